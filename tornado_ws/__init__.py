@@ -1,0 +1,63 @@
+"""A drop-in replacement for `tornado.websocket`: RFC 6455 and RFC 7692 to the letter, and many times faster.
+
+Either ``import tornado_ws as websocket`` where an application imports ``tornado.websocket``, or call `install` before
+its imports, so that ``tornado.websocket`` itself is this module for every package of the process.
+"""
+
+from tornado import gen as gen
+from tornado import httpclient as httpclient
+from tornado import httputil as httputil
+from tornado import simple_httpclient as simple_httpclient
+from tornado.concurrent import Future as Future
+from tornado.concurrent import future_add_done_callback as future_add_done_callback
+from tornado.concurrent import future_set_result_unless_cancelled as future_set_result_unless_cancelled
+from tornado.escape import native_str as native_str
+from tornado.escape import to_unicode as to_unicode
+from tornado.escape import utf8 as utf8
+from tornado.ioloop import IOLoop as IOLoop
+from tornado.iostream import IOStream as IOStream
+from tornado.iostream import StreamClosedError as StreamClosedError
+from tornado.log import app_log as app_log
+from tornado.log import gen_log as gen_log
+from tornado.netutil import Resolver as Resolver
+from tornado.queues import Queue as Queue
+from tornado.tcpclient import TCPClient as TCPClient
+from tornado.util import _websocket_mask as _websocket_mask
+
+from tornado_ws import engine as engine
+from tornado_ws.client import WebSocketClientConnection, websocket_connect
+from tornado_ws.connection import WebSocketProtocol, WebSocketProtocol13
+from tornado_ws.connection import _default_max_message_size as _default_max_message_size
+from tornado_ws.connection import _WebSocketDelegate as _WebSocketDelegate
+from tornado_ws.connection import _WebSocketParams as _WebSocketParams
+from tornado_ws.connection import de_dupe_gen_log as de_dupe_gen_log
+from tornado_ws.deflate import _DecompressTooLargeError as _DecompressTooLargeError
+from tornado_ws.deflate import _PerMessageDeflateCompressor as _PerMessageDeflateCompressor
+from tornado_ws.deflate import _PerMessageDeflateDecompressor as _PerMessageDeflateDecompressor
+from tornado_ws.errors import (
+    HandshakeError,
+    HandshakeRejectedError,
+    InvalidHandshakeError,
+    WebSocketClosedError,
+    WebSocketError,
+)
+from tornado_ws.handler import WebSocketHandler
+from tornado_ws.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
+from tornado_ws.install import install, uninstall
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HandshakeError",
+    "HandshakeRejectedError",
+    "InvalidHandshakeError",
+    "WebSocketClientConnection",
+    "WebSocketClosedError",
+    "WebSocketError",
+    "WebSocketHandler",
+    "WebSocketProtocol",
+    "WebSocketProtocol13",
+    "install",
+    "uninstall",
+    "websocket_connect",
+]

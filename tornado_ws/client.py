@@ -1,0 +1,338 @@
+"""The client's end: `websocket_connect` and the `WebSocketClientConnection` that it gives."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import os
+import warnings
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, cast
+
+from tornado import httpclient, httputil, simple_httpclient
+from tornado.concurrent import Future
+from tornado.escape import to_unicode, utf8
+from tornado.ioloop import IOLoop
+from tornado.iostream import StreamClosedError
+from tornado.log import app_log
+from tornado.netutil import Resolver
+
+from tornado_ws import handshake
+from tornado_ws.connecting import AbortableTCPClient
+from tornado_ws.connection import (
+    WebSocketProtocol,
+    WebSocketProtocol13,
+    _default_max_message_size,
+    _WebSocketParams,
+)
+from tornado_ws.errors import (
+    HandshakeError,
+    HandshakeRejectedError,
+    InvalidHandshakeError,
+    WebSocketClosedError,
+)
+from tornado_ws.turn import MessageQueue
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_SCHEMES = {"ws": "http", "wss": "https"}
+
+
+def _accepts_io_loop(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let ``function`` be called with the ``io_loop`` that came second until Tornado 5.0, or by name."""
+
+    @functools.wraps(function)
+    def without_io_loop(*args: Any, **kwargs: Any) -> _R:
+        # In the old order a callback stands where a number of seconds does in the new one.
+        old_order = len(args) > 1 and (
+            isinstance(args[1], IOLoop) or (args[1] is None and len(args) > 2 and callable(args[2]))
+        )
+        if old_order or "io_loop" in kwargs:
+            warnings.warn("the io_loop argument is deprecated; the current loop is used", DeprecationWarning, 2)
+            kwargs.pop("io_loop", None)
+        return function(*(args[:1] + args[2:] if old_order else args), **kwargs)
+
+    return cast("Callable[_P, _R]", without_io_loop)
+
+
+class WebSocketClientConnection(simple_httpclient._HTTPConnection):
+    """WebSocket client connection.
+
+    Made by `websocket_connect`, or by subclasses that override ``on_ping``, ``on_message`` and the like and await
+    ``connect_future``.
+    """
+
+    protocol: WebSocketProtocol | None = None
+    tcp_client: AbortableTCPClient
+
+    @_accepts_io_loop
+    def __init__(
+        self,
+        request: httpclient.HTTPRequest,
+        on_message_callback: Callable[[str | bytes | None], Any] | None = None,
+        compression_options: dict[str, Any] | None = None,
+        ping_interval: float | None = None,
+        ping_timeout: float | None = None,
+        max_message_size: int = _default_max_message_size,
+        subprotocols: list[str] | None = None,
+        resolver: Resolver | None = None,
+    ) -> None:
+        self.connect_future: Future[WebSocketClientConnection] = Future()
+        self.read_queue = MessageQueue()
+        self.key = base64.b64encode(os.urandom(16))
+        self._on_message_callback = on_message_callback
+        self._ended = False
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
+        self.params = _WebSocketParams(
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            max_message_size=max_message_size,
+            compression_options=compression_options,
+        )
+
+        scheme, sep, rest = request.url.partition(":")
+        if scheme.lower() not in _SCHEMES:
+            raise ValueError(f"URL has scheme {scheme!r}; allowed are ws and wss: {request.url!r}")
+        request.url = _SCHEMES[scheme.lower()] + sep + rest
+        request.headers.update(
+            {
+                "Upgrade": "websocket",
+                "Connection": "Upgrade",
+                "Sec-WebSocket-Key": to_unicode(self.key),
+                "Sec-WebSocket-Version": handshake.VERSION,
+            }
+        )
+        if subprotocols is not None:
+            request.headers["Sec-WebSocket-Protocol"] = ",".join(subprotocols)
+        if compression_options is not None:
+            request.headers["Sec-WebSocket-Extensions"] = handshake.DEFLATE_OFFER
+        request.follow_redirects = False
+
+        self.tcp_client = AbortableTCPClient(resolver=resolver)
+        # Tornado's limit covers the steps up to TLS only (all of them since 6.6).
+        limits = [limit for limit in (request.connect_timeout, request.request_timeout) if limit]
+        io_loop = IOLoop.current()
+        self._connect_timer = io_loop.call_later(min(limits), self._on_connect_timeout) if limits else None
+        self.connect_future.add_done_callback(self._on_connect_done)
+        super().__init__(
+            None,
+            request,
+            lambda: None,
+            self._on_http_response,
+            104857600,
+            self.tcp_client,
+            65536,
+            104857600,
+        )
+
+    def __del__(self) -> None:
+        if self.protocol is not None and not self._ended:
+            warnings.warn("Unclosed WebSocketClientConnection", ResourceWarning, stacklevel=2)
+
+    # Connecting
+
+    def _on_connect_timeout(self) -> None:
+        if not self.connect_future.done():
+            self.connect_future.set_exception(
+                simple_httpclient.HTTPTimeoutError(f"Timeout while {self.tcp_client.phase}")
+            )
+
+    def _on_connect_done(self, future: asyncio.Future[Any]) -> None:
+        if self._connect_timer is not None:
+            self.io_loop.remove_timeout(self._connect_timer)
+            self._connect_timer = None
+        if future.cancelled() or future.exception() is not None:
+            # Nobody has this connection, so nobody else can close it.
+            self._stop_http()
+            self.tcp_client.abort()
+            self.tcp_client.close()
+
+    def _stop_http(self) -> None:
+        """Keep the HTTP client's own error handling from what is no longer its business."""
+        self.final_callback = None  # type: ignore[assignment]
+        if self._timeout is not None:
+            self.io_loop.remove_timeout(self._timeout)
+            self._timeout = None
+
+    def _on_http_response(self, response: httpclient.HTTPResponse) -> None:
+        if self.connect_future.done():
+            return
+        error = response.error
+        if error is None:
+            error = HandshakeError(
+                response.code, response.headers, f"Non-websocket response, {response.code} {response.reason}"
+            )
+        elif isinstance(error, httpclient.HTTPError) and error.response is not None:
+            error = HandshakeRejectedError(response)
+        self.connect_future.set_exception(error)
+
+    async def headers_received(
+        self,
+        first_line: httputil.RequestStartLine | httputil.ResponseStartLine,
+        headers: httputil.HTTPHeaders,
+    ) -> None:
+        assert isinstance(first_line, httputil.ResponseStartLine)
+        if first_line.code != 101:
+            await super().headers_received(first_line, headers)
+            return
+        self._stop_http()
+        self.headers = headers
+        stream = self.connection.detach()
+        if self.connect_future.done():
+            stream.close()
+            return
+        protocol = self.get_websocket_protocol()
+        offered = handshake.list_tokens(self.request.headers.get("Sec-WebSocket-Protocol", ""))
+        try:
+            protocol._process_server_headers(self.key, headers)
+            handshake.check_selected_subprotocol(headers, offered)
+        except ValueError as error:
+            self.connect_future.set_exception(InvalidHandshakeError(first_line.code, headers, str(error)))
+            return
+        self.protocol = protocol
+        protocol.stream = stream
+        self.io_loop.add_callback(protocol._receive_frame_loop)
+        protocol.start_pinging()
+        self.connect_future.set_result(self)
+
+    def get_websocket_protocol(self) -> WebSocketProtocol:
+        return WebSocketProtocol13(self, mask_outgoing=True, params=self.params)
+
+    # Messages
+
+    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Future[None]:
+        """Send ``message`` to the server; see `.WebSocketHandler.write_message`."""
+        if self.protocol is None:
+            raise WebSocketClosedError("Client connection has been closed")
+        return self.protocol.write_message(message, binary=binary)
+
+    def read_message(
+        self, callback: Callable[[Future[str | bytes | None]], Any] | None = None
+    ) -> Awaitable[str | bytes | None]:
+        """Return a Future of the next message: str, bytes, or None when the connection is closed, then and after.
+
+        If ``on_message_callback`` was given there is never a message here. ``callback`` is called with the Future.
+        """
+        future = self.read_queue.get()
+        if callback is not None:
+            self.io_loop.add_future(future, callback)
+        return future
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        return self._on_message(message)
+
+    def _on_message(self, message: str | bytes | None) -> Awaitable[None] | None:
+        if self._on_message_callback is None:
+            return self.read_queue.put(message)
+        self._on_message_callback(message)
+        return None
+
+    def ping(self, data: str | bytes = b"") -> None:
+        """Send a ping frame with at most 125 bytes of ``data``.
+
+        Raises ValueError for more, and `WebSocketClosedError` on a closed connection.
+        """
+        data = utf8(data)
+        if self.protocol is None:
+            raise WebSocketClosedError()
+        self.protocol.write_ping(data)
+
+    def on_pong(self, data: bytes) -> None:
+        """Called when a pong frame is received."""
+
+    def on_ping(self, data: bytes) -> None:
+        """Called when a ping frame is received; the pong is sent already."""
+
+    # Closing
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Close the connection; see `.WebSocketHandler.close`."""
+        if self.protocol is not None:
+            self.protocol.close(code, reason)
+            self.protocol = None
+
+    def on_connection_close(self) -> None:
+        if not self.connect_future.done():
+            self.connect_future.set_exception(StreamClosedError(self.stream.error))
+        if not self._ended:
+            self._ended = True
+            self._on_message(None)
+            self.read_queue.put(None)
+        self.tcp_client.close()
+
+    def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None:
+        self.close_code = close_code
+        self.close_reason = close_reason
+        self.on_connection_close()
+
+    @property
+    def selected_subprotocol(self) -> str | None:
+        """The subprotocol selected by the server."""
+        assert self.protocol is not None
+        return self.protocol.selected_subprotocol
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert typ is not None
+        assert value is not None
+        app_log.error("Uncaught exception %s", value, exc_info=(typ, value, tb))
+
+
+@_accepts_io_loop
+def websocket_connect(
+    url: str | httpclient.HTTPRequest,
+    callback: Callable[[Future[WebSocketClientConnection]], Any] | None = None,
+    connect_timeout: float | None = None,
+    on_message_callback: Callable[[str | bytes | None], Any] | None = None,
+    compression_options: dict[str, Any] | None = None,
+    ping_interval: float | None = None,
+    ping_timeout: float | None = None,
+    max_message_size: int = _default_max_message_size,
+    subprotocols: list[str] | None = None,
+    resolver: Resolver | None = None,
+) -> Awaitable[WebSocketClientConnection]:
+    """Connect to a WebSocket server; returns a Future of a `WebSocketClientConnection`.
+
+    ``url`` is a ``ws://`` or ``wss://`` URL or an `.HTTPRequest` with one. ``connect_timeout`` is in seconds and covers
+    all steps: name resolution, TCP, TLS and the opening handshake; 20 by default, as Tornado's. With
+    ``on_message_callback`` each message is given to it, and None at the end; without, `read_message` gives them.
+    ``compression_options`` is as in `.WebSocketHandler.get_compression_options`, ``ping_interval`` and
+    ``ping_timeout`` (seconds) and ``max_message_size`` (bytes) as the handler's. ``subprotocols`` are offered in order,
+    and ``resolver`` is a `.Resolver` to use. Cancelling the Future closes the socket.
+
+    Raises `HandshakeRejectedError` (an `.HTTPError`) when the server answers with an error status, `HandshakeError` (a
+    `WebSocketError`) for any other status but 101, `InvalidHandshakeError` (a `.StreamClosedError`) for a 101 that
+    breaks RFC 6455, `.HTTPTimeoutError` at the timeout, `.StreamClosedError` or OSError when there is no connection.
+
+    The ``io_loop`` argument of Tornado 4 is accepted, in its old place or by name, and not used; ``callback`` is
+    deprecated as in Tornado 6.5.
+    """
+    if isinstance(url, httpclient.HTTPRequest):
+        assert connect_timeout is None, "connect_timeout belongs into the HTTPRequest"
+        request = url
+        request.headers = httputil.HTTPHeaders(request.headers)
+    else:
+        request = httpclient.HTTPRequest(url, connect_timeout=connect_timeout)
+    conn = WebSocketClientConnection(
+        cast(httpclient.HTTPRequest, httpclient._RequestProxy(request, httpclient.HTTPRequest._DEFAULTS)),
+        on_message_callback=on_message_callback,
+        compression_options=compression_options,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        max_message_size=max_message_size,
+        subprotocols=subprotocols,
+        resolver=resolver,
+    )
+    if callback is not None:
+        warnings.warn(
+            "The callback argument to websocket_connect is deprecated. Use the returned Future instead.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        IOLoop.current().add_future(conn.connect_future, callback)
+    return conn.connect_future

@@ -1,0 +1,79 @@
+"""What can go wrong, as exceptions that say who did it and what it means on the wire.
+
+`ProtocolError` is raised where a violation by the peer is seen and turned into a close frame in one place, the
+connection. The others reach the application.
+"""
+
+from __future__ import annotations
+
+from tornado.httpclient import HTTPError, HTTPResponse
+from tornado.httputil import HTTPHeaders
+from tornado.iostream import StreamClosedError
+
+
+class WebSocketError(Exception):
+    """Base class of the errors of this package, as in Tornado."""
+
+
+class WebSocketClosedError(WebSocketError):
+    """Raised by operations on a closed connection.
+
+    .. versionadded:: Tornado 3.2
+    """
+
+
+class ProtocolError(WebSocketError):
+    """The peer broke RFC 6455 or RFC 7692, or went over a limit of ours.
+
+    ``close_code`` is the status code (RFC 6455 section 7.4.1) to fail the connection with and ``reason`` says what
+    was wrong, in at most 123 bytes of UTF-8. ``detail`` is for our own log, which may say more.
+    """
+
+    def __init__(self, close_code: int, reason: str, detail: str | None = None) -> None:
+        super().__init__(close_code, reason, detail)
+        self.close_code = close_code
+        self.reason = reason
+        self.detail = detail or reason
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class HandshakeError(WebSocketError):
+    """The opening handshake of a client failed on the server's answer (RFC 6455 section 4.1).
+
+    ``status`` is the HTTP status code (int), ``headers`` the `.HTTPHeaders` of the answer and ``reason`` a text that
+    says what was wrong with it.
+    """
+
+    def __init__(self, status: int, headers: HTTPHeaders, reason: str) -> None:
+        # Not super(): subclasses have a second base class that takes other arguments.
+        Exception.__init__(self, reason)
+        self.status = status
+        self.headers = headers
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"HTTP {self.status}: {self.reason}"
+
+
+class HandshakeRejectedError(HandshakeError, HTTPError):
+    """The server answered with an HTTP error status.
+
+    Tornado raises an `.HTTPError` here, so this is one: ``code``, ``message`` and ``response`` are set.
+    """
+
+    def __init__(self, response: HTTPResponse) -> None:
+        HandshakeError.__init__(self, response.code, response.headers, str(response.reason))
+        HTTPError.__init__(self, response.code, response.reason, response)
+
+
+class InvalidHandshakeError(HandshakeError, StreamClosedError):
+    """The server answered 101, but with headers that RFC 6455 or RFC 7692 forbids.
+
+    Tornado's callers see a `.StreamClosedError` here, so this is one.
+    """
+
+    def __init__(self, status: int, headers: HTTPHeaders, reason: str) -> None:
+        StreamClosedError.__init__(self)
+        HandshakeError.__init__(self, status, headers, reason)

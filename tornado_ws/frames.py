@@ -1,0 +1,277 @@
+"""Frames (RFC 6455 section 5), in pure Python: bytes in, messages out, and back. No socket, loop or clock.
+
+The contract, which a native engine has to keep to the letter:
+
+A `FrameReader` is fed chunks of bytes as they arrive and iterated. Each step parses as far as the next event and no
+further. An event is ``(opcode, payload, size)``: a whole message, TEXT as str and BINARY as bytes, or a control frame
+(CLOSE, PING, PONG) with its payload as bytes; ``size`` is the payload's length in bytes, after inflating. The reader
+yields None when it wants another chunk. It raises `.ProtocolError` at the first violation, as early as the bytes
+allow (inside an unfinished frame too), after all the events before it, and is finished then.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Generator, Iterator
+from typing import Protocol, TypeAlias
+
+from tornado.util import _websocket_mask as apply_mask
+
+from tornado_ws.closing import INVALID_PAYLOAD, MESSAGE_TOO_BIG, PROTOCOL_ERROR
+from tornado_ws.errors import ProtocolError
+
+__all__ = ["Event", "FrameReader", "Inflater", "apply_mask", "encode_frame"]
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10
+_RSV = RSV1 | RSV2 | RSV3
+_MASKED = 0x80
+_CONTROL = 0x8
+_WHOLE_MESSAGE = (FIN | TEXT, FIN | BINARY)
+_OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+
+Event: TypeAlias = tuple[int, "str | bytes", int]
+
+
+class Inflater(Protocol):
+    """What a reader needs of RFC 7692: the payload of one message, piece by piece."""
+
+    def inflate(self, data: bytes, limit: int) -> bytes:
+        """Return what ``data`` inflates to; raises `.ProtocolError`, with 1009 beyond ``limit`` bytes."""
+
+    def end_message(self, limit: int) -> bytes:
+        """Return what is left of the message; raises `.ProtocolError` when its stream is cut short."""
+
+
+def encode_frame(first_byte: int, payload: bytes, masked: bool) -> bytes:
+    """Return one frame; ``first_byte`` is FIN, the reserved bits and the opcode."""
+    length = len(payload)
+    mask_bit = _MASKED if masked else 0
+    if length < 126:
+        header = bytes((first_byte, mask_bit | length))
+    elif length <= 0xFFFF:
+        header = bytes((first_byte, mask_bit | 126)) + length.to_bytes(2, "big")
+    else:
+        header = bytes((first_byte, mask_bit | 127)) + length.to_bytes(8, "big")
+    if masked:
+        # Section 5.3: unpredictable, so from the operating system and fresh for each frame.
+        mask = os.urandom(4)
+        return header + mask + apply_mask(mask, payload)
+    return header + payload
+
+
+class FrameReader:
+    """Parses what one peer sends; see the contract at the head of this module.
+
+    ``expect_masked`` is true for a server, ``max_message_size`` is in bytes after inflating, and ``inflater`` is None
+    when permessage-deflate was not negotiated.
+    """
+
+    __slots__ = ("_chunk", "_events", "_expect_masked", "_in_message", "_inflater", "_limit")
+
+    def __init__(self, expect_masked: bool, max_message_size: int, inflater: Inflater | None = None) -> None:
+        self._expect_masked = expect_masked
+        self._limit = max_message_size
+        self._inflater = inflater
+        self._chunk = b""
+        self._in_message = False
+        self._events = self._parse()
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes; they are parsed as the reader is iterated."""
+        self._chunk = self._chunk + chunk if self._chunk else chunk
+
+    def __iter__(self) -> Iterator[Event | None]:
+        return self._events
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message has begun and not ended, so that bytes which give no event are life all the same."""
+        return self._in_message
+
+    def _more(self, buffer: bytes, needed: int) -> Generator[None, None, bytes]:
+        """Extend ``buffer`` until it has ``needed`` bytes."""
+        while True:
+            if self._chunk:
+                buffer += self._chunk
+                self._chunk = b""
+            if len(buffer) >= needed:
+                return buffer
+            yield None
+
+    def _parse(self) -> Generator[Event | None, None, None]:
+        buffer = b""
+        pos = 0
+        message: _Message | None = None
+        mask_bit = _MASKED if self._expect_masked else 0
+        while True:
+            if len(buffer) - pos < 2:
+                # Rebound before the wait: an idle reader must not keep the last chunk alive.
+                buffer, pos = buffer[pos:], 0
+                buffer = yield from self._more(buffer, 2)
+            first = buffer[pos]
+            second = buffer[pos + 1]
+            opcode = first & 0xF
+            length = second & 0x7F
+            if first not in _WHOLE_MESSAGE or message is not None or second & _MASKED != mask_bit:
+                self._check_header(first, second, message is not None)
+            header = 2 + (2 if length == 126 else 8 if length == 127 else 0)
+            masked = second & _MASKED
+            end = header + (4 if masked else 0)
+            if len(buffer) - pos < end:
+                buffer = yield from self._more(buffer[pos:], end)
+                pos = 0
+            if length > 125:
+                length = self._extended_length(buffer[pos + 2 : pos + header])
+            if opcode < _CONTROL and not (first & RSV1 or (message is not None and message.compressed)):
+                size = length + (message.size if message is not None else 0)
+                if size > self._limit:
+                    raise ProtocolError(
+                        MESSAGE_TOO_BIG,
+                        "message too big",
+                        f"message of at least {size} bytes; the limit is {self._limit}",
+                    )
+            mask = buffer[pos + header : pos + end] if masked else None
+            pos += end
+
+            if opcode & _CONTROL:
+                if len(buffer) - pos < length:
+                    buffer = yield from self._more(buffer[pos:], length)
+                    pos = 0
+                payload = buffer[pos : pos + length]
+                pos += length
+                if mask:
+                    payload = apply_mask(mask, payload)
+                yield opcode, payload, length
+                continue
+
+            if message is None and first & (FIN | RSV1) == FIN and len(buffer) - pos >= length:
+                payload = buffer[pos : pos + length]
+                pos += length
+                if mask:
+                    payload = apply_mask(mask, payload)
+                yield opcode, _decode(payload) if opcode == TEXT else payload, length
+                payload = b""
+                continue
+
+            if message is None:
+                message = _Message(opcode, self._limit, self._inflater if first & RSV1 else None)
+                self._in_message = True
+            left = length
+            while left:
+                if pos == len(buffer):
+                    buffer = yield from self._more(b"", 1)
+                    pos = 0
+                piece = buffer[pos : pos + left]
+                pos += len(piece)
+                left -= len(piece)
+                if mask:
+                    message.add(apply_mask(mask, piece))
+                    turn = len(piece) & 3
+                    mask = mask[turn:] + mask[:turn]
+                else:
+                    message.add(piece)
+            piece = b""
+            if first & FIN:
+                self._in_message = False
+                yield message.end()
+                message = None
+
+    def _check_header(self, first: int, second: int, in_message: bool) -> None:
+        opcode = first & 0xF
+        reserved = first & _RSV
+        if reserved and not (reserved == RSV1 and self._inflater is not None and opcode in (TEXT, BINARY)):
+            raise ProtocolError(
+                PROTOCOL_ERROR,
+                f"frame with opcode {opcode:#x} and reserved bits {reserved:#x}, which no extension allows here",
+            )
+        if opcode not in _OPCODES:
+            raise ProtocolError(PROTOCOL_ERROR, f"frame with reserved opcode {opcode:#x}")
+        if bool(second & _MASKED) != self._expect_masked:
+            who = "unmasked frame from a client" if self._expect_masked else "masked frame from a server"
+            raise ProtocolError(PROTOCOL_ERROR, who)
+        if opcode & _CONTROL:
+            if not first & FIN:
+                raise ProtocolError(PROTOCOL_ERROR, f"fragmented control frame with opcode {opcode:#x}")
+            if second & 0x7F > 125:
+                raise ProtocolError(PROTOCOL_ERROR, "control frame with a payload of more than 125 bytes")
+        elif opcode == CONTINUATION:
+            if not in_message:
+                raise ProtocolError(PROTOCOL_ERROR, "continuation frame with no message to continue")
+        elif in_message:
+            raise ProtocolError(PROTOCOL_ERROR, "new message inside a fragmented message")
+
+    @staticmethod
+    def _extended_length(encoded: bytes) -> int:
+        length = int.from_bytes(encoded, "big")
+        if length >> 63:
+            raise ProtocolError(PROTOCOL_ERROR, "frame length with its most significant bit set")
+        if length <= (125 if len(encoded) == 2 else 0xFFFF):
+            raise ProtocolError(PROTOCOL_ERROR, f"frame length {length} in {len(encoded)} bytes, not the fewest")
+        return length
+
+
+class _Message:
+    """A message that did not arrive whole in one plain frame: gathered, inflated and checked as its bytes come."""
+
+    __slots__ = ("_buffer", "_check_utf8", "_inflater", "_limit", "_opcode")
+
+    def __init__(self, opcode: int, limit: int, inflater: Inflater | None) -> None:
+        self._opcode = opcode
+        self._limit = limit
+        self._inflater = inflater
+        self._buffer = bytearray()
+        self._check_utf8 = _Utf8Checker() if opcode == TEXT else None
+
+    @property
+    def compressed(self) -> bool:
+        return self._inflater is not None
+
+    @property
+    def size(self) -> int:
+        return len(self._buffer)
+
+    def add(self, piece: bytes) -> None:
+        if self._inflater is not None:
+            piece = self._inflater.inflate(piece, self._limit - len(self._buffer))
+        if self._check_utf8 is not None:
+            self._check_utf8(piece)
+        self._buffer += piece
+
+    def end(self) -> Event:
+        if self._inflater is not None:
+            rest = self._inflater.end_message(self._limit - len(self._buffer))
+            self._buffer += rest
+        payload = bytes(self._buffer)
+        return self._opcode, _decode(payload) if self._opcode == TEXT else payload, len(payload)
+
+
+def _decode(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise _not_utf8() from None
+
+
+def _not_utf8() -> ProtocolError:
+    return ProtocolError(INVALID_PAYLOAD, "text message that is not UTF-8")
+
+
+class _Utf8Checker:
+    """Refuses a byte sequence at the first byte that no UTF-8 text can have there."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def __call__(self, piece: bytes) -> None:
+        try:
+            self._decoder.decode(piece)
+        except UnicodeDecodeError:
+            raise _not_utf8() from None
+        pending = self._decoder.getstate()[0]
+        # CPython's decoder waits for the third byte of a surrogate, though its second one decides.
+        if len(pending) == 2 and pending[0] == 0xED and pending[1] >= 0xA0:
+            raise _not_utf8()

@@ -1,0 +1,276 @@
+"""`WebSocketHandler`, the server's end: what `tornado.web.Application` routes to and applications subclass.
+
+State of the connection lives on ``ws_connection``. Subclasses out there have taken every likely name, so what is
+private here starts with ``_ws_``, save what Tornado's own class has.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import tornado.web
+from tornado import httputil
+from tornado.concurrent import Future
+from tornado.escape import json_encode, utf8
+from tornado.iostream import IOStream
+from tornado.log import gen_log
+
+from tornado_ws import handshake
+from tornado_ws.connection import WebSocketProtocol, WebSocketProtocol13, _WebSocketParams
+from tornado_ws.errors import WebSocketClosedError
+
+#: What a WebSocket handler cannot do after the upgrade.
+_HTTP_METHODS = ("write", "redirect", "set_header", "set_cookie", "set_status", "flush", "finish")
+
+
+class WebSocketHandler(tornado.web.RequestHandler):
+    """Subclass this class to create a basic WebSocket handler.
+
+    Override `on_message` to handle incoming messages, and use `write_message` to send messages to the client. You can
+    also override `open` and `on_close` to handle opened and closed connections. Response headers of the upgrade can be
+    set in `~tornado.web.RequestHandler.set_default_headers` or `~tornado.web.RequestHandler.prepare`::
+
+        class EchoWebSocket(tornado_ws.WebSocketHandler):
+            def open(self):
+                print("WebSocket opened")
+
+            def on_message(self, message):
+                self.write_message("You said: " + message)
+
+            def on_close(self):
+                print("WebSocket closed", self.close_code, self.close_reason)
+
+    After the opening handshake the HTTP methods of the handler raise RuntimeError. Browsers let any site connect to
+    any other: see `check_origin`.
+
+    Application settings: ``websocket_ping_interval`` and ``websocket_ping_timeout`` (seconds, see `ping_interval` and
+    `ping_timeout`), ``websocket_max_message_size`` (bytes, 10 MiB).
+    """
+
+    def __init__(
+        self, application: tornado.web.Application, request: httputil.HTTPServerRequest, **kwargs: Any
+    ) -> None:
+        super().__init__(application, request, **kwargs)
+        self.ws_connection: WebSocketProtocol | None = None
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
+        self._on_close_called = False
+        self._ws_opened = False
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        self.open_args = args
+        self.open_kwargs = kwargs
+
+        if not handshake.has_token(self.request.headers, "Upgrade", "websocket"):
+            self._ws_refuse(400, 'Can "Upgrade" only to "WebSocket".')
+            return
+        if not handshake.has_token(self.request.headers, "Connection", "upgrade"):
+            self._ws_refuse(400, '"Connection" must be "Upgrade".')
+            return
+        error = self._ws_check_origin()
+        if error is not None:
+            gen_log.debug("Cross origin websockets not allowed: %s", error)
+            self._ws_refuse(403, "Cross origin websockets not allowed")
+            return
+
+        self.ws_connection = self.get_websocket_protocol()
+        if self.ws_connection:
+            await self.ws_connection.accept_connection(self)
+        else:
+            self.set_status(426, "Upgrade Required")
+            self.set_header("Sec-WebSocket-Version", handshake.VERSION)
+
+    def _ws_refuse(self, status: int, message: str) -> None:
+        self.set_status(status)
+        self.finish(message)
+        gen_log.debug(message)
+
+    def _ws_check_origin(self) -> str | None:
+        """Return why the request's origin is refused, None where it is not."""
+        if _TORNADO_CHECKS_ORIGIN:
+            return self._check_cross_origin(self.check_origin)
+        headers = self.request.headers
+        origin = headers.get("Origin", headers.get("Sec-Websocket-Origin"))
+        if origin is None or self.check_origin(origin):
+            return None
+        return f"Origin {origin!r} not allowed"
+
+    @property
+    def ping_interval(self) -> float | None:
+        """Seconds between pings that we send, None or 0 for none.
+
+        Default: the ``websocket_ping_interval`` setting, None.
+        """
+        return cast("float | None", self.settings.get("websocket_ping_interval", None))
+
+    @property
+    def ping_timeout(self) -> float | None:
+        """Seconds after a ping within which something has to be heard from the peer, 0 for no limit.
+
+        At the timeout ``on_close`` is called with ``close_code`` 1006 and a reason. It cannot be longer than
+        `ping_interval`, and is equal to it by default, as in Tornado 6.5. Default: the ``websocket_ping_timeout``
+        setting.
+        """
+        return cast("float | None", self.settings.get("websocket_ping_timeout", None))
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes that a message may have, after inflating; a larger one closes the connection with 1009.
+
+        Default: the ``websocket_max_message_size`` setting, 10 MiB.
+        """
+        # Applications assign to this module's public face, as they do to tornado.websocket.
+        import tornado_ws
+
+        return cast(int, self.settings.get("websocket_max_message_size", tornado_ws._default_max_message_size))
+
+    def write_message(self, message: bytes | str | dict[str, Any], binary: bool = False) -> Future[None]:
+        """Send ``message`` to the client.
+
+        A dict is sent as JSON. With ``binary`` false the message goes as text, and bytes have to be UTF-8. Returns a
+        `.Future` for flow control, done when the operating system has taken the message.
+
+        Raises `WebSocketClosedError` when the connection is closed or closing; the Future fails with it when the
+        connection is lost later, and may be ignored. Raises ValueError for bytes that are not UTF-8.
+        """
+        if self.ws_connection is None or self.ws_connection.is_closing():
+            raise WebSocketClosedError()
+        if isinstance(message, dict):
+            message = json_encode(message)
+        return self.ws_connection.write_message(message, binary=binary)
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Override to choose one of the ``subprotocols`` that the client offers, or None.
+
+        Called exactly once before `open`, with an empty list when the client offers none (Tornado 5.1).
+        """
+        return None
+
+    @property
+    def selected_subprotocol(self) -> str | None:
+        """The subprotocol returned by `select_subprotocol`."""
+        assert self.ws_connection is not None
+        return self.ws_connection.selected_subprotocol
+
+    def get_compression_options(self) -> dict[str, Any] | None:
+        """Override to return options for permessage-deflate (RFC 7692); None, the default, leaves it off.
+
+        An empty dict turns it on. ``compression_level`` (0 to 9, default 6) and ``mem_level`` (1 to 9, default 8) are
+        those of `zlib.compressobj`.
+        """
+        return None
+
+    def _open(self, *args: str, **kwargs: str) -> Awaitable[None] | None:
+        pass
+
+    open: Callable[..., Awaitable[None] | None] = _open
+    """Called when the WebSocket is open, with the arguments that the `.URLSpec` took from the URL.
+
+    May be a coroutine; `on_message` is not called before it has returned (Tornado 5.1).
+    """
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        """Handle a message: str for text, bytes for binary. Has to be overridden.
+
+        May be a coroutine; the next message waits for it (Tornado 4.5).
+        """
+        raise NotImplementedError
+
+    def ping(self, data: str | bytes = b"") -> None:
+        """Send a ping frame with at most 125 bytes of ``data``.
+
+        Raises ValueError for more, and `WebSocketClosedError` when the connection is closed or closing.
+        """
+        data = utf8(data)
+        if self.ws_connection is None or self.ws_connection.is_closing():
+            raise WebSocketClosedError()
+        self.ws_connection.write_ping(data)
+
+    def on_pong(self, data: bytes) -> None:
+        """Called when a pong frame is received."""
+
+    def on_ping(self, data: bytes) -> None:
+        """Called when a ping frame is received; the pong is sent already."""
+
+    def on_close(self) -> None:
+        """Called exactly once when the connection is closed, if `open` was called.
+
+        ``self.close_code`` and ``self.close_reason`` are those of the client's close frame, or of ours if we refused
+        what the client sent, or 1006 with a reason if we gave the client up. Both are None when the client went away
+        without a close frame, and whatever a close frame left out.
+        """
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Close the WebSocket: send a close frame, and close the socket when the client has answered (5 seconds).
+
+        ``code`` is one of RFC 6455 section 7.4 that may be sent (1000-1003, 1007-1014, 3000-4999), ``reason`` at most
+        123 bytes of UTF-8. Raises ValueError for any other, with nothing changed.
+        """
+        if self.ws_connection:
+            self.ws_connection.close(code, reason)
+            self.ws_connection = None
+
+    def check_origin(self, origin: str) -> bool:
+        """Override to allow other origins; return True to accept the connection.
+
+        ``origin`` is the value of the Origin header. As in the Tornado that is installed: since 6.6 this is called
+        only for requests that are not same-origin (Sec-Fetch-Site, else Origin against Host), and by default asks
+        `.RequestHandler.check_trusted_origin`; before, it is called for every request that has an Origin, and by
+        default compares that with Host.
+
+        This is a security protection against cross-site scripting attacks on browsers, since WebSockets bypass the
+        same-origin policy and do not use CORS headers.
+        """
+        if _TORNADO_CHECKS_ORIGIN:
+            return self.check_trusted_origin(origin)
+        return urllib.parse.urlparse(origin).netloc.lower() == self.request.headers.get("Host")
+
+    def set_nodelay(self, value: bool) -> None:
+        """Set the no-delay flag of the stream; see `.BaseIOStream.set_nodelay`."""
+        assert self.ws_connection is not None
+        self.ws_connection.set_nodelay(value)
+
+    def on_connection_close(self) -> None:
+        if self.ws_connection:
+            self.ws_connection.on_connection_close()
+            self.ws_connection = None
+        if self._ws_opened and not self._on_close_called:
+            self._on_close_called = True
+            self.on_close()
+            self._break_cycles()
+
+    def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None:
+        self.close_code = close_code
+        self.close_reason = close_reason
+        self.on_connection_close()
+
+    def _break_cycles(self) -> None:
+        # finish() calls this at the handshake, but a WebSocket handler lives on (render_string needs its namespace).
+        if self.get_status() != 101 or self._on_close_called:
+            super()._break_cycles()
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        """Return the protocol for this request, None for a version that is not supported."""
+        if self.request.headers.get("Sec-WebSocket-Version") != handshake.VERSION:
+            return None
+        params = _WebSocketParams(
+            ping_interval=self.ping_interval,
+            ping_timeout=self.ping_timeout,
+            max_message_size=self.max_message_size,
+            compression_options=self.get_compression_options(),
+        )
+        return WebSocketProtocol13(self, False, params)
+
+    def _detach_stream(self) -> IOStream:
+        for method in _HTTP_METHODS:
+            setattr(self, method, _raise_not_supported_for_websockets)
+        return self.detach()
+
+
+def _raise_not_supported_for_websockets(*args: Any, **kwargs: Any) -> None:
+    raise RuntimeError("Method not supported for Web Sockets")
+
+
+_TORNADO_CHECKS_ORIGIN = hasattr(tornado.web.RequestHandler, "_check_cross_origin")

@@ -1,0 +1,196 @@
+"""The opening handshake (RFC 6455 section 4) as pure functions over headers, for both sides.
+
+What the server finds wrong with a request is a `BadRequest` with the HTTP status to answer; what the client finds
+wrong with an answer is a ValueError with the reason.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from typing import Any, TypeAlias
+
+from tornado.httputil import HTTPHeaders
+
+from tornado_ws.deflate import MIN_DEFLATE_WBITS, DeflateParams
+
+VERSION = "13"
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_DEFLATE = "permessage-deflate"
+
+#: One extension of a header: its name and its parameters in order, None for a parameter without a value.
+Extension: TypeAlias = tuple[str, list[tuple[str, str | None]]]
+
+
+class BadRequest(ValueError):
+    """A request that is not an opening handshake; ``status`` is the HTTP status to answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def list_tokens(header: str) -> list[str]:
+    """Return the elements of a comma-separated header, without the empty ones (RFC 9110 section 5.6.1)."""
+    return [token for token in (element.strip() for element in header.split(",")) if token]
+
+
+def has_token(headers: HTTPHeaders, name: str, token: str) -> bool:
+    return token in (element.lower() for element in list_tokens(headers.get(name, "")))
+
+
+def compute_accept_value(key: str | bytes) -> str:
+    """Return the Sec-WebSocket-Accept that belongs to a Sec-WebSocket-Key (section 4.2.2)."""
+    encoded = key.encode() if isinstance(key, str) else key
+    return base64.b64encode(hashlib.sha1(encoded + _GUID).digest()).decode()
+
+
+def check_request(method: str | None, version: str, headers: HTTPHeaders) -> None:
+    """Raise `BadRequest` unless this is an opening handshake (section 4.2.1).
+
+    Upgrade, Connection and Sec-WebSocket-Version are not looked at here: the handler answers for those, each in
+    Tornado's words.
+    """
+    if method != "GET":
+        raise BadRequest(400, f"the opening handshake has to be a GET request, not {method}")
+    if version == "HTTP/1.0":
+        raise BadRequest(400, f"the opening handshake has to be HTTP/1.1 or later, not {version}")
+    if not headers.get("Host"):
+        raise BadRequest(400, "missing Host header")
+    key = headers.get("Sec-WebSocket-Key", "")
+    try:
+        nonce = base64.b64decode(key, validate=True)
+    except binascii.Error:
+        nonce = b""
+    if len(nonce) != 16:
+        raise BadRequest(400, f"Sec-WebSocket-Key has to be 16 bytes in base64, not {key!r}")
+
+
+def check_response(headers: HTTPHeaders, key: str | bytes) -> None:
+    """Raise ValueError unless these headers of a 101 accept the handshake that sent ``key`` (section 4.1)."""
+    if headers.get("Upgrade", "").strip().lower() != "websocket":
+        raise ValueError(f"Upgrade header is {headers.get('Upgrade')!r}, not 'websocket'")
+    if not has_token(headers, "Connection", "upgrade"):
+        raise ValueError(f"Connection header is {headers.get('Connection')!r}, without 'Upgrade'")
+    expected = compute_accept_value(key)
+    accept = headers.get("Sec-WebSocket-Accept", "").strip()
+    if accept != expected:
+        raise ValueError(f"Sec-WebSocket-Accept is {accept!r}, not {expected!r}")
+
+
+def check_selected_subprotocol(headers: HTTPHeaders, offered: list[str]) -> str | None:
+    """Return the subprotocol that a server selected; raises ValueError for one that was not offered."""
+    selected = headers.get("Sec-WebSocket-Protocol")
+    if selected is not None and selected not in offered:
+        raise ValueError(f"the server selected subprotocol {selected!r}; offered were {offered!r}")
+    return selected
+
+
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_EXTENSION_ITEM = re.compile(
+    rf'\s*(?P<name>{_TOKEN})\s*(?:=\s*(?:(?P<token>{_TOKEN})|"(?P<quoted>(?:[^"\\]|\\.)*)"))?\s*(?P<end>[;,]|$)'
+)
+
+
+def parse_extensions(header: str) -> list[Extension]:
+    """Parse Sec-WebSocket-Extensions by the grammar of section 9.1; raises ValueError where it does not fit.
+
+    Tornado's own parser of header parameters drops those without a value, which RFC 7692 needs.
+    """
+    extensions: list[Extension] = []
+    pos = 0
+    within = False
+    while pos < len(header):
+        if not within and (empty := re.compile(r"\s*(,|$)").match(header, pos)):
+            pos = max(empty.end(), pos + 1)
+            continue
+        item = _EXTENSION_ITEM.match(header, pos)
+        if item is None:
+            raise ValueError(f"malformed Sec-WebSocket-Extensions header {header!r}")
+        value = item["token"]
+        if item["quoted"] is not None:
+            value = re.sub(r"\\(.)", r"\1", item["quoted"])
+        # Section 9.1: what is inside the quotes has to be a token too, and the extension's name has no value.
+        if (value is not None and not re.fullmatch(_TOKEN, value)) or (value is not None and not within):
+            raise ValueError(f"malformed Sec-WebSocket-Extensions header {header!r}")
+        if within:
+            extensions[-1][1].append((item["name"], value))
+        else:
+            extensions.append((item["name"], []))
+        within = item["end"] == ";"
+        pos = item.end()
+    if within:
+        raise ValueError(f"malformed Sec-WebSocket-Extensions header {header!r}")
+    return extensions
+
+
+def _deflate_params(parameters: list[tuple[str, str | None]], valueless_client_bits: bool) -> DeflateParams:
+    """Check parameters against section 7.1, where only an offer may name client_max_window_bits without a value."""
+    found: dict[str, Any] = {}
+    for name, value in parameters:
+        if name in found:
+            raise ValueError(f"{_DEFLATE} parameter {name!r} given twice")
+        if name in ("server_no_context_takeover", "client_no_context_takeover"):
+            if value is not None:
+                raise ValueError(f"{_DEFLATE} parameter {name!r} has value {value!r}; it takes none")
+            found[name] = True
+        elif name in ("server_max_window_bits", "client_max_window_bits"):
+            if value is None and name == "client_max_window_bits" and valueless_client_bits:
+                found[name] = None
+            elif value is None or not re.fullmatch("[89]|1[0-5]", value):
+                raise ValueError(f"{_DEFLATE} parameter {name!r} has value {value!r}; allowed are 8 to 15")
+            else:
+                found[name] = int(value)
+        else:
+            raise ValueError(f"unknown {_DEFLATE} parameter {name!r}")
+    return DeflateParams(**found)
+
+
+def accept_deflate_offer(header: str) -> DeflateParams | None:
+    """Return what a server agrees to: the first offer it can serve, None when there is none.
+
+    Section 5: an offer that is malformed or asks for what we cannot do is declined, never an error.
+    """
+    try:
+        offers = parse_extensions(header)
+    except ValueError:
+        return None
+    for name, parameters in offers:
+        if name != _DEFLATE:
+            continue
+        try:
+            params = _deflate_params(parameters, valueless_client_bits=True)
+        except ValueError:
+            continue
+        if (params.server_max_window_bits or MIN_DEFLATE_WBITS) >= MIN_DEFLATE_WBITS:
+            return params
+    return None
+
+
+def check_extensions_response(header: str, offered: bool) -> DeflateParams | None:
+    """Return what a server agreed to; raises ValueError for what the client did not offer or cannot take."""
+    extensions = parse_extensions(header)
+    if not extensions:
+        return None
+    (name, parameters), *others = extensions
+    if others or name != _DEFLATE or not offered:
+        raise ValueError(f"the server selected extensions {header!r}; offered was {_DEFLATE if offered else 'none'}")
+    return _deflate_params(parameters, valueless_client_bits=False)
+
+
+def encode_deflate_params(params: DeflateParams) -> str:
+    """Return the header value that tells ``params``."""
+    parts = [_DEFLATE]
+    for name in ("server_no_context_takeover", "client_no_context_takeover"):
+        if getattr(params, name):
+            parts.append(name)
+    for name in ("server_max_window_bits", "client_max_window_bits"):
+        if (bits := getattr(params, name)) is not None:
+            parts.append(f"{name}={bits}")
+    return "; ".join(parts)
+
+
+#: What a client offers: any window that the server wishes for, and nothing asked of the server.
+DEFLATE_OFFER = f"{_DEFLATE}; client_max_window_bits"

@@ -1,0 +1,98 @@
+"""Messages on their way to ``read_message()``, and the turn that the application has with each of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any
+
+#: Seconds that an application has with a message before the end of the connection that waits behind it is handled.
+_LAST_TURN = 0.05
+
+
+class MessageQueue:
+    """The reading end of a client connection.
+
+    What ``put`` returns can be awaited and stands for the application's turn with the message: it ends when the
+    application asks for the next one. Until then the connection hands out no more, and a close frame or a violation
+    that arrived behind the message waits, so that the message can still be answered.
+    """
+
+    def __init__(self) -> None:
+        self._messages: deque[str | bytes | None] = deque()
+        self._waiters: deque[asyncio.Future[str | bytes | None]] = deque()
+        self._turn_callbacks: list[Callable[[MessageQueue], Any]] = []
+        self._last_turn: asyncio.TimerHandle | None = None
+        self._hurried = False
+        self._ended = False
+
+    def qsize(self) -> int:
+        """Return the number of messages that have not been read."""
+        return len(self._messages)
+
+    def put(self, message: str | bytes | None) -> MessageQueue | None:
+        """Take a message; None ends the queue for good, and whatever waits on it."""
+        if self._ended:
+            return None
+        if message is None:
+            self._ended = True
+            while self._waiters:
+                _resolve(self._waiters.popleft(), None)
+            return None
+        while self._waiters:
+            if _resolve(self._waiters.popleft(), message):
+                return self
+        self._messages.append(message)
+        return self
+
+    def get(self) -> asyncio.Future[str | bytes | None]:
+        """Return a Future of the next message, None when there will be no more."""
+        if not self._messages:
+            self.end_turn()
+        future: asyncio.Future[str | bytes | None] = asyncio.get_event_loop().create_future()
+        if self._messages:
+            future.set_result(self._messages.popleft())
+            if self._hurried and not self._messages:
+                self._start_last_turn()
+        elif self._ended:
+            future.set_result(None)
+        else:
+            self._waiters.append(future)
+        return future
+
+    def add_done_callback(self, callback: Callable[[MessageQueue], Any]) -> None:
+        """Call ``callback`` when the turn ends."""
+        self._turn_callbacks.append(callback)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        ended = asyncio.get_event_loop().create_future()
+        self.add_done_callback(lambda queue: _resolve(ended, None))
+        yield from ended
+
+    def hurry(self) -> None:
+        """The connection has nothing more to hand out: end the turn soon, once all that there is has been read."""
+        self._hurried = True
+        if not self._messages:
+            self._start_last_turn()
+
+    def _start_last_turn(self) -> None:
+        if self._last_turn is None:
+            self._last_turn = asyncio.get_event_loop().call_later(_LAST_TURN, self.end_turn)
+
+    def end_turn(self) -> None:
+        """Let the connection hand out what comes next."""
+        if self._last_turn is not None:
+            self._last_turn.cancel()
+            self._last_turn = None
+        self._hurried = False
+        callbacks, self._turn_callbacks = self._turn_callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+
+def _resolve(future: asyncio.Future[Any], result: object) -> bool:
+    if future.done():
+        return False
+    future.set_result(result)
+    return True
