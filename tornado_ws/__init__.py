@@ -26,11 +26,7 @@ from tornado.util import _websocket_mask as _websocket_mask
 
 from tornado_ws import engine as engine
 from tornado_ws.client import WebSocketClientConnection, websocket_connect
-from tornado_ws.connection import WebSocketProtocol, WebSocketProtocol13
-from tornado_ws.connection import _default_max_message_size as _default_max_message_size
-from tornado_ws.connection import _WebSocketDelegate as _WebSocketDelegate
-from tornado_ws.connection import _WebSocketParams as _WebSocketParams
-from tornado_ws.connection import de_dupe_gen_log as de_dupe_gen_log
+from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.deflate import _DecompressTooLargeError as _DecompressTooLargeError
 from tornado_ws.deflate import _PerMessageDeflateCompressor as _PerMessageDeflateCompressor
 from tornado_ws.deflate import _PerMessageDeflateDecompressor as _PerMessageDeflateDecompressor
@@ -44,6 +40,11 @@ from tornado_ws.errors import (
 from tornado_ws.handler import WebSocketHandler
 from tornado_ws.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
 from tornado_ws.install import install, uninstall
+from tornado_ws.keepalive import de_dupe_gen_log as de_dupe_gen_log
+from tornado_ws.protocol import WebSocketProtocol
+from tornado_ws.protocol import _default_max_message_size as _default_max_message_size
+from tornado_ws.protocol import _WebSocketDelegate as _WebSocketDelegate
+from tornado_ws.protocol import _WebSocketParams as _WebSocketParams
 
 __version__ = "0.1.0"
 

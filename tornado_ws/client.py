@@ -21,18 +21,14 @@ from tornado.netutil import Resolver
 
 from tornado_ws import handshake
 from tornado_ws.connecting import AbortableTCPClient
-from tornado_ws.connection import (
-    WebSocketProtocol,
-    WebSocketProtocol13,
-    _default_max_message_size,
-    _WebSocketParams,
-)
+from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.errors import (
     HandshakeError,
     HandshakeRejectedError,
     InvalidHandshakeError,
     WebSocketClosedError,
 )
+from tornado_ws.protocol import WebSocketProtocol, _default_max_message_size, _WebSocketParams
 from tornado_ws.turn import MessageQueue
 
 _P = ParamSpec("_P")

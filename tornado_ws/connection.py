@@ -21,18 +21,15 @@ An end (close frame, violation, loss of the connection) is handled when all the 
 
 from __future__ import annotations
 
-import abc
 import asyncio
 import contextvars
 import functools
 import logging
 import sys
-from collections import deque
-from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from tornado import gen, httputil
+from tornado import httputil
 from tornado.concurrent import Future
 from tornado.escape import json_encode, utf8
 from tornado.ioloop import IOLoop
@@ -41,136 +38,42 @@ from tornado.log import gen_log
 from tornado.web import HTTPError
 
 from tornado_ws import handshake
+from tornado_ws.channel import MESSAGES_PER_TURN
 from tornado_ws.closing import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NORMAL_CLOSURE, decode_close, encode_close
 from tornado_ws.deflate import DeflateParams, _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
-from tornado_ws.engine import FrameReader, encode_frame
+from tornado_ws.engine import FrameReader
 from tornado_ws.errors import ProtocolError, WebSocketClosedError
-from tornado_ws.frames import BINARY, CLOSE, FIN, PING, PONG, RSV1, RSV2, RSV3, TEXT, Event
-from tornado_ws.transport import Transport, peer_has_closed, peer_name, take_read_bytes
+from tornado_ws.frames import (
+    BINARY,
+    CLOSE,
+    ENOUGH,
+    FIN,
+    NOT_DONE,
+    PING,
+    PONG,
+    RAISED,
+    RSV1,
+    RSV2,
+    RSV3,
+    TEXT,
+    VIOLATION,
+    Outcome,
+)
+from tornado_ws.inbox import Inbox
+from tornado_ws.keepalive import KeepAlive
+from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
+from tornado_ws.station import Station, has_stations
+from tornado_ws.transport import Transport, peer_has_closed, peer_name
 from tornado_ws.turn import MessageQueue
 
 if TYPE_CHECKING:
     from tornado_ws.handler import WebSocketHandler
 
-_default_max_message_size = 10 * 1024 * 1024
-
 #: Seconds for the peer to answer a close frame, as in Tornado.
 _CLOSE_TIMEOUT = 5.0
-#: Events handled before the rest of the loop gets its turn.
-_EVENTS_PER_TURN = 256
-#: Messages and bytes that may wait for a busy application before we stop reading.
-_INBOX_MESSAGES = 64
-_INBOX_BYTES = 1024 * 1024
-
-de_dupe_gen_log = functools.lru_cache(gen_log.log)
 
 
-class _WebSocketDelegate(Protocol):
-    """What a protocol calls: `WebSocketHandler` on the server side, `WebSocketClientConnection` on the client side."""
-
-    def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None: ...
-
-    def on_message(self, message: str | bytes) -> Awaitable[None] | None: ...
-
-    def on_ping(self, data: bytes) -> None: ...
-
-    def on_pong(self, data: bytes) -> None: ...
-
-    def log_exception(
-        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None: ...
-
-
-class _WebSocketParams:
-    """Settings of one connection, under Tornado's names: seconds and bytes."""
-
-    def __init__(
-        self,
-        ping_interval: float | None = None,
-        ping_timeout: float | None = None,
-        max_message_size: int = _default_max_message_size,
-        compression_options: dict[str, Any] | None = None,
-    ) -> None:
-        self.ping_interval = ping_interval
-        self.ping_timeout = ping_timeout
-        self.max_message_size = max_message_size
-        self.compression_options = compression_options
-
-
-class WebSocketProtocol(abc.ABC):
-    """Base class for WebSocket protocol versions."""
-
-    def __init__(self, handler: _WebSocketDelegate) -> None:
-        self.handler = handler
-        self.stream: IOStream | None = None
-        self.client_terminated = False
-        self.server_terminated = False
-
-    def _run_callback(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call into the application; an exception is logged and aborts the connection.
-
-        Returns None when the callback is done, else something with ``add_done_callback``.
-        """
-        try:
-            result = callback(*args, **kwargs)
-            if result is None or isinstance(result, MessageQueue):
-                return result
-            future = gen.convert_yielded(result)
-            if not future.done():
-                return future
-            future.result()
-        except (Exception, asyncio.CancelledError):
-            self._log_and_abort()
-        return None
-
-    def _log_and_abort(self) -> None:
-        self.handler.log_exception(*sys.exc_info())
-        self._abort()
-
-    def on_connection_close(self) -> None:
-        self._abort()
-
-    def _abort(self) -> None:
-        """Close the socket at once, without a closing handshake."""
-        self.client_terminated = True
-        self.server_terminated = True
-        if self.stream is not None:
-            self.stream.close()
-        self.close()
-
-    @abc.abstractmethod
-    def close(self, code: int | None = None, reason: str | None = None) -> None: ...
-
-    @abc.abstractmethod
-    def is_closing(self) -> bool: ...
-
-    @abc.abstractmethod
-    async def accept_connection(self, handler: WebSocketHandler) -> None: ...
-
-    @abc.abstractmethod
-    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Future[None]: ...
-
-    @property
-    @abc.abstractmethod
-    def selected_subprotocol(self) -> str | None: ...
-
-    @abc.abstractmethod
-    def write_ping(self, data: bytes) -> None: ...
-
-    @abc.abstractmethod
-    def _process_server_headers(self, key: str | bytes, headers: httputil.HTTPHeaders) -> None: ...
-
-    @abc.abstractmethod
-    def start_pinging(self) -> None: ...
-
-    @abc.abstractmethod
-    async def _receive_frame_loop(self) -> None: ...
-
-    @abc.abstractmethod
-    def set_nodelay(self, x: bool) -> None: ...
-
-
-class WebSocketProtocol13(WebSocketProtocol):
+class WebSocketProtocol13(KeepAlive):
     """The protocol of RFC 6455, version 13, for one connection of either side.
 
     ``mask_outgoing`` is true on a client. The constructor and the methods without a docstring are Tornado's.
@@ -184,39 +87,73 @@ class WebSocketProtocol13(WebSocketProtocol):
     OPCODE_MASK = 0x0F
 
     stream: IOStream
+    _rerouted = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._rerouted = not has_stations(cls, "_handle_message", "_write_frame")
 
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
-        super().__init__(handler)
+        self._transport: Transport | None = None
+        self._reader: FrameReader | None = None
+        super().__init__(handler, params)
         self.mask_outgoing = mask_outgoing
-        self.params = params
         self.close_code: int | None = None
         self.close_reason: str | None = None
         self._selected_subprotocol: str | None = None
         self._compressor: _PerMessageDeflateCompressor | None = None
         self._decompressor: _PerMessageDeflateDecompressor | None = None
-        # Message bytes are before compression and in UTF-8; wire bytes are all that frames take.
-        self._message_bytes_in = 0
-        self._message_bytes_out = 0
-        self._wire_bytes_in = 0
-        self._wire_bytes_out = 0
-
-        self._transport: Transport | None = None
-        self._reader: FrameReader | None = None
         self._handling: object = None
-        self._inbox: deque[Event] | None = None
-        self._inbox_bytes = 0
+        self._inbox: Inbox | None = None
         self._end: Callable[[], None] | None = None
         self._lost = False
         self._outcome: tuple[int | None, str | None] | None = None
         self._closed: Future[None] = Future()
         self._close_timeout: object = None
 
-        self._ping_coroutine: asyncio.Task[None] | None = None
-        self._heard = False
         self._pong_future: Future[None] | None = None
         self._pending_pong: bytes | None = None
 
+    # State
+
+    @property
+    def client_terminated(self) -> bool:
+        return self._client_terminated
+
+    @client_terminated.setter
+    def client_terminated(self, value: bool) -> None:
+        self._client_terminated = value
+        if value and self._reader is not None:
+            self._reader.stop()
+
+    def is_closing(self) -> bool:
+        """Return True once either side has begun to close, or the stream is closed."""
+        return self.server_terminated or self._client_terminated or self.stream.closed()
+
+    # Message bytes are before compression and in UTF-8; wire bytes are all that frames take.
+
+    @property
+    def _message_bytes_in(self) -> int:
+        return self._reader.message_bytes if self._reader is not None else 0
+
+    @property
+    def _message_bytes_out(self) -> int:
+        return self._transport.message_bytes if self._transport is not None else 0
+
+    @property
+    def _wire_bytes_in(self) -> int:
+        return self._reader.wire_bytes if self._reader is not None else 0
+
+    @property
+    def _wire_bytes_out(self) -> int:
+        return self._transport.wire_bytes if self._transport is not None else 0
+
     # Opening handshake, server
+
+    def _reroute(self) -> None:
+        self._rerouted = True
+        if self._transport is not None:
+            self._transport.direct = False
 
     @property
     def selected_subprotocol(self) -> str | None:
@@ -304,7 +241,7 @@ class WebSocketProtocol13(WebSocketProtocol):
             self._handling = None
         # What prepare and open set is visible in on_message: in Tornado they all run in one task.
         transport.context = contextvars.copy_context()
-        transport.dispatch(self._advance)
+        transport.dispatch(self.advance)
 
     def _create_compressors(self, side: str, agreed: DeflateParams) -> None:
         options = self.params.compression_options
@@ -341,97 +278,102 @@ class WebSocketProtocol13(WebSocketProtocol):
         transport = self._attach()
         if self._reader is None:
             self._reader = FrameReader(not self.mask_outgoing, self.params.max_message_size, self._decompressor)
-            early = take_read_bytes(self.stream)
-            if early:
-                IOLoop.current().add_callback(transport.dispatch, self.data_received, early)
-            else:
-                transport.resume_reading()
+            transport.direct = self._is_direct()
+            transport.start(self._reader)
         return transport
 
     def _attach(self) -> Transport:
         if self._transport is None:
             if self.stream.closed():
                 raise StreamClosedError(self.stream.error)
-            self._transport = Transport(self.stream, self)
+            self._transport = Transport(self.stream, self, self.mask_outgoing)
         return self._transport
 
-    def data_received(self, chunk: bytes) -> None:
-        assert self._reader is not None
-        if self.client_terminated:
-            # Set by the application, which as in Tornado wants no more.
-            self._abort()
-            return
-        self._wire_bytes_in += len(chunk)
-        self._reader.feed(chunk)
-        self._heard = self._heard or self._reader.in_message
-        self._advance()
+    def _is_direct(self) -> bool:
+        """Whether messages may go straight from the reader to the application."""
+        return (
+            self._handling is None
+            and not self._inbox
+            and self._end is None
+            and not self._client_terminated
+            and not self._rerouted
+        )
 
     def eof_received(self, error: Exception | None) -> None:
         if self._end is None:
             self._end = functools.partial(self._lose, error)
-        self._advance()
+        self.advance()
 
     def connection_lost(self) -> None:
         self._lost = True
         if self._reader is not None:
-            self._advance()
+            self.advance()
 
-    def _advance(self) -> None:
+    def advance(self, outcome: Outcome | None = None) -> None:
         """Handle what has arrived, as far as the application and the loop allow."""
-        assert self._reader is not None
         assert self._transport is not None
-        events = iter(self._reader)
-        for _ in range(_EVENTS_PER_TURN):
-            if self._handling is None:
-                if self._inbox:
-                    self._hand_out(*self._next_of_inbox())
-                    continue
-                if self._end is not None:
-                    end, self._end = self._end, None
-                    end()
-                    continue
-                if self._lost:
-                    self._notify_closed()
+        self._transport.direct = False
+        for _ in range(MESSAGES_PER_TURN):
+            if outcome is None:
+                if self._handling is None:
+                    if self._inbox:
+                        self._hand_out(*self._inbox.get())
+                        continue
+                    if self._end is not None:
+                        end, self._end = self._end, None
+                        end()
+                        continue
+                    if self._lost:
+                        self._notify_closed()
+                        return
+                if self._client_terminated or self._end is not None or self._lost:
+                    self._transport.pause_reading()
+                    self._hurry()
                     return
-            if self.client_terminated or self._end is not None or self._lost:
-                self._transport.pause_reading()
-                self._hurry()
-                return
-            if self._inbox is not None and self._inbox_is_full():
-                self._transport.pause_reading()
-                return
-            try:
-                event = next(events)
-                if event is None:
+                if self._inbox is not None and self._inbox.is_full():
+                    self._transport.pause_reading()
+                    return
+                outcome = self._next_outcome()
+                if outcome is None:
+                    self._transport.direct = self._is_direct()
                     self._transport.resume_reading()
                     return
-                if event[0] >= CLOSE:
-                    self._handle_message(event[0], event[1])  # type: ignore[arg-type]
-                elif self._handling is None:
-                    self._hand_out(*event)
-                else:
-                    self._put_into_inbox(event)
-            except ProtocolError as error:
-                self._end = functools.partial(self._fail, error)
+            if outcome[0] == ENOUGH:
+                break
+            self._handle_outcome(*outcome)
+            outcome = None
         # The rest of a long chunk: whatever else is ready on this loop comes first.
         self._transport.pause_reading()
-        IOLoop.current().add_callback(self._transport.dispatch, self._advance)
+        IOLoop.current().add_callback(self._transport.dispatch, self.advance)
 
-    def _put_into_inbox(self, event: Event) -> None:
-        if self._inbox is None:
-            self._inbox = deque()
-        self._inbox.append(event)
-        self._inbox_bytes += event[2]
+    def _next_outcome(self) -> Outcome | None:
+        assert self._reader is not None
+        if self._is_direct():
+            return self._reader.hand_out(self.handler, MESSAGES_PER_TURN)
+        try:
+            return next(iter(self._reader))
+        except ProtocolError as error:
+            return VIOLATION, error, 0
 
-    def _next_of_inbox(self) -> Event:
-        assert self._inbox is not None
-        event = self._inbox.popleft()
-        self._inbox_bytes -= event[2]
-        return event
-
-    def _inbox_is_full(self) -> bool:
-        assert self._inbox is not None
-        return len(self._inbox) >= _INBOX_MESSAGES or self._inbox_bytes >= _INBOX_BYTES
+    def _handle_outcome(self, opcode: int, payload: Any, size: int) -> None:
+        if opcode >= CLOSE:
+            try:
+                self._handle_message(opcode, payload)
+            except ProtocolError as error:
+                self._end = functools.partial(self._fail, error)
+        elif opcode == NOT_DONE:
+            self._wait_for(self._check_result(payload))
+        elif opcode == RAISED:
+            self.handler.log_exception(*payload)
+            self._abort()
+        elif opcode == VIOLATION:
+            self._end = functools.partial(self._fail, payload)
+        elif self._handling is None:
+            self._hand_out(opcode, payload, size)
+        else:
+            if self._inbox is None:
+                self._inbox = Inbox()
+            self._inbox.put((opcode, payload, size))
 
     def _hurry(self) -> None:
         """An end waits behind the turn of a client's application: for a moment, or not at all if that has closed."""
@@ -442,21 +384,18 @@ class WebSocketProtocol13(WebSocketProtocol):
                 self._handling.hurry()
 
     def _hand_out(self, opcode: int, payload: str | bytes, size: int) -> None:
-        self._message_bytes_in += size
-        self._heard = True
-        if self._handle_message_is_replaced():
-            handled = self._handle_message(opcode, utf8(payload))
+        assert self._reader is not None
+        self._reader.messages += 1
+        self._reader.message_bytes += size
+        if self._rerouted:
+            self._wait_for(self._handle_message(opcode, utf8(payload)))
         else:
-            handled = self._run_callback(self.handler.on_message, payload)
+            self._wait_for(self._run_callback(self.handler.on_message, payload))
+
+    def _wait_for(self, handled: Any) -> None:
         if handled is not None:
             self._handling = handled
             handled.add_done_callback(self._on_handled)
-
-    def _handle_message_is_replaced(self) -> bool:
-        """Whether a subclass or a test put itself in the way of messages, to whom they go as in Tornado."""
-        return (
-            type(self)._handle_message is not WebSocketProtocol13._handle_message or "_handle_message" in self.__dict__
-        )
 
     def _on_handled(self, handled: Any) -> None:
         if not isinstance(handled, MessageQueue):
@@ -466,11 +405,12 @@ class WebSocketProtocol13(WebSocketProtocol):
                 self._log_and_abort()
         self._handling = None
         assert self._transport is not None
-        self._transport.dispatch(self._advance)
+        self._transport.dispatch(self.advance)
 
+    @Station
     def _handle_message(self, opcode: int, data: bytes) -> Any:
         """Handle one message or control frame; returns what is still busy with it, if anything is."""
-        if self.client_terminated:
+        if self._client_terminated:
             return None
         if opcode == TEXT:
             return self._run_callback(self.handler.on_message, data.decode())
@@ -496,25 +436,26 @@ class WebSocketProtocol13(WebSocketProtocol):
         Raises `WebSocketClosedError` when a close frame was sent or the connection is lost, and ValueError for bytes
         that are to go as text and are not UTF-8.
         """
-        if isinstance(message, dict):
-            message = json_encode(message)
-        if isinstance(message, str):
-            payload = message.encode()
-        elif isinstance(message, bytes | bytearray | memoryview):
-            payload = bytes(message)
-            if not binary:
-                payload.decode()
-        else:
-            raise TypeError(f"message is of type {type(message).__name__}; allowed are str, bytes and dict")
         if self.server_terminated:
             raise WebSocketClosedError()
-        flags = 0
-        self._message_bytes_out += len(payload)
-        if self._compressor is not None:
-            payload = self._compressor.compress(payload)
-            flags = RSV1
+        if isinstance(message, dict):
+            message = json_encode(message)
+        elif not isinstance(message, str | bytes | bytearray | memoryview):
+            raise TypeError(f"message is of type {type(message).__name__}; allowed are str, bytes and dict")
         try:
-            return self._write_frame(True, BINARY if binary else TEXT, payload, flags)
+            if self._compressor is None and not self._rerouted:
+                return self._attach().write_message(message, binary)
+            payload = message.encode() if isinstance(message, str) else bytes(message)
+            if not binary:
+                payload.decode()
+            opcode = BINARY if binary else TEXT
+            self._attach().message_bytes += len(payload)
+            flags = 0
+            if self._compressor is not None:
+                payload = self._compressor.compress(payload)
+                flags = RSV1
+            future: Future[None] = self._write_frame(True, opcode, payload, flags)
+            return future
         except StreamClosedError:
             raise WebSocketClosedError() from None
 
@@ -527,15 +468,14 @@ class WebSocketProtocol13(WebSocketProtocol):
         except StreamClosedError:
             raise WebSocketClosedError() from None
 
+    @Station
     def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Future[None]:
         if opcode & 0x8:
             if not fin:
                 raise ValueError("control frames may not be fragmented")
             if len(data) > 125:
                 raise ValueError(f"control frame payload has {len(data)} bytes; at most 125 are allowed")
-        frame = encode_frame((FIN if fin else 0) | flags | opcode, data, self.mask_outgoing)
-        self._wire_bytes_out += len(frame)
-        return self._attach().write(frame)
+        return self._attach().write_frame((FIN if fin else 0) | flags | opcode, data)
 
     def _send_pong(self, data: bytes) -> None:
         # Section 5.5.3 lets us answer the latest of several pings only. While a pong is not with the kernel yet, so
@@ -628,10 +568,6 @@ class WebSocketProtocol13(WebSocketProtocol):
             except Exception:
                 self.handler.log_exception(*sys.exc_info())
 
-    def is_closing(self) -> bool:
-        """Return True once either side has begun to close, or the stream is closed."""
-        return self.server_terminated or self.client_terminated or self.stream.closed()
-
     def set_nodelay(self, x: bool) -> None:
         self.stream.set_nodelay(x)
 
@@ -641,60 +577,12 @@ class WebSocketProtocol13(WebSocketProtocol):
 
     # Keepalive
 
-    @property
-    def ping_interval(self) -> float:
-        return self.params.ping_interval or 0
+    def _progress(self) -> tuple[int, int]:
+        reader = self._reader
+        return (reader.messages, reader.wire_bytes if reader.in_message else 0) if reader is not None else (0, 0)
 
-    @property
-    def ping_timeout(self) -> float:
-        timeout = self.params.ping_timeout
-        if timeout is None:
-            return self.ping_interval
-        if self.ping_interval and timeout > self.ping_interval:
-            de_dupe_gen_log(
-                logging.WARNING,
-                f"The websocket_ping_timeout ({timeout}) cannot be longer than the websocket_ping_interval "
-                f"({self.ping_interval}).\nSetting websocket_ping_timeout={self.ping_interval}",
-            )
-            return self.ping_interval
-        return timeout
-
-    def start_pinging(self) -> None:
-        """Send pings every ``ping_interval`` seconds, unless it is zero."""
-        if self._ping_coroutine is None and self.ping_interval > 0:
-            self._ping_coroutine = asyncio.get_event_loop().create_task(self.periodic_ping())
-
-    def _stop_pinging(self) -> None:
-        if self._ping_coroutine is not None:
-            self._ping_coroutine.cancel()
-            self._ping_coroutine = None
-
-    @staticmethod
-    def ping_sleep_time(*, last_ping_time: float, interval: float, now: float) -> float:
-        """Return the seconds until the next ping is due."""
-        return max(0, last_ping_time + interval - now)
-
-    async def periodic_ping(self) -> None:
-        """Send a ping every interval; give the peer up when nothing was heard of it for the timeout after one."""
-        interval = self.ping_interval
-        timeout = self.ping_timeout
-        await asyncio.sleep(interval)
-        while not self.is_closing():
-            self._heard = False
-            ping_time = IOLoop.current().time()
-            try:
-                self.write_ping(b"")
-            except WebSocketClosedError:
-                return
-            await asyncio.sleep(timeout)
-            # A peer that we are not reading from is not to blame for silence.
-            if timeout > 0 and not self._heard and self._attach().reading:
-                self._ping_coroutine = None
-                self._give_up("ping timed out")
-                return
-            await asyncio.sleep(
-                self.ping_sleep_time(last_ping_time=ping_time, interval=interval, now=IOLoop.current().time())
-            )
+    def _is_reading(self) -> bool:
+        return self._transport is not None and self._transport.reading
 
     def _give_up(self, reason: str) -> None:
         """End the connection with a peer that is probably gone, without waiting for its close frame.

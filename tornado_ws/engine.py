@@ -1,10 +1,26 @@
-"""The frame engine that this process uses."""
+"""The engine that this process uses: the native one where it was built, else the pure Python one.
+
+``TORNADO_WS_ENGINE=python`` in the environment picks the pure one.
+"""
 
 from __future__ import annotations
 
-from tornado_ws.frames import FrameReader, apply_mask, encode_frame
+import os
+from typing import TYPE_CHECKING
 
-__all__ = ["FrameReader", "apply_mask", "encode_frame", "name"]
+__all__ = ["Channel", "FrameReader", "apply_mask", "encode_frame", "name", "serve_ready"]
 
-#: "python" or the name of the native engine.
+#: "native" or "python".
 name = "python"
+
+if TYPE_CHECKING or os.environ.get("TORNADO_WS_ENGINE") == "python":
+    from tornado_ws.channel import Channel, serve_ready
+    from tornado_ws.frames import FrameReader, apply_mask, encode_frame
+else:
+    try:
+        from tornado_ws._native import Channel, FrameReader, apply_mask, encode_frame, serve_ready
+
+        name = "native"
+    except ImportError:
+        from tornado_ws.channel import Channel, serve_ready
+        from tornado_ws.frames import FrameReader, apply_mask, encode_frame

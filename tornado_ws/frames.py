@@ -7,14 +7,22 @@ further. An event is ``(opcode, payload, size)``: a whole message, TEXT as str a
 (CLOSE, PING, PONG) with its payload as bytes; ``size`` is the payload's length in bytes, after inflating. The reader
 yields None when it wants another chunk. It raises `.ProtocolError` at the first violation, as early as the bytes
 allow (inside an unfinished frame too), after all the events before it, and is finished then.
+
+`FrameReader.hand_out` is the same for messages that are to be handled as they come: it takes the steps itself and
+gives each message to ``on_message``, until one of them is not done with at once, or something else turns up.
+
+What is a violation, and how it is told, is said once, by the functions below; an engine calls them for whatever it
+does not know to be right.
 """
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import os
+import sys
 from collections.abc import Generator, Iterator
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from tornado.util import _websocket_mask as apply_mask
 
@@ -32,6 +40,10 @@ _WHOLE_MESSAGE = (FIN | TEXT, FIN | BINARY)
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 
 Event: TypeAlias = tuple[int, "str | bytes", int]
+
+#: What `FrameReader.hand_out` tells beside control frames, in the place of an opcode.
+NOT_DONE, RAISED, VIOLATION, ENOUGH = -1, -2, -3, -4
+Outcome: TypeAlias = tuple[int, Any, int]
 
 
 class Inflater(Protocol):
@@ -61,6 +73,54 @@ def encode_frame(first_byte: int, payload: bytes, masked: bool) -> bytes:
     return header + payload
 
 
+def check_header(first: int, second: int, in_message: bool, expect_masked: bool, inflating: bool) -> None:
+    """Raise `.ProtocolError` unless the first two bytes of a frame are right where they stand (section 5.2)."""
+    opcode = first & 0xF
+    reserved = first & _RSV
+    if reserved and not (reserved == RSV1 and inflating and opcode in (TEXT, BINARY)):
+        raise ProtocolError(
+            PROTOCOL_ERROR,
+            f"frame with opcode {opcode:#x} and reserved bits {reserved:#x}, which no extension allows here",
+        )
+    if opcode not in _OPCODES:
+        raise ProtocolError(PROTOCOL_ERROR, f"frame with reserved opcode {opcode:#x}")
+    if bool(second & _MASKED) != expect_masked:
+        who = "unmasked frame from a client" if expect_masked else "masked frame from a server"
+        raise ProtocolError(PROTOCOL_ERROR, who)
+    if opcode & _CONTROL:
+        if not first & FIN:
+            raise ProtocolError(PROTOCOL_ERROR, f"fragmented control frame with opcode {opcode:#x}")
+        if second & 0x7F > 125:
+            raise ProtocolError(PROTOCOL_ERROR, "control frame with a payload of more than 125 bytes")
+    elif opcode == CONTINUATION:
+        if not in_message:
+            raise ProtocolError(PROTOCOL_ERROR, "continuation frame with no message to continue")
+    elif in_message:
+        raise ProtocolError(PROTOCOL_ERROR, "new message inside a fragmented message")
+
+
+def check_extended_length(encoded: bytes) -> int:
+    """Return the payload length that 2 or 8 bytes tell; raises `.ProtocolError` where fewer would do."""
+    length = int.from_bytes(encoded, "big")
+    if length >> 63:
+        raise ProtocolError(PROTOCOL_ERROR, "frame length with its most significant bit set")
+    if length <= (125 if len(encoded) == 2 else 0xFFFF):
+        raise ProtocolError(PROTOCOL_ERROR, f"frame length {length} in {len(encoded)} bytes, not the fewest")
+    return length
+
+
+def check_size(size: int, limit: int) -> None:
+    """Raise `.ProtocolError` when a message is known to have ``size`` bytes and that is over ``limit``."""
+    if size > limit:
+        # The reason is Tornado's own: applications and its tests compare it.
+        detail = f"message of at least {size} bytes; the limit is {limit}"
+        raise ProtocolError(MESSAGE_TOO_BIG, "message too big", detail)
+
+
+def not_utf8() -> ProtocolError:
+    return ProtocolError(INVALID_PAYLOAD, "text message that is not UTF-8")
+
+
 class FrameReader:
     """Parses what one peer sends; see the contract at the head of this module.
 
@@ -68,27 +128,73 @@ class FrameReader:
     when permessage-deflate was not negotiated.
     """
 
-    __slots__ = ("_chunk", "_events", "_expect_masked", "_in_message", "_inflater", "_limit")
+    __slots__ = (
+        "_chunk",
+        "_events",
+        "_expect_masked",
+        "_inflater",
+        "_limit",
+        "_stopped",
+        "in_message",
+        "message_bytes",
+        "messages",
+        "wire_bytes",
+    )
 
     def __init__(self, expect_masked: bool, max_message_size: int, inflater: Inflater | None = None) -> None:
+        #: Whether a message has begun and not ended.
+        self.in_message = False
+        #: Messages handed out, their bytes after inflating, and all bytes fed.
+        self.messages = self.message_bytes = self.wire_bytes = 0
+        self._stopped = False
         self._expect_masked = expect_masked
         self._limit = max_message_size
         self._inflater = inflater
         self._chunk = b""
-        self._in_message = False
         self._events = self._parse()
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; they are parsed as the reader is iterated."""
+        self.wire_bytes += len(chunk)
         self._chunk = self._chunk + chunk if self._chunk else chunk
 
     def __iter__(self) -> Iterator[Event | None]:
         return self._events
 
-    @property
-    def in_message(self) -> bool:
-        """Whether a message has begun and not ended, so that bytes which give no event are life all the same."""
-        return self._in_message
+    def hand_out(self, handler: Any, limit: int) -> Outcome | None:
+        """Call ``handler.on_message`` with up to ``limit`` messages, for as long as it returns None at once.
+
+        Returns None when more bytes are wanted or `stop` was called, else what ended it: a control frame as an event,
+        or (NOT_DONE, what on_message returned, 0), (RAISED, sys.exc_info(), 0), (VIOLATION, the `.ProtocolError`, 0),
+        (ENOUGH, None, 0) at the limit.
+        """
+        try:
+            for event in () if self._stopped else self._events:
+                if event is None:
+                    return None
+                opcode, payload, size = event
+                if opcode >= CLOSE:
+                    return event
+                self.messages += 1
+                self.message_bytes += size
+                try:
+                    result = handler.on_message(payload)
+                except (Exception, asyncio.CancelledError):
+                    return RAISED, sys.exc_info(), 0
+                if result is not None:
+                    return NOT_DONE, result, 0
+                if self._stopped:
+                    return None
+                limit -= 1
+                if not limit:
+                    return ENOUGH, None, 0
+        except ProtocolError as error:
+            return VIOLATION, error, 0
+        return None
+
+    def stop(self) -> None:
+        """Hand out no more, in the call that is under way too."""
+        self._stopped = True
 
     def _more(self, buffer: bytes, needed: int) -> Generator[None, None, bytes]:
         """Extend ``buffer`` until it has ``needed`` bytes."""
@@ -115,7 +221,7 @@ class FrameReader:
             opcode = first & 0xF
             length = second & 0x7F
             if first not in _WHOLE_MESSAGE or message is not None or second & _MASKED != mask_bit:
-                self._check_header(first, second, message is not None)
+                check_header(first, second, message is not None, self._expect_masked, self._inflater is not None)
             header = 2 + (2 if length == 126 else 8 if length == 127 else 0)
             masked = second & _MASKED
             end = header + (4 if masked else 0)
@@ -123,15 +229,9 @@ class FrameReader:
                 buffer = yield from self._more(buffer[pos:], end)
                 pos = 0
             if length > 125:
-                length = self._extended_length(buffer[pos + 2 : pos + header])
+                length = check_extended_length(buffer[pos + 2 : pos + header])
             if opcode < _CONTROL and not (first & RSV1 or (message is not None and message.compressed)):
-                size = length + (message.size if message is not None else 0)
-                if size > self._limit:
-                    raise ProtocolError(
-                        MESSAGE_TOO_BIG,
-                        "message too big",
-                        f"message of at least {size} bytes; the limit is {self._limit}",
-                    )
+                check_size(length + (message.size if message is not None else 0), self._limit)
             mask = buffer[pos + header : pos + end] if masked else None
             pos += end
 
@@ -157,7 +257,7 @@ class FrameReader:
 
             if message is None:
                 message = _Message(opcode, self._limit, self._inflater if first & RSV1 else None)
-                self._in_message = True
+                self.in_message = True
             left = length
             while left:
                 if pos == len(buffer):
@@ -174,42 +274,9 @@ class FrameReader:
                     message.add(piece)
             piece = b""
             if first & FIN:
-                self._in_message = False
+                self.in_message = False
                 yield message.end()
                 message = None
-
-    def _check_header(self, first: int, second: int, in_message: bool) -> None:
-        opcode = first & 0xF
-        reserved = first & _RSV
-        if reserved and not (reserved == RSV1 and self._inflater is not None and opcode in (TEXT, BINARY)):
-            raise ProtocolError(
-                PROTOCOL_ERROR,
-                f"frame with opcode {opcode:#x} and reserved bits {reserved:#x}, which no extension allows here",
-            )
-        if opcode not in _OPCODES:
-            raise ProtocolError(PROTOCOL_ERROR, f"frame with reserved opcode {opcode:#x}")
-        if bool(second & _MASKED) != self._expect_masked:
-            who = "unmasked frame from a client" if self._expect_masked else "masked frame from a server"
-            raise ProtocolError(PROTOCOL_ERROR, who)
-        if opcode & _CONTROL:
-            if not first & FIN:
-                raise ProtocolError(PROTOCOL_ERROR, f"fragmented control frame with opcode {opcode:#x}")
-            if second & 0x7F > 125:
-                raise ProtocolError(PROTOCOL_ERROR, "control frame with a payload of more than 125 bytes")
-        elif opcode == CONTINUATION:
-            if not in_message:
-                raise ProtocolError(PROTOCOL_ERROR, "continuation frame with no message to continue")
-        elif in_message:
-            raise ProtocolError(PROTOCOL_ERROR, "new message inside a fragmented message")
-
-    @staticmethod
-    def _extended_length(encoded: bytes) -> int:
-        length = int.from_bytes(encoded, "big")
-        if length >> 63:
-            raise ProtocolError(PROTOCOL_ERROR, "frame length with its most significant bit set")
-        if length <= (125 if len(encoded) == 2 else 0xFFFF):
-            raise ProtocolError(PROTOCOL_ERROR, f"frame length {length} in {len(encoded)} bytes, not the fewest")
-        return length
 
 
 class _Message:
@@ -251,11 +318,7 @@ def _decode(payload: bytes) -> str:
     try:
         return payload.decode()
     except UnicodeDecodeError:
-        raise _not_utf8() from None
-
-
-def _not_utf8() -> ProtocolError:
-    return ProtocolError(INVALID_PAYLOAD, "text message that is not UTF-8")
+        raise not_utf8() from None
 
 
 class _Utf8Checker:
@@ -270,8 +333,8 @@ class _Utf8Checker:
         try:
             self._decoder.decode(piece)
         except UnicodeDecodeError:
-            raise _not_utf8() from None
+            raise not_utf8() from None
         pending = self._decoder.getstate()[0]
         # CPython's decoder waits for the third byte of a surrogate, though its second one decides.
         if len(pending) == 2 and pending[0] == 0xED and pending[1] >= 0xA0:
-            raise _not_utf8()
+            raise not_utf8()

@@ -18,8 +18,9 @@ from tornado.iostream import IOStream
 from tornado.log import gen_log
 
 from tornado_ws import handshake
-from tornado_ws.connection import WebSocketProtocol, WebSocketProtocol13, _WebSocketParams
+from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.errors import WebSocketClosedError
+from tornado_ws.protocol import WebSocketProtocol, _WebSocketParams
 
 #: What a WebSocket handler cannot do after the upgrade.
 _HTTP_METHODS = ("write", "redirect", "set_header", "set_cookie", "set_status", "flush", "finish")

@@ -12,20 +12,17 @@ from typing import Protocol, TypeAlias
 
 from tornado.ioloop import IOLoop
 
+from tornado_ws.channel import Servable
+from tornado_ws.engine import serve_ready
+
 READ = IOLoop.READ
 WRITE = IOLoop.WRITE
 
-#: Sockets served before the rest of the loop gets its turn.
-_EVENTS_PER_TURN = 256
 
-
-class Pollable(Protocol):
+class Pollable(Servable, Protocol):
     """What a poller watches."""
 
     def fileno(self) -> int: ...
-
-    def handle_events(self) -> None:
-        """Called when the socket may be ready."""
 
     def close(self) -> None:
         """Called by ``IOLoop.close(all_fds=True)``."""
@@ -94,10 +91,7 @@ class EpollPoller:
 
     def _handle_ready(self, poller: object, events: int) -> None:
         if self._epoll is not None:
-            for fd, _ in self._epoll.poll(0, _EVENTS_PER_TURN):
-                pollable = self._pollables.get(fd)
-                if pollable is not None:
-                    pollable.handle_events()
+            serve_ready(self._epoll, self._pollables)
 
     def fileno(self) -> int:
         return self._epoll.fileno() if self._epoll is not None else -1

@@ -1,0 +1,922 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
+"""The native engine: `frames.FrameReader`, `channel.Channel` and `poller.EpollPoller` in C, by the same contracts.
+
+It knows the way of what is right and common. Whatever else turns up it gives to the functions of `frames` that say what
+is a violation and how it is told, so that there is one place for that.
+"""
+
+import asyncio
+import contextvars
+import os
+import ssl
+import sys
+
+from tornado.iostream import StreamClosedError
+
+from tornado_ws import frames as _frames
+from tornado_ws.closing import MESSAGE_TOO_BIG
+from tornado_ws.errors import ProtocolError
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_SetFromErrno
+from cpython.ref cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memmove
+
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
+    int _PyBytes_Resize(PyObject** obj, Py_ssize_t size) except -1
+    # The same under other names, for a reference that is counted by hand: only that can be resized.
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
+    uint8_t* bytes_data "(uint8_t*)PyBytes_AS_STRING"(PyObject* data)
+    void Py_CLEAR(PyObject*)
+    object PyObject_CallMethodOneArg(object obj, object name, object arg)
+    object PyObject_CallMethodNoArgs(object obj, object name)
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+
+cdef extern from "sys/types.h":
+    ctypedef long ssize_t
+
+cdef extern from "sys/socket.h":
+    ssize_t c_recv "recv"(int fd, void* buffer, size_t size, int flags) nogil
+    ssize_t c_send "send"(int fd, const void* buffer, size_t size, int flags) nogil
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+
+cdef extern from "_native.h":
+    void tws_mask(uint8_t* out, const uint8_t* data, size_t size, const uint8_t* key, size_t turn) nogil
+    int tws_utf8(uint32_t* state, const uint8_t* data, size_t size) nogil
+    ssize_t tws_send2(int fd, const void* head, size_t head_size, const void* rest, size_t rest_size) nogil
+    int tws_epoll_wait(int epfd, int* ready, int most) nogil
+
+
+DEF HEADER_MAX = 14
+DEF CARRY_MAX = 144
+DEF READ_SIZE = 262144
+DEF CORK_SIZE = 65536
+# A payload from here on is sent from where it lies, and received into where it is to lie.
+DEF LARGE = 16384
+# What a peer announces is believed up to here before it comes.
+DEF FIRST_ALLOCATION = 1048576
+
+cdef enum:
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    FIN = 0x80
+    RSV1 = 0x40
+    MASKED = 0x80
+
+cdef object NOT_DONE = _frames.NOT_DONE
+cdef object RAISED = _frames.RAISED
+cdef object VIOLATION = _frames.VIOLATION
+cdef tuple _ENOUGH = (_frames.ENOUGH, None, 0)
+cdef object check_header = _frames.check_header
+cdef object check_extended_length = _frames.check_extended_length
+cdef object check_size = _frames.check_size
+cdef object not_utf8 = _frames.not_utf8
+cdef tuple _FAILURES = (Exception, asyncio.CancelledError)
+cdef str _on_message = "on_message"
+cdef int MESSAGES_PER_TURN = 256
+
+
+# Masking (RFC 6455 section 5.3)
+
+cdef uint8_t[4096] _keys
+cdef int _keys_left = 0
+
+cdef int next_key(uint8_t* key) except -1:
+    """Draw a masking key: from the operating system, a page of them at a time."""
+    global _keys_left
+    cdef bytes drawn
+    if _keys_left < 4:
+        drawn = os.urandom(4096)
+        memcpy(_keys, PyBytes_AS_STRING(drawn), 4096)
+        _keys_left = 4096
+    _keys_left -= 4
+    memcpy(key, _keys + _keys_left, 4)
+    return 0
+
+
+def _forget_keys():
+    """After a fork parent and child must not mask alike."""
+    global _keys_left
+    _keys_left = 0
+
+
+os.register_at_fork(after_in_child=_forget_keys)
+
+
+def apply_mask(bytes mask, data):
+    """Return ``data`` with ``mask`` applied. Raises ValueError unless the mask has 4 bytes."""
+    if len(mask) != 4:
+        raise ValueError("mask must be 4 bytes")
+    cdef const uint8_t[::1] view = data
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, view.shape[0])
+    if view.shape[0]:
+        tws_mask(<uint8_t*>PyBytes_AS_STRING(out), &view[0], view.shape[0], <uint8_t*>PyBytes_AS_STRING(mask), 0)
+    return out
+
+
+# Encoding
+
+cdef Py_ssize_t put_header(uint8_t* out, int first_byte, size_t size, bint masked) noexcept nogil:
+    cdef int mask_bit = MASKED if masked else 0
+    cdef int i
+    out[0] = <uint8_t>first_byte
+    if size < 126:
+        out[1] = <uint8_t>(mask_bit | size)
+        return 2
+    if size <= 0xFFFF:
+        out[1] = <uint8_t>(mask_bit | 126)
+        out[2] = <uint8_t>(size >> 8)
+        out[3] = <uint8_t>(size & 0xFF)
+        return 4
+    out[1] = <uint8_t>(mask_bit | 127)
+    for i in range(8):
+        out[2 + i] = <uint8_t>((<uint64_t>size >> (56 - 8 * i)) & 0xFF)
+    return 10
+
+
+cdef Py_ssize_t put_frame(uint8_t* out, int first_byte, const uint8_t* payload, size_t size, bint masked) except -1:
+    """Write a frame to ``out``, which has room for HEADER_MAX bytes more than the payload; return its size."""
+    cdef Py_ssize_t header = put_header(out, first_byte, size, masked)
+    if masked:
+        next_key(out + header)
+        tws_mask(out + header + 4, payload, size, out + header, 0)
+        return header + 4 + size
+    memcpy(out + header, payload, size)
+    return header + size
+
+
+cdef bytes frame_of(int first_byte, const uint8_t* payload, size_t size, bint masked):
+    cdef Py_ssize_t header = (2 if size < 126 else 4 if size <= 0xFFFF else 10) + (4 if masked else 0)
+    cdef bytes frame = PyBytes_FromStringAndSize(NULL, header + size)
+    put_frame(<uint8_t*>PyBytes_AS_STRING(frame), first_byte, payload, size, masked)
+    return frame
+
+
+def encode_frame(int first_byte, bytes payload, bint masked):
+    """Return one frame; ``first_byte`` is FIN, the reserved bits and the opcode."""
+    return frame_of(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), masked)
+
+
+# Reading
+
+@cython.final
+cdef class FrameReader:
+    """Parses what one peer sends; see the contract at the head of `tornado_ws.frames`."""
+
+    # The bytes to be parsed: inside `_chunk`, or inside a buffer of the caller's for as long as its call lasts.
+    cdef const uint8_t* _data
+    cdef Py_ssize_t _pos
+    cdef Py_ssize_t _end
+    cdef bytes _chunk
+    # The beginning of a frame that came without its rest.
+    cdef uint8_t[CARRY_MAX] _carry
+    cdef int _carried
+
+    # The frame whose payload is coming
+    cdef bint _in_payload
+    cdef int _first
+    cdef Py_ssize_t _left
+    cdef Py_ssize_t _turn
+    cdef uint8_t[4] _key
+    cdef bint _masked
+
+    # The message that it belongs to, when that did not come whole
+    cdef readonly bint in_message
+    cdef int _opcode
+    cdef bint _compressed
+    cdef PyObject* _message
+    cdef Py_ssize_t _size
+    cdef Py_ssize_t _room
+    cdef uint32_t _utf8
+
+    cdef bint _expect_masked
+    cdef Py_ssize_t _limit
+    cdef object _inflater
+    cdef bint _stopped
+    cdef bint _finished
+    cdef public long long messages
+    cdef public long long message_bytes
+    cdef public long long wire_bytes
+
+    def __init__(self, bint expect_masked, max_message_size, inflater=None):
+        self._expect_masked = expect_masked
+        self._limit = min(max_message_size, sys.maxsize)
+        self._inflater = inflater
+
+    def __dealloc__(self):
+        Py_CLEAR(self._message)
+
+    def feed(self, bytes chunk not None):
+        """Take the next bytes; they are parsed as the reader is iterated."""
+        self.wire_bytes += PyBytes_GET_SIZE(chunk)
+        if self._pos < self._end:
+            chunk = PyBytes_FromStringAndSize(<const char*>self._data + self._pos, self._end - self._pos) + chunk
+        self.take(chunk)
+
+    cdef void take(self, bytes chunk):
+        self._chunk = chunk
+        self._data = <const uint8_t*>PyBytes_AS_STRING(chunk)
+        self._pos = 0
+        self._end = PyBytes_GET_SIZE(chunk)
+
+    cdef void lend(self, const uint8_t* data, Py_ssize_t size):
+        """Take bytes that are the caller's, who has to call `give_back` before they change."""
+        self.wire_bytes += size
+        if self._pos < self._end:
+            self.take(PyBytes_FromStringAndSize(<const char*>self._data + self._pos, self._end - self._pos)
+                      + PyBytes_FromStringAndSize(<const char*>data, size))
+        else:
+            self._data = data
+            self._pos = 0
+            self._end = size
+            self._chunk = None
+
+    cdef void give_back(self):
+        """Keep what is not parsed yet of borrowed bytes."""
+        if self._chunk is None:
+            if self._pos < self._end:
+                self.take(PyBytes_FromStringAndSize(<const char*>self._data + self._pos, self._end - self._pos))
+            else:
+                self._data = NULL
+                self._pos = self._end = 0
+
+    def stop(self):
+        """Hand out no more, in the call that is under way too."""
+        self._stopped = True
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._finished:
+            raise StopIteration
+        return self.step()
+
+    def hand_out(self, handler, int limit):
+        """Give messages to ``handler.on_message``; see `tornado_ws.frames.FrameReader.hand_out`."""
+        return self.hand_out_to(handler, limit)
+
+    cdef object hand_out_to(self, object handler, int limit):
+        cdef tuple event
+        cdef object result
+        while not self._stopped and not self._finished:
+            try:
+                result = self.step()
+            except ProtocolError as error:
+                return VIOLATION, error, 0
+            if result is None:
+                return None
+            event = <tuple>result
+            if <int>event[0] >= CLOSE:
+                return event
+            self.messages += 1
+            self.message_bytes += <long long>event[2]
+            try:
+                result = PyObject_CallMethodOneArg(handler, _on_message, event[1])
+            except _FAILURES:
+                return RAISED, sys.exc_info(), 0
+            if result is not None:
+                return NOT_DONE, result, 0
+            event = None
+            limit -= 1
+            if limit <= 0:
+                return _ENOUGH
+        return None
+
+    cdef object step(self):
+        """Parse up to the next event; None when the bytes are at their end."""
+        try:
+            return self.parse()
+        except ProtocolError:
+            self._finished = True
+            self._pos = self._end
+            Py_CLEAR(self._message)
+            raise
+
+    cdef object parse(self):
+        cdef const uint8_t* head
+        cdef Py_ssize_t have, need, size
+        cdef int first, second
+        cdef object payload
+        while True:
+            if self._in_payload:
+                if self._left and not self.take_payload():
+                    return None
+                self._in_payload = False
+                if self._first & FIN:
+                    return self.end_message()
+                continue
+
+            # The header, in place where it came whole.
+            if self._carried:
+                if not self.fill_carry(2):
+                    return None
+                head = self._carry
+            else:
+                head = self._data + self._pos
+                if self._end - self._pos < 2:
+                    self.carry_rest()
+                    return None
+            first = head[0]
+            second = head[1]
+            if (
+                (first != (FIN | TEXT) and first != (FIN | BINARY))
+                or self.in_message
+                or (second & MASKED != 0) != self._expect_masked
+            ):
+                check_header(first, second, bool(self.in_message), bool(self._expect_masked), self._inflater is not None)
+            size = second & 0x7F
+            need = 2 + (2 if size == 126 else 8 if size == 127 else 0) + (4 if second & MASKED else 0)
+            if first & CLOSE:
+                need += size
+            if self._carried:
+                if not self.fill_carry(need):
+                    return None
+                head = self._carry
+            elif self._end - self._pos < need:
+                self.carry_rest()
+                return None
+            if size == 126:
+                size = (<Py_ssize_t>head[2] << 8) | head[3]
+                if size < 126:
+                    check_extended_length(bytes(head[2:4]))
+            elif size == 127:
+                size = check_extended_length(bytes(head[2:10]))
+            if first & CLOSE:
+                return self.control_event(head, first, second, need, size)
+            self._masked = second & MASKED != 0
+            if self._masked:
+                memcpy(self._key, head + need - 4, 4)
+            if self._carried:
+                self._carried = 0
+            else:
+                self._pos += need
+
+            if not self.in_message:
+                self._compressed = first & RSV1 != 0
+            if not self._compressed and size > self._limit - (self._size if self.in_message else 0):
+                check_size(int(size) + int(self._size), self._limit)
+
+            if not self.in_message and first & (FIN | RSV1) == FIN and self._end - self._pos >= size:
+                payload = self.whole_message(first & 0xF, size)
+                return first & 0xF, payload, size
+
+            if not self.in_message:
+                self.in_message = True
+                self._opcode = first & 0xF
+                self._size = 0
+                self._room = 0
+                self._utf8 = 0
+            self._first = first
+            self._left = size
+            self._turn = 0
+            self._in_payload = True
+
+    cdef void carry_rest(self) noexcept:
+        """Put what is left, less than a header or control frame, aside until more comes."""
+        cdef Py_ssize_t rest = self._end - self._pos
+        if rest:
+            memcpy(self._carry, self._data + self._pos, rest)
+            self._carried = <int>rest
+            self._pos = self._end
+
+    cdef bint fill_carry(self, Py_ssize_t need) noexcept:
+        """Complete what was put aside to ``need`` bytes; false when they have not all come."""
+        cdef Py_ssize_t missing = need - self._carried
+        if missing > 0:
+            if missing > self._end - self._pos:
+                missing = self._end - self._pos
+            memcpy(self._carry + self._carried, self._data + self._pos, missing)
+            self._carried += <int>missing
+            self._pos += missing
+        return self._carried >= need
+
+    cdef object control_event(self, const uint8_t* head, int first, int second, Py_ssize_t need, Py_ssize_t size):
+        # Always new memory, since it is written to: of one given byte, Python would return its only instance.
+        cdef bytes payload = PyBytes_FromStringAndSize(NULL, size)
+        if second & MASKED:
+            tws_mask(<uint8_t*>PyBytes_AS_STRING(payload), head + need - size, size, head + need - size - 4, 0)
+        else:
+            memcpy(PyBytes_AS_STRING(payload), head + need - size, size)
+        if self._carried:
+            self._carried = 0
+        else:
+            self._pos += need
+        return first & 0xF, payload, size
+
+    cdef object whole_message(self, int opcode, Py_ssize_t size):
+        """The payload of a message that lies before us in one piece."""
+        cdef const uint8_t* data = self._data + self._pos
+        cdef uint8_t[512] small
+        cdef bytes payload
+        cdef const uint8_t* clear = data
+        self._pos += size
+        if opcode == TEXT:
+            if self._masked:
+                if size <= 512:
+                    tws_mask(small, data, size, self._key, 0)
+                    clear = small
+                else:
+                    payload = PyBytes_FromStringAndSize(NULL, size)
+                    tws_mask(<uint8_t*>PyBytes_AS_STRING(payload), data, size, self._key, 0)
+                    clear = <const uint8_t*>PyBytes_AS_STRING(payload)
+            try:
+                return PyUnicode_DecodeUTF8(<const char*>clear, size, NULL)
+            except UnicodeDecodeError:
+                raise not_utf8() from None
+        payload = PyBytes_FromStringAndSize(NULL, size)
+        if self._masked:
+            tws_mask(<uint8_t*>PyBytes_AS_STRING(payload), data, size, self._key, 0)
+        else:
+            memcpy(PyBytes_AS_STRING(payload), data, size)
+        return payload
+
+    cdef bint take_payload(self) except -1:
+        """Take what has come of the frame's payload; true when that was its end."""
+        cdef Py_ssize_t size = self._end - self._pos
+        cdef uint8_t* out
+        cdef bytes piece
+        if size > self._left:
+            size = self._left
+        if size == 0:
+            return False
+        if self._compressed:
+            piece = PyBytes_FromStringAndSize(NULL, size)
+            out = <uint8_t*>PyBytes_AS_STRING(piece)
+        else:
+            self.make_room(self._size + size, self._size + self._left)
+            out = bytes_data(self._message) + self._size
+        if self._masked:
+            tws_mask(out, self._data + self._pos, size, self._key, self._turn)
+            self._turn = (self._turn + size) & 3
+        else:
+            memcpy(out, self._data + self._pos, size)
+        self._pos += size
+        self._left -= size
+        if self._compressed:
+            piece = self._inflater.inflate(piece, self._limit - self._size)
+            self.append(piece)
+        else:
+            self.check_utf8(out, size)
+            self._size += size
+        return self._left == 0
+
+    cdef int append(self, bytes piece) except -1:
+        """Add what was inflated."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(piece)
+        if size:
+            self.make_room(self._size + size, self._size + size)
+            memcpy(bytes_data(self._message) + self._size, PyBytes_AS_STRING(piece), size)
+            self.check_utf8(<const uint8_t*>PyBytes_AS_STRING(piece), size)
+            self._size += size
+        return 0
+
+    cdef int check_utf8(self, const uint8_t* data, Py_ssize_t size) except -1:
+        if self._opcode == TEXT and not tws_utf8(&self._utf8, data, size):
+            raise not_utf8()
+        return 0
+
+    cdef int make_room(self, Py_ssize_t needed, Py_ssize_t announced) except -1:
+        """Let the message's memory hold ``needed`` bytes, and what is ``announced`` within reason."""
+        cdef Py_ssize_t room = self._room
+        if needed <= room:
+            return 0
+        if room == 0:
+            room = min(max(announced, needed), max(needed, FIRST_ALLOCATION))
+            self._message = new_bytes(NULL, room)
+        else:
+            room = max(needed, min(max(announced, needed), room * 2), min(room + (room >> 1), self._limit))
+            _PyBytes_Resize(&self._message, room)
+        self._room = room
+        return 0
+
+    cdef object end_message(self):
+        cdef bytes message
+        cdef Py_ssize_t size
+        if self._compressed:
+            self.append(self._inflater.end_message(self._limit - self._size))
+        size = self._size
+        self.in_message = False
+        if self._message == NULL:
+            message = b""
+        else:
+            if self._room != size:
+                _PyBytes_Resize(&self._message, size)
+            message = <bytes>self._message
+            Py_CLEAR(self._message)
+        self._room = self._size = 0
+        if self._opcode != TEXT:
+            return self._opcode, message, size
+        try:
+            return self._opcode, PyUnicode_DecodeUTF8(PyBytes_AS_STRING(message), size, NULL), size
+        except UnicodeDecodeError:
+            raise not_utf8() from None
+
+    # A large payload can be received into where it is to lie.
+
+    cdef uint8_t* direct_room(self, Py_ssize_t* size):
+        """Where the next bytes belong, NULL when they have to be parsed."""
+        if not self._in_payload or self._compressed or self._left < LARGE or self._pos < self._end or self._finished:
+            return NULL
+        self.make_room(self._size + LARGE, self._size + self._left)
+        size[0] = min(self._left, self._room - self._size)
+        return bytes_data(self._message) + self._size
+
+    cdef int direct_received(self, Py_ssize_t size) except -1:
+        """``size`` bytes were put there."""
+        cdef uint8_t* data = bytes_data(self._message) + self._size
+        self.wire_bytes += size
+        if self._masked:
+            tws_mask(data, data, size, self._key, self._turn)
+            self._turn = (self._turn + size) & 3
+        self._left -= size
+        try:
+            self.check_utf8(data, size)
+        except ProtocolError:
+            self._finished = True
+            raise
+        self._size += size
+        return 0
+
+
+# Channels
+
+@cython.final
+cdef class _Buffers:
+    """What the channels of one loop share: memory to receive into, and to gather frames in."""
+
+    cdef uint8_t[READ_SIZE] received
+    cdef uint8_t[CORK_SIZE] corked
+    cdef Py_ssize_t corked_size
+    # Whose frames are gathered, and whether somebody parses what was received: a loop can run inside a callback.
+    cdef Channel corking
+    cdef bint parsing
+    cdef object view
+
+    def __init__(self):
+        self.view = memoryview(<uint8_t[:READ_SIZE]>self.received)
+
+
+cdef _Buffers buffers_of(object io_loop):
+    cdef dict attributes = vars(io_loop)
+    buffers = attributes.get("_ws_buffers")
+    if buffers is None:
+        buffers = attributes["_ws_buffers"] = _Buffers()
+    return <_Buffers>buffers
+
+
+cdef class Channel:
+    """The hot half of a transport; see `tornado_ws.channel.Channel`."""
+
+    cdef public object _stream
+    cdef public object _receiver
+    cdef public object _io_loop
+    cdef public object _done
+    cdef public object _backlog
+    cdef public object context
+    cdef public int fd
+    cdef public bint reading
+    cdef public bint direct
+    cdef public bint masked
+    cdef public long long message_bytes
+    cdef public long long wire_bytes
+    cdef FrameReader _reader
+    cdef _Buffers _buffers
+    cdef bint _dispatching
+    cdef bint _is_tls
+
+    def __init__(self, stream, receiver, bint masked, done):
+        self._stream = stream
+        self._receiver = receiver
+        self._io_loop = stream.io_loop
+        self._done = done
+        self.masked = masked
+        self.context = contextvars.copy_context()
+        self.fd = stream.socket.fileno()
+        self._is_tls = isinstance(stream.socket, ssl.SSLSocket)
+        self._buffers = buffers_of(self._io_loop)
+
+    @property
+    def reader(self):
+        return self._reader
+
+    @reader.setter
+    def reader(self, FrameReader reader):
+        self._reader = reader
+
+    @property
+    def _corked_size(self):
+        return self._buffers.corked_size if self._buffers.corking is self else 0
+
+    # In
+
+    cpdef handle_events(self):
+        """Read and write what can be; called when the socket may be ready."""
+        if self._backlog is not None:
+            self._flush()
+        if self.reading and self.fd >= 0:
+            self.receive()
+
+    cdef int receive(self) except -1:
+        cdef _Buffers buffers = self._buffers
+        cdef Py_ssize_t size = 0
+        cdef ssize_t count
+        cdef uint8_t* room = NULL
+        cdef bytes chunk
+        if self._is_tls:
+            return self.receive_tls()
+        room = self._reader.direct_room(&size)
+        if room != NULL:
+            count = self.recv_into(room, size)
+            if count > 0:
+                self.take(NULL, count)
+        elif buffers.parsing:
+            chunk = PyBytes_FromStringAndSize(NULL, LARGE)
+            count = self.recv_into(<uint8_t*>PyBytes_AS_STRING(chunk), LARGE)
+            if count > 0:
+                self.dispatch(self._take, chunk[:count])
+        else:
+            count = self.recv_into(buffers.received, READ_SIZE)
+            if count > 0:
+                self.take(buffers.received, count)
+        return 0
+
+    cdef ssize_t recv_into(self, uint8_t* room, Py_ssize_t size) except -2:
+        """Return how many bytes came, and zero or less when none did; an end is told to the receiver."""
+        cdef ssize_t count = c_recv(self.fd, room, size, MSG_DONTWAIT)
+        if count == 0:
+            self._end_reading(None)
+        elif count < 0 and errno != EAGAIN and errno != EINTR:
+            self._end_reading(OSError(errno, os.strerror(errno)))
+        return count
+
+    cdef int receive_tls(self) except -1:
+        """As `receive`, through OpenSSL, which gives a record at a time and may hold more than the descriptor tells."""
+        cdef _Buffers buffers = self._buffers
+        cdef Py_ssize_t size = 0
+        tls = self._stream.socket._sslobj
+        view = buffers.view
+        if buffers.parsing:
+            view = memoryview(bytearray(LARGE))
+        try:
+            while True:
+                count = tls.read(len(view) - size, view[size:] if size else view)
+                size += <Py_ssize_t>count
+                if not count or size == len(view) or not tls.pending():
+                    break
+        except ssl.SSLWantReadError:
+            count = None
+        except ssl.SSLError as error:
+            # As Python's own SSLSocket: an end without close_notify is an end.
+            count = 0
+            if error.errno != ssl.SSL_ERROR_EOF:
+                count = error
+        except OSError as error:
+            count = error
+        if size:
+            if buffers.parsing:
+                self.dispatch(self._take, bytes(view[:size]))
+            else:
+                self.take(buffers.received, size)
+            if size == len(view):
+                self._io_loop.add_callback(self.handle_events)
+        if self.fd >= 0 and count is not None:
+            if isinstance(count, OSError):
+                self._end_reading(count)
+            elif not count:
+                self._end_reading(None)
+        return 0
+
+    def _take(self, bytes chunk):
+        self._reader.feed(chunk)
+        self.hand_out(None)
+
+    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Parse what was received, NULL where it has gone into the message already, and hand it out."""
+        cdef object context = self.context
+        cdef _Buffers buffers = self._buffers
+        cdef FrameReader reader = self._reader
+        cdef object outcome = None
+        if self._dispatching:
+            if data == NULL:
+                reader.direct_received(size)
+            else:
+                reader.feed(PyBytes_FromStringAndSize(<const char*>data, size))
+            self.hand_out(None)
+            return 0
+        self.begin(context)
+        try:
+            if data == NULL:
+                try:
+                    reader.direct_received(size)
+                except ProtocolError as error:
+                    outcome = (VIOLATION, error, 0)
+                self.hand_out(outcome)
+            else:
+                buffers.parsing = True
+                reader.lend(data, size)
+                try:
+                    self.hand_out(None)
+                finally:
+                    reader.give_back()
+                    buffers.parsing = False
+        finally:
+            self.finish(context)
+        return 0
+
+    cdef int hand_out(self, object outcome) except -1:
+        if outcome is None and self.direct:
+            outcome = self._reader.hand_out_to(self._receiver.handler, MESSAGES_PER_TURN)
+            if outcome is None:
+                return 0
+        self._receiver.advance(outcome)
+        return 0
+
+    cdef int begin(self, object context) except -1:
+        PyContext_Enter(context)
+        self._dispatching = True
+        if self._buffers.corking is None:
+            self._buffers.corking = self
+            self._buffers.corked_size = 0
+        return 0
+
+    cdef int finish(self, object context) except -1:
+        cdef bytes rest
+        self._dispatching = False
+        PyContext_Exit(context)
+        if self._buffers.corking is self:
+            self.uncork()
+            self._buffers.corking = None
+        return 0
+
+    def dispatch(self, callback, *args):
+        """Call in the connection's context; what is written meanwhile goes to the socket together, at the end."""
+        if self._dispatching:
+            callback(*args)
+            return
+        context = self.context
+        self.begin(context)
+        try:
+            callback(*args)
+        finally:
+            self.finish(context)
+
+    # Out
+
+    def write_message(self, message, bint binary):
+        """Send one uncompressed message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
+        cdef const uint8_t* data
+        cdef Py_ssize_t size
+        cdef uint32_t utf8 = 0
+        if isinstance(message, str):
+            data = <const uint8_t*>PyUnicode_AsUTF8AndSize(message, &size)
+        else:
+            message = bytes(message)
+            data = <const uint8_t*>PyBytes_AS_STRING(message)
+            size = PyBytes_GET_SIZE(message)
+            if not binary and not (tws_utf8(&utf8, data, size) and utf8 & 3 == 0):
+                message.decode()
+        future = self.put(FIN | BINARY if binary else FIN | TEXT, data, size)
+        self.message_bytes += size
+        return future
+
+    def write_frame(self, int first_byte, bytes payload not None):
+        """Send one frame; see `write`."""
+        return self.put(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+
+    cdef object put(self, int first_byte, const uint8_t* payload, Py_ssize_t size):
+        cdef _Buffers buffers = self._buffers
+        cdef bint corking = buffers.corking is self
+        cdef uint8_t[LARGE + HEADER_MAX] small
+        cdef Py_ssize_t frame
+        cdef bytes whole
+        if self.fd < 0:
+            raise StreamClosedError(self._stream.error)
+        if self._backlog is None:
+            if size < LARGE:
+                if corking:
+                    if buffers.corked_size + size + HEADER_MAX > CORK_SIZE:
+                        self.uncork()
+                    if self._backlog is None and self.fd >= 0:
+                        frame = put_frame(buffers.corked + buffers.corked_size, first_byte, payload, size, self.masked)
+                        buffers.corked_size += frame
+                        self.wire_bytes += frame
+                        return self._done
+                else:
+                    frame = put_frame(small, first_byte, payload, size, self.masked)
+                    self.wire_bytes += frame
+                    return self.offer(small, frame, NULL, 0)
+            elif not self.masked and not self._is_tls:
+                if corking:
+                    if buffers.corked_size + HEADER_MAX > CORK_SIZE:
+                        self.uncork()
+                    if self._backlog is None and self.fd >= 0:
+                        frame = put_header(buffers.corked + buffers.corked_size, first_byte, size, False)
+                        self.wire_bytes += frame + size
+                        frame += buffers.corked_size
+                        buffers.corked_size = 0
+                        return self.offer(buffers.corked, frame, payload, size)
+                else:
+                    frame = put_header(small, first_byte, size, False)
+                    self.wire_bytes += frame + size
+                    return self.offer(small, frame, payload, size)
+        whole = frame_of(first_byte, payload, size, self.masked)
+        self.wire_bytes += PyBytes_GET_SIZE(whole)
+        return self.write(whole)
+
+    cpdef write(self, bytes data):
+        """Send ``data``; see `tornado_ws.channel.Channel.write`."""
+        cdef _Buffers buffers = self._buffers
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        if self.fd < 0:
+            raise StreamClosedError(self._stream.error)
+        if buffers.corking is self and self._backlog is None:
+            if buffers.corked_size + size <= CORK_SIZE:
+                memcpy(buffers.corked + buffers.corked_size, PyBytes_AS_STRING(data), size)
+                buffers.corked_size += size
+                return self._done
+            self.uncork()
+        return self._offer(data)
+
+    def _offer(self, bytes data):
+        return self.offer(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), NULL, 0)
+
+    cdef object offer(self, const uint8_t* head, Py_ssize_t head_size, const uint8_t* rest, Py_ssize_t rest_size):
+        """Send two pieces of memory, the second one may be empty; what the kernel does not take is kept."""
+        cdef ssize_t count = 0
+        cdef bytes kept
+        if self._backlog is None:
+            if self._is_tls:
+                # OpenSSL wants to be offered the same bytes again.
+                count = self._send(PyBytes_FromStringAndSize(<const char*>head, head_size))
+            elif rest_size:
+                count = self.sent(tws_send2(self.fd, head, head_size, rest, rest_size))
+            else:
+                count = self.sent(c_send(self.fd, head, head_size, MSG_DONTWAIT | MSG_NOSIGNAL))
+            if count == head_size + rest_size:
+                return self._done
+        if count < head_size:
+            kept = PyBytes_FromStringAndSize(<const char*>head + count, head_size - count)
+            if rest_size:
+                kept += PyBytes_FromStringAndSize(<const char*>rest, rest_size)
+        else:
+            kept = PyBytes_FromStringAndSize(<const char*>rest + (count - head_size), rest_size - (count - head_size))
+        return self._keep(kept)
+
+    cdef ssize_t sent(self, ssize_t count) except -1:
+        if count >= 0:
+            return count
+        if errno != EAGAIN and errno != EINTR:
+            self._stream.close(exc_info=OSError(errno, os.strerror(errno)))
+        return 0
+
+    def _send(self, data):
+        """Offer ``data`` to the kernel; returns how many bytes it took. An error closes the stream."""
+        cdef const uint8_t[::1] view
+        if not self._is_tls:
+            view = data
+            return self.sent(c_send(self.fd, &view[0], view.shape[0], MSG_DONTWAIT | MSG_NOSIGNAL))
+        try:
+            return self._stream.socket._sslobj.write(data)
+        except ssl.SSLWantWriteError:
+            return 0
+        except OSError as error:
+            self._stream.close(exc_info=error)
+            return 0
+
+    cdef int uncork(self) except -1:
+        """Send what is corked."""
+        cdef Py_ssize_t size = self._buffers.corked_size
+        self._buffers.corked_size = 0
+        if size and self.fd >= 0:
+            self.offer(self._buffers.corked, size, NULL, 0)
+        return 0
+
+    def _take_corked(self):
+        """Return what is corked, which is then the caller's to send."""
+        cdef Py_ssize_t size = self._buffers.corked_size
+        if self._buffers.corking is not self:
+            return b""
+        self._buffers.corked_size = 0
+        return PyBytes_FromStringAndSize(<const char*>self._buffers.corked, size)
+
+
+def serve_ready(epoll, dict channels):
+    """Call ``handle_events`` of the channels whose descriptors are ready."""
+    cdef int[256] ready
+    cdef int i
+    cdef int count = tws_epoll_wait(epoll.fileno(), ready, 256)
+    for i in range(count):
+        channel = channels.get(ready[i])
+        if channel is not None:
+            (<Channel?>channel).handle_events()

@@ -1,0 +1,247 @@
+"""What every message passes, in pure Python: from the socket to ``on_message``, and from ``write_message`` back.
+
+A `Channel` is the busy half of a `transport.Transport`, which subclasses it and does what happens once a connection.
+The native engine has a class of the same name; this one says what both do.
+
+The way in: `handle_events` reads a chunk, feeds it to the reader and, while ``direct`` is true, lets the reader hand
+out its messages. Whatever that ends with goes to ``advance`` of the receiver, which is also asked for everything while
+``direct`` is false. The way out: `write_message` and `write_frame` make a frame. Inside `dispatch` frames are held back
+(corked) and go to the kernel together at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import select
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream, StreamClosedError
+
+from tornado_ws.frames import BINARY, FIN, TEXT, FrameReader, Outcome, encode_frame
+
+#: Messages handed out before the rest of the loop gets its turn.
+MESSAGES_PER_TURN = 256
+#: Sockets served before the rest of the loop gets its turn.
+SOCKETS_PER_TURN = 256
+#: Bytes read from one socket before the others get their turn.
+READ_SIZE = 256 * 1024
+#: Bytes held back inside `Channel.dispatch`.
+CORK_SIZE = 64 * 1024
+
+
+class Receiver(Protocol):
+    """What a channel delivers to."""
+
+    handler: Any
+
+    def advance(self, outcome: Outcome | None = None) -> None:
+        """Go on with ``outcome`` of the reader's `FrameReader.hand_out`, or with what it has unread."""
+
+    def eof_received(self, error: Exception | None) -> None:
+        """Nothing more will be read; ``error`` is None when the peer closed its side in good order."""
+
+    def connection_lost(self) -> None:
+        """The stream is closed. Called once, never from inside the call that closed it."""
+
+
+class Servable(Protocol):
+    """What `serve_ready` calls."""
+
+    def handle_events(self) -> None:
+        """Called when the socket may be ready."""
+
+
+def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable]) -> None:
+    """Call ``handle_events`` of the channels whose descriptors are ready, of a good many at most."""
+    for fd, _ in epoll.poll(0, SOCKETS_PER_TURN):
+        # One that was closed by another's callback is no longer there.
+        channel = channels.get(fd)
+        if channel is not None:
+            channel.handle_events()
+
+
+class Channel:
+    """The hot half of a transport."""
+
+    __slots__ = (
+        "_backlog",
+        "_corked",
+        "_corked_size",
+        "_done",
+        "_io_loop",
+        "_receiver",
+        "_stream",
+        "context",
+        "direct",
+        "fd",
+        "masked",
+        "message_bytes",
+        "reader",
+        "reading",
+        "wire_bytes",
+    )
+
+    def __init__(self, stream: IOStream, receiver: Receiver, masked: bool, done: asyncio.Future[None]) -> None:
+        self._stream = stream
+        self._receiver = receiver
+        self._io_loop: IOLoop = stream.io_loop
+        #: A Future of this loop that is done: what most writes return.
+        self._done = done
+        self.masked = masked
+        self.context: contextvars.Context = contextvars.copy_context()
+        self.fd: int = stream.socket.fileno()
+        self.reader: FrameReader | None = None
+        self.reading = False
+        #: Whether messages may go from the reader to the application without asking the receiver.
+        self.direct = False
+        #: What was sent: messages before compression, and all that frames took.
+        self.message_bytes = self.wire_bytes = 0
+        self._backlog: bytearray | None = None
+        self._corked: list[bytes] | None = None
+        self._corked_size = 0
+
+    # In
+
+    def handle_events(self) -> None:
+        """Read and write what can be; called when the socket may be ready."""
+        if self._backlog is not None:
+            self._flush()
+        if self.reading and self.fd >= 0:
+            self._receive()
+
+    def _receive(self) -> None:
+        buffer = _read_buffer(self._io_loop)
+        try:
+            size = self._read_into(buffer)
+        except OSError as error:
+            self._end_reading(error)
+            return
+        if size is None:
+            return
+        if size:
+            self.dispatch(self._take, bytes(buffer[:size]))
+        else:
+            self._end_reading(None)
+
+    def _read_into(self, buffer: memoryview) -> int | None:
+        """Return how many bytes were read, 0 at the end and None if there was nothing."""
+        size = self._stream.read_from_fd(buffer)
+        if size and isinstance(self._stream.socket, ssl.SSLSocket):
+            # A record at a time comes out of TLS, and what it holds decrypted gives no readiness.
+            while self._stream.socket.pending():
+                if size == len(buffer):
+                    self._io_loop.add_callback(self.handle_events)
+                    break
+                more = self._stream.read_from_fd(buffer[size:])
+                if not more:
+                    break
+                size += more
+        return size
+
+    def _take(self, chunk: bytes) -> None:
+        assert self.reader is not None
+        self.reader.feed(chunk)
+        outcome = None
+        if self.direct:
+            outcome = self.reader.hand_out(self._receiver.handler, MESSAGES_PER_TURN)
+            if outcome is None:
+                return
+        self._receiver.advance(outcome)
+
+    def dispatch(self, callback: Callable[..., None], *args: Any) -> None:
+        """Call in the connection's context; what is written meanwhile goes to the socket together, at the end."""
+        if self._corked is not None:
+            callback(*args)
+            return
+        self._corked = []
+        try:
+            self.context.run(callback, *args)
+        finally:
+            data = self._take_corked()
+            self._corked = None
+            if data and self.fd >= 0:
+                self._offer(data)
+
+    # Out
+
+    def write_message(self, message: str | bytes, binary: bool) -> asyncio.Future[None]:
+        """Send one uncompressed message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
+        if isinstance(message, str):
+            payload = message.encode()
+        else:
+            payload = bytes(message)
+            if not binary:
+                payload.decode()
+        future = self.write_frame(FIN | BINARY if binary else FIN | TEXT, payload)
+        self.message_bytes += len(payload)
+        return future
+
+    def write_frame(self, first_byte: int, payload: bytes) -> asyncio.Future[None]:
+        """Send one frame; see `write`."""
+        frame = encode_frame(first_byte, payload, self.masked)
+        future = self.write(frame)
+        self.wire_bytes += len(frame)
+        return future
+
+    def write(self, data: bytes) -> asyncio.Future[None]:
+        """Send ``data``. The Future is done when the kernel has taken it, or when it is sure to be offered to it next.
+
+        Raises `.StreamClosedError` on a closed stream. The Future fails with `.WebSocketClosedError` when the
+        connection is lost before, which nobody has to retrieve.
+        """
+        if self.fd < 0:
+            raise StreamClosedError(self._stream.error)
+        if self._backlog is None and self._corked is not None:
+            self._corked.append(data)
+            self._corked_size += len(data)
+            if self._corked_size < CORK_SIZE:
+                return self._done
+            data = self._take_corked()
+        return self._offer(data)
+
+    def _offer(self, data: bytes) -> asyncio.Future[None]:
+        if self._backlog is None:
+            count = self._send(data)
+            if count == len(data):
+                return self._done
+            data = data[count:]
+        return self._keep(data)
+
+    def _send(self, data: bytes | bytearray) -> int:
+        """Offer ``data`` to the kernel; returns how many bytes it took. An error closes the stream."""
+        try:
+            return self._stream.write_to_fd(memoryview(data))
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._stream.close(exc_info=error)
+            return 0
+
+    def _take_corked(self) -> bytes:
+        corked = self._corked or []
+        data = corked[0] if len(corked) == 1 else b"".join(corked)
+        corked.clear()
+        self._corked_size = 0
+        return data
+
+    # The cold half
+
+    def _end_reading(self, error: Exception | None) -> None:
+        raise NotImplementedError
+
+    def _flush(self) -> None:
+        raise NotImplementedError
+
+    def _keep(self, data: bytes) -> asyncio.Future[None]:
+        raise NotImplementedError
+
+
+def _read_buffer(io_loop: IOLoop) -> memoryview:
+    buffer: memoryview | None = vars(io_loop).get("_ws_read_buffer")
+    if buffer is None:
+        buffer = vars(io_loop)["_ws_read_buffer"] = memoryview(bytearray(READ_SIZE))
+    return buffer

@@ -1,0 +1,36 @@
+"""Messages that wait while the application is busy with one before them."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tornado_ws.frames import Event
+
+#: What may wait before we stop reading: messages, and bytes of them.
+MAX_MESSAGES = 64
+MAX_BYTES = 1024 * 1024
+
+
+class Inbox:
+    """A queue that says when it is full; it takes all the same what has been read by then."""
+
+    __slots__ = ("_bytes", "_events")
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+        self._bytes += event[2]
+
+    def get(self) -> Event:
+        event = self._events.popleft()
+        self._bytes -= event[2]
+        return event
+
+    def is_full(self) -> bool:
+        return len(self._events) >= MAX_MESSAGES or self._bytes >= MAX_BYTES

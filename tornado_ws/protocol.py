@@ -1,0 +1,133 @@
+"""What stands between an end of a connection and its protocol, in Tornado's terms."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tornado import gen, httputil
+from tornado.concurrent import Future
+from tornado.iostream import IOStream
+
+from tornado_ws.turn import MessageQueue
+
+if TYPE_CHECKING:
+    from tornado_ws.handler import WebSocketHandler
+
+_default_max_message_size = 10 * 1024 * 1024
+
+
+class _WebSocketDelegate(Protocol):
+    """What a protocol calls: `WebSocketHandler` on the server side, `WebSocketClientConnection` on the client side."""
+
+    def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None: ...
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None: ...
+
+    def on_ping(self, data: bytes) -> None: ...
+
+    def on_pong(self, data: bytes) -> None: ...
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+
+class _WebSocketParams:
+    """Settings of one connection, under Tornado's names: seconds and bytes."""
+
+    def __init__(
+        self,
+        ping_interval: float | None = None,
+        ping_timeout: float | None = None,
+        max_message_size: int = _default_max_message_size,
+        compression_options: dict[str, Any] | None = None,
+    ) -> None:
+        self.ping_interval = ping_interval
+        self.ping_timeout = ping_timeout
+        self.max_message_size = max_message_size
+        self.compression_options = compression_options
+
+
+class WebSocketProtocol(abc.ABC):
+    """Base class for WebSocket protocol versions."""
+
+    def __init__(self, handler: _WebSocketDelegate) -> None:
+        self.handler = handler
+        self.stream: IOStream | None = None
+        self.client_terminated: bool = False
+        self.server_terminated: bool = False
+
+    def _run_callback(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call into the application; an exception is logged and aborts the connection.
+
+        Returns None when the callback is done, else something with ``add_done_callback``.
+        """
+        try:
+            result = callback(*args, **kwargs)
+        except (Exception, asyncio.CancelledError):
+            self._log_and_abort()
+            return None
+        return self._check_result(result)
+
+    def _check_result(self, result: Any) -> Any:
+        if result is None or isinstance(result, MessageQueue):
+            return result
+        try:
+            future = gen.convert_yielded(result)
+            if not future.done():
+                return future
+            future.result()
+        except (Exception, asyncio.CancelledError):
+            self._log_and_abort()
+        return None
+
+    def _log_and_abort(self) -> None:
+        self.handler.log_exception(*sys.exc_info())
+        self._abort()
+
+    def on_connection_close(self) -> None:
+        self._abort()
+
+    def _abort(self) -> None:
+        """Close the socket at once, without a closing handshake."""
+        self.client_terminated = True
+        self.server_terminated = True
+        if self.stream is not None:
+            self.stream.close()
+        self.close()
+
+    @abc.abstractmethod
+    def close(self, code: int | None = None, reason: str | None = None) -> None: ...
+
+    @abc.abstractmethod
+    def is_closing(self) -> bool: ...
+
+    @abc.abstractmethod
+    async def accept_connection(self, handler: WebSocketHandler) -> None: ...
+
+    @abc.abstractmethod
+    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Future[None]: ...
+
+    @property
+    @abc.abstractmethod
+    def selected_subprotocol(self) -> str | None: ...
+
+    @abc.abstractmethod
+    def write_ping(self, data: bytes) -> None: ...
+
+    @abc.abstractmethod
+    def _process_server_headers(self, key: str | bytes, headers: httputil.HTTPHeaders) -> None: ...
+
+    @abc.abstractmethod
+    def start_pinging(self) -> None: ...
+
+    @abc.abstractmethod
+    async def _receive_frame_loop(self) -> None: ...
+
+    @abc.abstractmethod
+    def set_nodelay(self, x: bool) -> None: ...

@@ -1,0 +1,41 @@
+"""Methods that may be replaced on an instance, and that know whether they were."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Reroutable(Protocol):
+    """Whose methods stations are."""
+
+    def _reroute(self) -> None:
+        """One of them was replaced."""
+
+
+class Station:
+    """A method that every message passes, unless nobody put anything in its place: then the way is shorter.
+
+    Tornado's tests replace these methods on instances, and subclasses override them. Either sets ``_rerouted``.
+    """
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+        self._name = method.__name__
+
+    def __get__(self, connection: Reroutable | None, owner: type) -> Any:
+        if connection is None:
+            return self._method
+        replacement: Callable[..., Any] | None = vars(connection).get(self._name)
+        return replacement or functools.partial(self._method, connection)
+
+    def __set__(self, connection: Reroutable, replacement: Callable[..., Any]) -> None:
+        vars(connection)[self._name] = replacement
+        connection._reroute()
+
+
+def has_stations(owner: type, *names: str) -> bool:
+    """Whether all these methods of ``owner`` are stations still, and none was overridden."""
+    return all(isinstance(inspect.getattr_static(owner, name), Station) for name in names)
