@@ -60,6 +60,7 @@ DEF HEADER_MAX = 14
 DEF CARRY_MAX = 144
 DEF READ_SIZE = 262144
 DEF CORK_SIZE = 65536
+DEF SEND_SIZE = 262144
 # A payload from here on is sent from where it lies, and received into where it is to lie.
 DEF LARGE = 16384
 # What a peer announces is believed up to here before it comes.
@@ -887,7 +888,8 @@ cdef class Channel:
             view = data
             return self.sent(c_send(self.fd, &view[0], view.shape[0], MSG_DONTWAIT | MSG_NOSIGNAL))
         try:
-            return self._stream.socket._sslobj.write(data)
+            # OpenSSL wants to be offered at least as much again when it could not take it.
+            return self._stream.socket._sslobj.write(data[:SEND_SIZE])
         except ssl.SSLWantWriteError:
             return 0
         except OSError as error:

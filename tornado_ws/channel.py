@@ -29,6 +29,8 @@ MESSAGES_PER_TURN = 256
 SOCKETS_PER_TURN = 256
 #: Bytes read from one socket before the others get their turn.
 READ_SIZE = 256 * 1024
+#: Bytes offered to the kernel at once.
+SEND_SIZE = 256 * 1024
 #: Bytes held back inside `Channel.dispatch`.
 CORK_SIZE = 64 * 1024
 
@@ -214,7 +216,8 @@ class Channel:
     def _send(self, data: bytes | bytearray) -> int:
         """Offer ``data`` to the kernel; returns how many bytes it took. An error closes the stream."""
         try:
-            return self._stream.write_to_fd(memoryview(data))
+            # OpenSSL wants to be offered at least as much again when it could not take it.
+            return self._stream.write_to_fd(memoryview(data)[:SEND_SIZE])
         except BlockingIOError:
             return 0
         except OSError as error:

@@ -102,7 +102,7 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
                 "Sec-WebSocket-Version": handshake.VERSION,
             }
         )
-        if subprotocols is not None:
+        if subprotocols:
             request.headers["Sec-WebSocket-Protocol"] = ",".join(subprotocols)
         if compression_options is not None:
             request.headers["Sec-WebSocket-Extensions"] = handshake.DEFLATE_OFFER
@@ -168,12 +168,12 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
 
     async def headers_received(
         self,
-        first_line: httputil.RequestStartLine | httputil.ResponseStartLine,
+        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
         headers: httputil.HTTPHeaders,
     ) -> None:
-        assert isinstance(first_line, httputil.ResponseStartLine)
-        if first_line.code != 101:
-            await super().headers_received(first_line, headers)
+        assert isinstance(start_line, httputil.ResponseStartLine)
+        if start_line.code != 101:
+            await super().headers_received(start_line, headers)
             return
         self._stop_http()
         self.headers = headers
@@ -187,7 +187,7 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
             protocol._process_server_headers(self.key, headers)
             handshake.check_selected_subprotocol(headers, offered)
         except ValueError as error:
-            self.connect_future.set_exception(InvalidHandshakeError(first_line.code, headers, str(error)))
+            self.connect_future.set_exception(InvalidHandshakeError(start_line.code, headers, str(error)))
             return
         self.protocol = protocol
         protocol.stream = stream

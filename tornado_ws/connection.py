@@ -35,11 +35,18 @@ from tornado.escape import json_encode, utf8
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.log import gen_log
-from tornado.web import HTTPError
+from tornado.web import HTTPError, RequestHandler
 
 from tornado_ws import handshake
 from tornado_ws.channel import MESSAGES_PER_TURN
-from tornado_ws.closing import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NORMAL_CLOSURE, decode_close, encode_close
+from tornado_ws.closing import (
+    ABNORMAL_CLOSURE,
+    MESSAGE_TOO_BIG,
+    NORMAL_CLOSURE,
+    POLICY_VIOLATION,
+    decode_close,
+    encode_close,
+)
 from tornado_ws.deflate import DeflateParams, _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
 from tornado_ws.engine import FrameReader
 from tornado_ws.errors import ProtocolError, WebSocketClosedError
@@ -277,7 +284,9 @@ class WebSocketProtocol13(KeepAlive):
     def _start_receiving(self) -> Transport:
         transport = self._attach()
         if self._reader is None:
-            self._reader = FrameReader(not self.mask_outgoing, self.params.max_message_size, self._decompressor)
+            # Not by mask_outgoing: tunnels build servers that mask what they send.
+            is_server = isinstance(self.handler, RequestHandler)
+            self._reader = FrameReader(is_server, self.params.max_message_size, self._decompressor)
             transport.direct = self._is_direct()
             transport.start(self._reader)
         return transport
@@ -506,10 +515,14 @@ class WebSocketProtocol13(KeepAlive):
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Start the closing handshake, or finish it.
 
-        Raises ValueError, with nothing changed, for a code that may not be sent and for a reason of more than 123
-        bytes (RFC 6455 sections 5.5 and 7.4).
+        Raises ValueError, with nothing changed, for a code below 5000 that may not be sent and for a reason of more
+        than 123 bytes (RFC 6455 sections 5.5 and 7.4). Applications have codes of their own from 5000 on, in no
+        range of the RFC: those are sent as 1008, with a warning in the log.
         """
         if not self.server_terminated:
+            if code is not None and code >= 5000:
+                gen_log.warning("close code %d, which RFC 6455 does not have, is sent as %d", code, POLICY_VIOLATION)
+                code = POLICY_VIOLATION
             payload = encode_close(code, reason)
             self.server_terminated = True
             if self.stream is not None and not self.stream.closed():

@@ -16,15 +16,13 @@ from collections import deque
 from typing import Any
 
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, StreamBufferFullError
 
-from tornado_ws.channel import Receiver
+from tornado_ws.channel import SEND_SIZE, Receiver
 from tornado_ws.engine import Channel, FrameReader
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.poller import READ, WRITE, poller_of
 
-#: Bytes offered to the kernel at once from what it did not take before.
-_SEND_SIZE = 256 * 1024
 #: Seconds that the peer of a closed connection has to close its side.
 _LINGER_TIMEOUT = 2.0
 
@@ -103,6 +101,9 @@ class Transport(Channel):
             self._backlog = bytearray(data)
             self._watch()
         else:
+            most = self._stream.max_write_buffer_size
+            if most is not None and len(self._backlog) + len(data) > most:
+                raise StreamBufferFullError("Reached maximum write buffer size")
             self._backlog += data
         if self._drain_futures is None:
             self._drain_futures = deque()
@@ -112,7 +113,7 @@ class Transport(Channel):
     def _flush(self) -> None:
         backlog = self._backlog
         while backlog:
-            count = self._send(backlog[:_SEND_SIZE])
+            count = self._send(backlog[:SEND_SIZE])
             if count == 0:
                 break
             self._sent += count
@@ -254,7 +255,7 @@ def _linger(io_loop: IOLoop, connected: socket.socket) -> None:
 
     def discard(fd: Any, events: int) -> None:
         try:
-            if rest.recv(_SEND_SIZE):
+            if rest.recv(SEND_SIZE):
                 return
         except BlockingIOError:
             return

@@ -9,6 +9,8 @@ from typing import Any
 
 #: Seconds that an application has with a message before the end of the connection that waits behind it is handled.
 _LAST_TURN = 0.05
+#: The same while it leaves messages unread.
+_UNREAD_TURN = 1.0
 
 
 class MessageQueue:
@@ -25,6 +27,8 @@ class MessageQueue:
         self._turn_callbacks: list[Callable[[MessageQueue], Any]] = []
         self._last_turn: asyncio.TimerHandle | None = None
         self._hurried = False
+        #: Whether the application had its time, and the connection is not to wait for it any more.
+        self._is_late = False
         self._ended = False
 
     def qsize(self) -> int:
@@ -44,7 +48,7 @@ class MessageQueue:
             if _resolve(self._waiters.popleft(), message):
                 return self
         self._messages.append(message)
-        return self
+        return None if self._is_late else self
 
     def get(self) -> asyncio.Future[str | bytes | None]:
         """Return a Future of the next message, None when there will be no more."""
@@ -53,8 +57,8 @@ class MessageQueue:
         future: asyncio.Future[str | bytes | None] = asyncio.get_event_loop().create_future()
         if self._messages:
             future.set_result(self._messages.popleft())
-            if self._hurried and not self._messages:
-                self._start_last_turn()
+            if self._hurried:
+                self.hurry()
         elif self._ended:
             future.set_result(None)
         else:
@@ -71,20 +75,24 @@ class MessageQueue:
         yield from ended
 
     def hurry(self) -> None:
-        """The connection has nothing more to hand out: end the turn soon, once all that there is has been read."""
+        """The connection has an end to handle: let the turn end soon, or when messages stay unread for too long."""
         self._hurried = True
-        if not self._messages:
-            self._start_last_turn()
+        self._stop_timer()
+        timeout = _UNREAD_TURN if self._messages else _LAST_TURN
+        self._last_turn = asyncio.get_event_loop().call_later(timeout, self._on_late)
 
-    def _start_last_turn(self) -> None:
-        if self._last_turn is None:
-            self._last_turn = asyncio.get_event_loop().call_later(_LAST_TURN, self.end_turn)
+    def _on_late(self) -> None:
+        self._is_late = True
+        self.end_turn()
 
-    def end_turn(self) -> None:
-        """Let the connection hand out what comes next."""
+    def _stop_timer(self) -> None:
         if self._last_turn is not None:
             self._last_turn.cancel()
             self._last_turn = None
+
+    def end_turn(self) -> None:
+        """Let the connection hand out what comes next."""
+        self._stop_timer()
         self._hurried = False
         callbacks, self._turn_callbacks = self._turn_callbacks, []
         for callback in callbacks:

@@ -1,0 +1,44 @@
+# The first two commands are `make demo` and `make test`; both need only Python 3, pip and make.
+PYTHON ?= python3
+VENV ?= .venv
+
+RUN = $(VENV)/bin/python -m
+NATIVE = $(wildcard tornado_ws/*.pyx tornado_ws/*.h)
+CHECKED = $(wildcard tornado_ws tests examples benchmarks)
+
+.PHONY: demo test lint autobahn clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/python examples/demo/demo.py
+
+test: lint
+	$(RUN) pytest --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+
+lint: $(VENV)/tested-with
+	$(RUN) ruff check $(CHECKED)
+	$(RUN) ruff format --check $(CHECKED)
+	$(RUN) mypy $(CHECKED)
+
+autobahn: $(VENV)/tested-with
+	$(RUN) tests.autobahn.run --cases all --reports reports/autobahn --summary docs/autobahn.md
+
+# Made anew, not updated: what an older setup.cfg had asked for would hide what this one forgot.
+# Debian's python3 has venv without ensurepip; its pip can fill the empty environment from outside.
+$(VENV)/made: setup.cfg setup.py pyproject.toml
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV) || \
+	    { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(VENV) install pip; }
+	touch $@
+
+$(VENV)/installed: $(VENV)/made $(NATIVE)
+	$(RUN) pip install --quiet --editable .
+	touch $@
+
+$(VENV)/tested-with: $(VENV)/made $(NATIVE)
+	$(RUN) pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) tornado_ws/_native.c tornado_ws/*.so .tox build dist *.egg-info reports htmlcov .coverage .coverage.* \
+	    .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
