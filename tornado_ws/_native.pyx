@@ -82,6 +82,7 @@ cdef object check_header = _frames.check_header
 cdef object check_extended_length = _frames.check_extended_length
 cdef object check_size = _frames.check_size
 cdef object not_utf8 = _frames.not_utf8
+cdef object too_big_inflated = _frames.too_big_inflated
 cdef tuple _FAILURES = (Exception, asyncio.CancelledError)
 cdef str _on_message = "on_message"
 cdef int MESSAGES_PER_TURN = 256
@@ -297,7 +298,13 @@ cdef class FrameReader:
     cdef object step(self):
         """Parse up to the next event; None when the bytes are at their end."""
         try:
-            return self.parse()
+            event = self.parse()
+            if event is None:
+                # An idle reader must not keep the last chunk alive.
+                self._chunk = None
+                self._data = NULL
+                self._pos = self._end = 0
+            return event
         except ProtocolError:
             self._finished = True
             self._pos = self._end
@@ -475,10 +482,13 @@ cdef class FrameReader:
     cdef int append(self, bytes piece) except -1:
         """Add what was inflated."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(piece)
+        cdef Py_ssize_t room = self._limit - self._size
+        self.check_utf8(<const uint8_t*>PyBytes_AS_STRING(piece), min(size, room))
+        if size > room:
+            raise too_big_inflated()
         if size:
             self.make_room(self._size + size, self._size + size)
             memcpy(bytes_data(self._message) + self._size, PyBytes_AS_STRING(piece), size)
-            self.check_utf8(<const uint8_t*>PyBytes_AS_STRING(piece), size)
             self._size += size
         return 0
 
@@ -505,7 +515,7 @@ cdef class FrameReader:
         cdef bytes message
         cdef Py_ssize_t size
         if self._compressed:
-            self.append(self._inflater.end_message(self._limit - self._size))
+            self._inflater.end_message()
         size = self._size
         self.in_message = False
         if self._message == NULL:

@@ -40,7 +40,10 @@ def encode_close(code: int | None, reason: str | bytes | None) -> bytes:
         code = NORMAL_CLOSURE
     if not _may_be_sent(code):
         raise ValueError(f"close code {code!r} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999")
-    encoded = reason.encode() if isinstance(reason, str) else reason or b""
+    if isinstance(reason, bytes):
+        # Decoded for the check alone: UnicodeDecodeError is a ValueError.
+        reason = reason.decode()
+    encoded = (reason or "").encode()
     if len(encoded) > MAX_REASON_BYTES:
         raise ValueError(f"close reason has {len(encoded)} bytes in UTF-8; at most {MAX_REASON_BYTES} are allowed")
     return struct.pack(">H", code) + encoded

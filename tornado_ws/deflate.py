@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from tornado_ws.closing import INVALID_PAYLOAD, MESSAGE_TOO_BIG
+from tornado_ws.closing import INVALID_PAYLOAD
 from tornado_ws.errors import ProtocolError
 
 #: What a sender leaves away at the end of a message and a receiver puts back (section 7.2.1).
@@ -91,48 +92,49 @@ class _PerMessageDeflateDecompressor:
 
     def decompress(self, data: bytes) -> bytes:
         """Return a whole message. Raises `_DecompressTooLargeError` beyond ``max_message_size``, as Tornado's does."""
-        try:
-            message = self.inflate(data, self._max_message_size)
-            return message + self.end_message(self._max_message_size - len(message))
-        except ProtocolError as error:
-            if error.close_code == MESSAGE_TOO_BIG:
-                raise _DecompressTooLargeError() from None
-            raise
+        message = self.inflate(data, self._max_message_size)
+        if len(message) > self._max_message_size:
+            raise _DecompressTooLargeError
+        self.end_message()
+        return message
 
     def inflate(self, data: bytes, limit: int) -> bytes:
+        """Return what ``data`` inflates to, one byte more than ``limit`` standing for all that are too many.
+
+        Raises `.ProtocolError` for what does not inflate.
+        """
         pieces = []
         while True:
             decompressor = self._current()
             try:
-                # One byte more than allowed tells too much from just enough; zero would mean no limit.
-                piece = decompressor.decompress(data, limit + 1)
+                # Zero would mean no limit, so the one byte more is wanted here too.
+                piece = decompressor.decompress(data, min(limit + 1, sys.maxsize))
             except zlib.error as error:
                 reason = "compressed message that does not inflate"
                 raise ProtocolError(INVALID_PAYLOAD, reason, f"{reason} ({error})") from None
             limit -= len(piece)
-            if limit < 0:
-                raise ProtocolError(MESSAGE_TOO_BIG, "message too big after decompression")
             pieces.append(piece)
             # A block with BFINAL ends the stream of zlib but not the message (section 7.2.3.4).
             data = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
             if decompressor.eof:
                 self._decompressor = None
-            if not data:
+            if not data or limit < 0:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def end_message(self, limit: int) -> bytes:
-        rest = self.inflate(_TAIL, limit)
-        if self._decompressor is not None:
-            probe = self._decompressor.copy()
-            try:
-                whole = probe.decompress(_FINAL_BLOCK) == b"" and probe.eof and not probe.unused_data
-            except zlib.error:
-                whole = False
-            if not whole or rest:
-                raise ProtocolError(INVALID_PAYLOAD, "compressed message that is cut short")
-            if not self._persistent:
-                self._decompressor = None
-        return rest
+    def end_message(self) -> None:
+        """Raise `.ProtocolError` unless the message's stream ends between two blocks."""
+        decompressor = self._current()
+        try:
+            # To a stream that is whole this adds nothing, and it goes on from there.
+            whole = decompressor.decompress(_TAIL) == b"" and not decompressor.eof
+            probe = decompressor.copy()
+            whole = whole and probe.decompress(_FINAL_BLOCK) == b"" and probe.eof and not probe.unused_data
+        except (zlib.error, ValueError):
+            whole = False
+        if not whole:
+            raise ProtocolError(INVALID_PAYLOAD, "compressed message that is cut short")
+        if not self._persistent:
+            self._decompressor = None
 
     def _current(self) -> zlib._Decompress:
         if self._decompressor is None:

@@ -50,10 +50,13 @@ class Inflater(Protocol):
     """What a reader needs of RFC 7692: the payload of one message, piece by piece."""
 
     def inflate(self, data: bytes, limit: int) -> bytes:
-        """Return what ``data`` inflates to; raises `.ProtocolError`, with 1009 beyond ``limit`` bytes."""
+        """Return what ``data`` inflates to, one byte more than ``limit`` standing for all that are too many.
 
-    def end_message(self, limit: int) -> bytes:
-        """Return what is left of the message; raises `.ProtocolError` when its stream is cut short."""
+        Raises `.ProtocolError` for what does not inflate.
+        """
+
+    def end_message(self) -> None:
+        """Raise `.ProtocolError` when the message's stream is cut short."""
 
 
 def encode_frame(first_byte: int, payload: bytes, masked: bool) -> bytes:
@@ -115,6 +118,10 @@ def check_size(size: int, limit: int) -> None:
         # The reason is Tornado's own: applications and its tests compare it.
         detail = f"message of at least {size} bytes; the limit is {limit}"
         raise ProtocolError(MESSAGE_TOO_BIG, "message too big", detail)
+
+
+def too_big_inflated() -> ProtocolError:
+    return ProtocolError(MESSAGE_TOO_BIG, "message too big after decompression")
 
 
 def not_utf8() -> ProtocolError:
@@ -213,7 +220,7 @@ class FrameReader:
         mask_bit = _MASKED if self._expect_masked else 0
         while True:
             if len(buffer) - pos < 2:
-                # Rebound before the wait: an idle reader must not keep the last chunk alive.
+                # Rebound before every wait: an idle reader must not keep the last chunk alive.
                 buffer, pos = buffer[pos:], 0
                 buffer = yield from self._more(buffer, 2)
             first = buffer[pos]
@@ -226,8 +233,8 @@ class FrameReader:
             masked = second & _MASKED
             end = header + (4 if masked else 0)
             if len(buffer) - pos < end:
-                buffer = yield from self._more(buffer[pos:], end)
-                pos = 0
+                buffer, pos = buffer[pos:], 0
+                buffer = yield from self._more(buffer, end)
             if length > 125:
                 length = check_extended_length(buffer[pos + 2 : pos + header])
             if opcode < _CONTROL and not (first & RSV1 or (message is not None and message.compressed)):
@@ -237,8 +244,8 @@ class FrameReader:
 
             if opcode & _CONTROL:
                 if len(buffer) - pos < length:
-                    buffer = yield from self._more(buffer[pos:], length)
-                    pos = 0
+                    buffer, pos = buffer[pos:], 0
+                    buffer = yield from self._more(buffer, length)
                 payload = buffer[pos : pos + length]
                 pos += length
                 if mask:
@@ -261,8 +268,8 @@ class FrameReader:
             left = length
             while left:
                 if pos == len(buffer):
-                    buffer = yield from self._more(b"", 1)
-                    pos = 0
+                    buffer, pos, piece = b"", 0, b""
+                    buffer = yield from self._more(buffer, 1)
                 piece = buffer[pos : pos + left]
                 pos += len(piece)
                 left -= len(piece)
@@ -300,16 +307,19 @@ class _Message:
         return len(self._buffer)
 
     def add(self, piece: bytes) -> None:
+        room = self._limit - len(self._buffer)
         if self._inflater is not None:
-            piece = self._inflater.inflate(piece, self._limit - len(self._buffer))
+            piece = self._inflater.inflate(piece, room)
         if self._check_utf8 is not None:
-            self._check_utf8(piece)
+            # First, and no further than the limit: what is wrong does not depend on how the bytes are cut.
+            self._check_utf8(piece[:room])
+        if len(piece) > room:
+            raise too_big_inflated()
         self._buffer += piece
 
     def end(self) -> Event:
         if self._inflater is not None:
-            rest = self._inflater.end_message(self._limit - len(self._buffer))
-            self._buffer += rest
+            self._inflater.end_message()
         payload = bytes(self._buffer)
         return self._opcode, _decode(payload) if self._opcode == TEXT else payload, len(payload)
 

@@ -7,7 +7,6 @@ wrong with an answer is a ValueError with the reason.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from typing import Any, TypeAlias
@@ -62,7 +61,7 @@ def check_request(method: str | None, version: str, headers: HTTPHeaders) -> Non
     key = headers.get("Sec-WebSocket-Key", "")
     try:
         nonce = base64.b64decode(key, validate=True)
-    except binascii.Error:
+    except ValueError:
         nonce = b""
     if len(nonce) != 16:
         raise BadRequest(400, f"Sec-WebSocket-Key has to be 16 bytes in base64, not {key!r}")
@@ -89,9 +88,7 @@ def check_selected_subprotocol(headers: HTTPHeaders, offered: list[str]) -> str 
 
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_EXTENSION_ITEM = re.compile(
-    rf'\s*(?P<name>{_TOKEN})\s*(?:=\s*(?:(?P<token>{_TOKEN})|"(?P<quoted>(?:[^"\\]|\\.)*)"))?\s*(?P<end>[;,]|$)'
-)
+_LEXEME = re.compile(rf'[ \t]*(?:(?P<token>{_TOKEN})|"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<sign>[;,=])|$)')
 
 
 def parse_extensions(header: str) -> list[Extension]:
@@ -100,28 +97,41 @@ def parse_extensions(header: str) -> list[Extension]:
     Tornado's own parser of header parameters drops those without a value, which RFC 7692 needs.
     """
     extensions: list[Extension] = []
+    parameters: list[tuple[str, str | None]] | None = None
+    # What may stand next: a name, "=" and the value, or the ";" or "," behind them.
+    expected = "name or ,"
     pos = 0
-    within = False
     while pos < len(header):
-        if not within and (empty := re.compile(r"\s*(,|$)").match(header, pos)):
-            pos = max(empty.end(), pos + 1)
-            continue
-        item = _EXTENSION_ITEM.match(header, pos)
-        if item is None:
+        lexeme = _LEXEME.match(header, pos)
+        if lexeme is None:
             raise ValueError(f"malformed Sec-WebSocket-Extensions header {header!r}")
-        value = item["token"]
-        if item["quoted"] is not None:
-            value = re.sub(r"\\(.)", r"\1", item["quoted"])
-        # Section 9.1: what is inside the quotes has to be a token too, and the extension's name has no value.
-        if (value is not None and not re.fullmatch(_TOKEN, value)) or (value is not None and not within):
-            raise ValueError(f"malformed Sec-WebSocket-Extensions header {header!r}")
-        if within:
-            extensions[-1][1].append((item["name"], value))
+        pos = lexeme.end()
+        token, quoted, sign = lexeme["token"], lexeme["quoted"], lexeme["sign"]
+        if quoted is not None:
+            token = re.sub(r"\\(.)", r"\1", quoted)
+        if token is None and sign is None:
+            break
+        if sign == "," and expected in ("name or ,", "; or ,", "= ; or ,"):
+            parameters = None
+            expected = "name or ,"
+        elif sign == ";" and expected in ("; or ,", "= ; or ,"):
+            expected = "name"
+        elif sign == "=" and expected == "= ; or ,":
+            expected = "value"
+        elif sign is None and expected == "value" and re.fullmatch(_TOKEN, token) and parameters:
+            # Section 9.1: what is inside the quotes has to be a token too.
+            parameters[-1] = (parameters[-1][0], token)
+            expected = "; or ,"
+        elif sign is None and quoted is None and expected == "name or ,":
+            parameters = []
+            extensions.append((token, parameters))
+            expected = "; or ,"
+        elif sign is None and quoted is None and expected == "name" and parameters is not None:
+            parameters.append((token, None))
+            expected = "= ; or ,"
         else:
-            extensions.append((item["name"], []))
-        within = item["end"] == ";"
-        pos = item.end()
-    if within:
+            raise ValueError(f"malformed Sec-WebSocket-Extensions header {header!r}")
+    if expected in ("name", "value"):
         raise ValueError(f"malformed Sec-WebSocket-Extensions header {header!r}")
     return extensions
 
