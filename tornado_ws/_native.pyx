@@ -20,6 +20,7 @@ from tornado_ws.errors import ProtocolError
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -181,7 +182,7 @@ cdef class FrameReader:
     cdef Py_ssize_t _end
     cdef bytes _chunk
     # The beginning of a frame that came without its rest.
-    cdef uint8_t[CARRY_MAX] _carry
+    cdef uint8_t* _carry
     cdef int _carried
 
     # The frame whose payload is coming
@@ -216,6 +217,7 @@ cdef class FrameReader:
         self._inflater = inflater
 
     def __dealloc__(self):
+        PyMem_Free(self._carry)
         Py_CLEAR(self._message)
 
     def feed(self, bytes chunk not None):
@@ -390,13 +392,18 @@ cdef class FrameReader:
             self._turn = 0
             self._in_payload = True
 
-    cdef void carry_rest(self) noexcept:
+    cdef int carry_rest(self) except -1:
         """Put what is left, less than a header or control frame, aside until more comes."""
         cdef Py_ssize_t rest = self._end - self._pos
         if rest:
+            if self._carry == NULL:
+                self._carry = <uint8_t*>PyMem_Malloc(CARRY_MAX)
+                if self._carry == NULL:
+                    raise MemoryError
             memcpy(self._carry, self._data + self._pos, rest)
             self._carried = <int>rest
             self._pos = self._end
+        return 0
 
     cdef bint fill_carry(self, Py_ssize_t need) noexcept:
         """Complete what was put aside to ``need`` bytes; false when they have not all come."""

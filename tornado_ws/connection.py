@@ -95,6 +95,7 @@ class WebSocketProtocol13(KeepAlive):
 
     stream: IOStream
     _rerouted = False
+    _replacements: dict[str, Callable[..., Any]] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -115,7 +116,8 @@ class WebSocketProtocol13(KeepAlive):
         self._end: Callable[[], None] | None = None
         self._lost = False
         self._outcome: tuple[int | None, str | None] | None = None
-        self._closed: Future[None] = Future()
+        self._is_closed = False
+        self._closed: Future[None] | None = None
         self._close_timeout: object = None
 
         self._pong_future: Future[None] | None = None
@@ -231,13 +233,11 @@ class WebSocketProtocol13(KeepAlive):
             return
         self.start_pinging()
         await self._open(handler)
-        await self._receive_frame_loop()
 
     async def _open(self, handler: WebSocketHandler) -> None:
         """Call ``open`` while control frames are handled and messages wait."""
         self._handling = handler.open
         transport = self._start_receiving()
-        handler._ws_opened = True
         try:
             result = handler.open(*handler.open_args, **handler.open_kwargs)
             if result is not None:
@@ -274,18 +274,24 @@ class WebSocketProtocol13(KeepAlive):
 
     async def _receive_frame_loop(self) -> None:
         """Receive until the connection is closed and ``on_close`` has been called."""
-        try:
-            self._start_receiving()
-        except StreamClosedError:
-            self._abort()
-            self._notify_closed()
-        await self._closed
+        if self._reader is None:
+            try:
+                self._start_receiving()
+            except StreamClosedError:
+                self._abort()
+                self._notify_closed()
+        if not self._is_closed:
+            if self._closed is None:
+                self._closed = Future()
+            await self._closed
 
     def _start_receiving(self) -> Transport:
         transport = self._attach()
         if self._reader is None:
             # Not by mask_outgoing: tunnels build servers that mask what they send.
             is_server = isinstance(self.handler, RequestHandler)
+            if is_server:
+                self.handler._ws_opened = True  # type: ignore[attr-defined]
             self._reader = FrameReader(is_server, self.params.max_message_size, self._decompressor)
             transport.direct = self._is_direct()
             transport.start(self._reader)
@@ -573,13 +579,15 @@ class WebSocketProtocol13(KeepAlive):
         self.client_terminated = self.server_terminated = True
         self._stop_waiting()
         self._stop_pinging()
-        if not self._closed.done():
-            self._closed.set_result(None)
+        if not self._is_closed:
+            self._is_closed = True
             code, reason = self._outcome or (self.close_code, self.close_reason)
             try:
                 self.handler.on_ws_connection_close(code, reason)
             except Exception:
                 self.handler.log_exception(*sys.exc_info())
+            if self._closed is not None and not self._closed.done():
+                self._closed.set_result(None)
 
     def set_nodelay(self, x: bool) -> None:
         self.stream.set_nodelay(x)

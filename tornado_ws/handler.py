@@ -6,6 +6,7 @@ private here starts with ``_ws_``, save what Tornado's own class has.
 
 from __future__ import annotations
 
+import asyncio
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -77,11 +78,20 @@ class WebSocketHandler(tornado.web.RequestHandler):
             return
 
         self.ws_connection = self.get_websocket_protocol()
-        if self.ws_connection:
-            await self.ws_connection.accept_connection(self)
-        else:
+        if not self.ws_connection:
             self.set_status(426, "Upgrade Required")
             self.set_header("Sec-WebSocket-Version", handshake.VERSION)
+            return
+        connection = self.ws_connection
+        await connection.accept_connection(self)
+        # As in Tornado this lasts as long as the connection, where somebody can see it; else its memory is saved.
+        cls = type(self)
+        is_seen = cls.get is not WebSocketHandler.get or cls._execute is not tornado.web.RequestHandler._execute
+        if is_seen and connection.stream is not None:
+            try:
+                await connection._receive_frame_loop()
+            except asyncio.CancelledError:
+                connection._abort()
 
     def _ws_refuse(self, status: int, message: str) -> None:
         self.set_status(status)

@@ -40,6 +40,8 @@ class _WebSocketDelegate(Protocol):
 class _WebSocketParams:
     """Settings of one connection, under Tornado's names: seconds and bytes."""
 
+    __slots__ = ("__dict__", "compression_options", "max_message_size", "ping_interval", "ping_timeout")
+
     def __init__(
         self,
         ping_interval: float | None = None,

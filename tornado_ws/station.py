@@ -11,6 +11,8 @@ from typing import Any, Protocol
 class Reroutable(Protocol):
     """Whose methods stations are."""
 
+    _replacements: dict[str, Callable[..., Any]] | None
+
     def _reroute(self) -> None:
         """One of them was replaced."""
 
@@ -28,11 +30,13 @@ class Station:
     def __get__(self, connection: Reroutable | None, owner: type) -> Any:
         if connection is None:
             return self._method
-        replacement: Callable[..., Any] | None = vars(connection).get(self._name)
-        return replacement or functools.partial(self._method, connection)
+        if connection._replacements is not None and self._name in connection._replacements:
+            return connection._replacements[self._name]
+        return functools.partial(self._method, connection)
 
     def __set__(self, connection: Reroutable, replacement: Callable[..., Any]) -> None:
-        vars(connection)[self._name] = replacement
+        # In a dict of its own: the connection's, once somebody looks at it, takes several times the memory.
+        connection._replacements = {**(connection._replacements or {}), self._name: replacement}
         connection._reroute()
 
 

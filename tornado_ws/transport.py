@@ -150,8 +150,13 @@ class Transport(Channel):
         _linger(self._io_loop, self._stream.socket)
         self._stream.close()
 
-    def stream_closing(self) -> None:
-        """The stream is about to close its descriptor, whoever asked for it."""
+    def write_for_stream(self, data: bytes | memoryview) -> asyncio.Future[None]:
+        """What the stream's own ``write`` does: its bytes follow ours."""
+        return self.write(bytes(data))
+
+    def close_fd(self) -> None:
+        """What the stream's own ``close_fd`` does: it is about to close its descriptor, whoever asked for it."""
+        del self._stream.close_fd, self._stream.write
         corked = self._take_corked()
         if corked and self._backlog is None:
             # What was written before must be with the kernel, as it would be on a stream of Tornado's.
@@ -165,6 +170,7 @@ class Transport(Channel):
             _fail(future)
         self._drain_futures = None
         self._io_loop.add_callback(self.dispatch, self._receiver.connection_lost)
+        self._stream.close_fd()
 
 
 def _take_over(stream: IOStream, transport: Transport) -> None:
@@ -172,18 +178,10 @@ def _take_over(stream: IOStream, transport: Transport) -> None:
     if stream._state is not None:
         stream.io_loop.remove_handler(stream.fileno())
         stream._state = None
-    close_fd = stream.close_fd
-
-    def closing() -> None:
-        del stream.close_fd, stream.write
-        transport.stream_closing()
-        close_fd()
-
-    def write(data: bytes | memoryview) -> asyncio.Future[None]:
-        return transport.write(bytes(data))
-
-    vars(stream)["close_fd"] = closing
-    vars(stream)["write"] = write
+    # As the stream does itself when it closes: nothing goes through it from here on, and an empty one has 760 bytes.
+    stream._write_buffer = None  # type: ignore[assignment]
+    stream.close_fd = transport.close_fd  # type: ignore[method-assign]
+    stream.write = transport.write_for_stream  # type: ignore[method-assign]
 
 
 def _take_read_bytes(stream: IOStream) -> bytes:
