@@ -154,6 +154,12 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
             self.io_loop.remove_timeout(self._timeout)
             self._timeout = None
 
+    def _handle_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> bool:
+        # What goes wrong after the attempt was given up is nobody's business, and no line of a log.
+        return self.connect_future.done() or super()._handle_exception(typ, value, tb)
+
     def _on_http_response(self, response: httpclient.HTTPResponse) -> None:
         if self.connect_future.done():
             return

@@ -57,9 +57,14 @@ class AbortableTCPClient(TCPClient):
         connected = stream.socket
         stream.io_loop.remove_handler(connected)
         stream.socket = None  # type: ignore[assignment]
-        wrapped = ssl_wrap_socket(
-            connected, ssl_options, server_hostname=host, server_side=False, do_handshake_on_connect=False
-        )
+        self._streams = []
+        try:
+            wrapped = ssl_wrap_socket(
+                connected, ssl_options, server_hostname=host, server_side=False, do_handshake_on_connect=False
+            )
+        except BaseException:
+            connected.close()
+            raise
         tls = SSLIOStream(wrapped, ssl_options=ssl_options)
         self._streams = [tls]
         return await tls.wait_for_handshake()

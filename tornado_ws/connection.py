@@ -331,7 +331,7 @@ class WebSocketProtocol13(KeepAlive):
         for _ in range(MESSAGES_PER_TURN):
             if outcome is None:
                 if self._handling is None:
-                    if self._inbox:
+                    if self._inbox and not self._client_terminated:
                         self._hand_out(*self._inbox.get())
                         continue
                     if self._end is not None:
@@ -345,7 +345,7 @@ class WebSocketProtocol13(KeepAlive):
                     self._transport.pause_reading()
                     self._hurry()
                     return
-                if self._inbox is not None and self._inbox.is_full():
+                if self._inbox is not None and self._inbox.is_full() and not self.server_terminated:
                     self._transport.pause_reading()
                     return
                 outcome = self._next_outcome()
@@ -388,7 +388,9 @@ class WebSocketProtocol13(KeepAlive):
         else:
             if self._inbox is None:
                 self._inbox = Inbox()
-            self._inbox.put((opcode, payload, size))
+            # Once we have closed nobody stops reading, or the close frame behind it all would not be seen.
+            if not self._inbox.is_full():
+                self._inbox.put((opcode, payload, size))
 
     def _hurry(self) -> None:
         """An end waits behind the turn of a client's application: for a moment, or not at all if that has closed."""
@@ -412,12 +414,20 @@ class WebSocketProtocol13(KeepAlive):
             self._handling = handled
             handled.add_done_callback(self._on_handled)
 
-    def _on_handled(self, handled: Any) -> None:
+    def _watch_over(self, handled: Any) -> None:
+        """Let a callback that nothing waits for go on by itself."""
+        if handled is not None:
+            handled.add_done_callback(self._check_handled)
+
+    def _check_handled(self, handled: Any) -> None:
         if not isinstance(handled, MessageQueue):
             try:
                 handled.result()
             except (Exception, asyncio.CancelledError):
                 self._log_and_abort()
+
+    def _on_handled(self, handled: Any) -> None:
+        self._check_handled(handled)
         self._handling = None
         assert self._transport is not None
         self._transport.dispatch(self.advance)
@@ -437,10 +447,10 @@ class WebSocketProtocol13(KeepAlive):
         elif opcode == PING:
             self._heard = True
             self._send_pong(data)
-            self._run_callback(self.handler.on_ping, data)
+            self._watch_over(self._run_callback(self.handler.on_ping, data))
         elif opcode == PONG:
             self._heard = True
-            self._run_callback(self.handler.on_pong, data)
+            self._watch_over(self._run_callback(self.handler.on_pong, data))
         return None
 
     # Sending
@@ -541,6 +551,9 @@ class WebSocketProtocol13(KeepAlive):
         elif self._close_timeout is None:
             self._close_timeout = IOLoop.current().call_later(_CLOSE_TIMEOUT, self._on_close_timeout)
             self._hurry()
+            if self._transport is not None and not self._transport.reading:
+                # The peer's close frame may be behind messages that we had stopped reading for.
+                IOLoop.current().add_callback(self._transport.dispatch, self.advance)
 
     def _stop_waiting(self) -> None:
         if self._close_timeout is not None:
@@ -548,6 +561,12 @@ class WebSocketProtocol13(KeepAlive):
             self._close_timeout = None
 
     def _on_close_timeout(self) -> None:
+        self._close_timeout = None
+        if self._end is not None:
+            # The peer has answered in time; it is our application that is busy.
+            end, self._end = self._end, None
+            end()
+            return
         if self.close_code is None:
             self._outcome = (ABNORMAL_CLOSURE, "closing handshake timed out")
         self._abort()
