@@ -50,8 +50,14 @@ class Transport(Channel):
         self.reader = reader
         early = _take_read_bytes(self._stream)
         if early:
-            self._io_loop.add_callback(self.dispatch, self._take, early)
+            self._io_loop.add_callback(self._begin_with, early)
         else:
+            self.resume_reading()
+
+    def _begin_with(self, early: bytes) -> None:
+        self.dispatch(self._take, early)
+        if self.direct:
+            # All is handed out. Where it is not, the receiver has decided about reading.
             self.resume_reading()
 
     def resume_reading(self) -> None:

@@ -1,0 +1,1 @@
+"""Measures tornado_ws beside its peers: ``python -m benchmarks --help``."""

@@ -1,0 +1,151 @@
+"""One measurement: one row, one peer, one fresh process. Each function returns figures by name.
+
+The server (or client) under test has a core of its own; whatever keeps it busy has the other one.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.peers import FLOOR, IMPORTS, NODE, Client, Server
+from benchmarks.process import python, resident_kib, run, running
+from benchmarks.rows import Row
+from benchmarks.tools import Tools, server_command
+
+#: Beside the time that is measured: connecting, or a machine that does something else.
+_SLACK = 60.0
+#: Seconds in which a server comes to rest before its memory is read.
+_SETTLE = 0.5
+_IMPORTS_A_ROUND = 5
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How to measure."""
+
+    tools: Tools
+    tested_core: int
+    load_core: int
+    warmup: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """``about`` is what the program said of itself: versions, engine."""
+
+    figures: dict[str, float]
+    about: dict[str, Any]
+
+
+def measure(row: Row, peer: Server | Client | str, setup: Setup) -> Measured:
+    """Measure once. Raises `FailedError`, which says why."""
+    if isinstance(peer, str):
+        return _importing(peer, setup)
+    if isinstance(peer, Client):
+        return _client(row, peer, setup)
+    kinds = {"echo": _load, "broadcast": _load, "churn": _churn, "idle": _idle}
+    command, environment = server_command(peer, setup.tools, _server_options(row, peer, setup.tools))
+    with running(command, setup.tested_core, environment) as (process, announcement):
+        about = json.loads(announcement)
+        figures = kinds[row.kind](row, peer, setup, process.pid, about.pop("port"))
+        return Measured(figures, about)
+
+
+def _server_options(row: Row, server: Server, tools: Tools) -> list[str]:
+    options = []
+    if "broadcast" in row.needs:
+        options.append("--broadcast")
+    if server.name == FLOOR:
+        return options
+    if "tls" in row.needs:
+        assert tools.certificate is not None
+        certificate, key = map(str, tools.certificate)
+        options += ["--certificate", certificate, "--key", key] if server.name == NODE else ["--tls", certificate, key]
+    if "deflate" in row.needs:
+        options += ["--compression", server.compression]
+    options += [f"--{need}" for need in ("json", "uvloop") if need in row.needs]
+    return options
+
+
+def _load(row: Row, server: Server, setup: Setup, pid: int, port: int) -> dict[str, float]:
+    tls, deflate = "tls" in row.needs, "deflate" in row.needs
+    ring = setup.tools.ring(row.payload, deflate=deflate, compact="json" in row.needs and server.name == NODE)
+    command = [
+        str(setup.tools.load_tls) if tls else setup.tools.program("load"),
+        *("--port", str(port), "--pid", str(pid), "--ring", str(ring)),
+        *("--connections", str(row.connections), "--depth", str(row.depth)),
+        *("--warmup", str(setup.warmup), "--seconds", str(setup.seconds)),
+    ]
+    chosen = {"tls": tls, "deflate": deflate, "raw": server.raw, "broadcast": row.kind == "broadcast"}
+    command += [f"--{name}" for name, given in chosen.items() if given]
+    result = run(command, setup.load_core, setup.warmup + setup.seconds + _SLACK)
+    figures = _cost(result, "server_cpu")
+    for name in ("p50_us", "p99_us", "load_cpu_share", "load_work_share"):
+        figures[name] = result[name]
+    # Seen from the server.
+    figures["wire_bytes_in"] = result["wire_out"] / result["messages"]
+    figures["wire_bytes_out"] = result["wire_in"] / result["messages"]
+    return figures
+
+
+def _cost(result: dict[str, float], cpu: str) -> dict[str, float]:
+    return {
+        "cpu_us": result[cpu] / result["messages"] * 1e6,
+        "rate": result["messages"] / result["seconds"],
+        "busy_share": result[cpu] / result["seconds"],
+    }
+
+
+def _churn(row: Row, server: Server, setup: Setup, pid: int, port: int) -> dict[str, float]:
+    command = [
+        *(setup.tools.program("churn"), "--port", str(port), "--pid", str(pid), "--width", str(row.connections)),
+        *("--warmup", str(setup.warmup), "--seconds", str(setup.seconds)),
+    ]
+    result = run(command, setup.load_core, setup.warmup + setup.seconds + _SLACK)
+    return {**_cost(result, "server_cpu"), "load_cpu_share": result["load_cpu_share"]}
+
+
+def _idle(row: Row, server: Server, setup: Setup, pid: int, port: int) -> dict[str, float]:
+    command = [setup.tools.program("idle"), "--port", str(port)]
+    deflate = "deflate" in row.needs
+    if deflate:
+        command.append("--deflate")
+    if row.exchange:
+        command += ["--ring", str(setup.tools.ring(row.payload, deflate=deflate, compact=False))]
+    # What the first connection of all brings (modules, caches) is no cost of a connection.
+    with running([*command, "--connections", "1"], setup.load_core, {}):
+        pass
+    time.sleep(_SETTLE)
+    before = resident_kib(pid)
+    with running([*command, "--connections", str(row.connections)], setup.load_core, {}, _SLACK):
+        time.sleep(_SETTLE)
+        return {"kib": (resident_kib(pid) - before) / row.connections}
+
+
+def _client(row: Row, client: Client, setup: Setup) -> Measured:
+    with running([setup.tools.program("floor"), "--spin"], setup.load_core, {}) as (_, announcement):
+        options = ["--port", str(json.loads(announcement)["port"]), "--payload", row.payload]
+        options += ["--warmup", str(setup.warmup), "--seconds", str(setup.seconds)]
+        command = python(f"benchmarks.clients.{client.module}", *options)
+        result = run(command, setup.tested_core, setup.warmup + setup.seconds + _SLACK, client.environment)
+    return Measured(_cost(result, "client_cpu"), {"versions": result["versions"]})
+
+
+def _importing(name: str, setup: Setup) -> Measured:
+    program = "".join(f"import {module}\n" for module in IMPORTS[name])
+    # The first one may have to compile.
+    _cpu_ms(program, setup.tested_core)
+    with_it = statistics.median(_cpu_ms(program, setup.tested_core) for _ in range(_IMPORTS_A_ROUND))
+    without = statistics.median(_cpu_ms("", setup.tested_core) for _ in range(_IMPORTS_A_ROUND))
+    return Measured({"cpu_ms": with_it - without}, {})
+
+
+def _cpu_ms(program: str, core: int) -> float:
+    program += "import time; print(time.process_time() * 1000)"
+    return float(run([sys.executable, "-c", program], core, _SLACK))

@@ -1,0 +1,103 @@
+"""Who is measured: servers, clients and imports, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+OURS = "tornado_ws"
+PURE = "tornado_ws, pure Python"
+FAST = "tornado_ws, fast deflate"
+TORNADO = "tornado.websocket"
+WEBSOCKETS = "websockets"
+AIOHTTP = "aiohttp"
+PICOWS = "picows"
+PICOWS_WEBSOCKETS = "picows.websockets"
+NODE = "Node ws"
+IOSTREAM = "IOStream, no WebSocket"
+FLOOR = "C floor"
+
+_ALL = frozenset({"echo", "tls", "deflate", "json", "broadcast", "uvloop", "idle", "churn"})
+
+
+@dataclass(frozen=True)
+class Server:
+    """A program that takes the options of `benchmarks.servers.common`.
+
+    ``module`` is one of `benchmarks.servers`, None for what is not Python; ``needs`` are importable names. It takes
+    part in the rows that need no more than it ``can``, and if ``only`` is given in none that does not need that.
+    """
+
+    name: str
+    module: str | None
+    needs: tuple[str, ...] = ()
+    can: frozenset[str] = _ALL
+    only: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    compression: str = "{}"
+
+    @property
+    def ours(self) -> bool:
+        return self.name.startswith(OURS)
+
+    @property
+    def raw(self) -> bool:
+        """Whether it echoes bytes and knows no frames and no handshake."""
+        return self.name == IOSTREAM
+
+    @property
+    def reference(self) -> bool:
+        """Whether it is no WebSocket server that anybody could use."""
+        return self.name in (IOSTREAM, FLOOR)
+
+
+SERVERS = (
+    Server(OURS, "tornado_ws"),
+    Server(PURE, "tornado_ws", environment={"TORNADO_WS_ENGINE": "python"}),
+    Server(FAST, "tornado_ws", ("isal", "zlib_ng"), only="deflate", compression='{"backend": "auto"}'),
+    Server(TORNADO, "tornado_websocket"),
+    Server(WEBSOCKETS, "websockets", ("websockets",)),
+    Server(AIOHTTP, "aiohttp", ("aiohttp",)),
+    Server(PICOWS, "picows", ("picows",), can=_ALL - {"deflate"}),
+    Server(PICOWS_WEBSOCKETS, "picows_websockets", ("picows",)),
+    Server(NODE, None, can=_ALL - {"uvloop"}),
+    Server(IOSTREAM, "iostream", can=frozenset({"echo"})),
+    Server(FLOOR, None, can=frozenset({"echo", "broadcast", "churn", "idle"})),
+)
+
+
+@dataclass(frozen=True)
+class Client:
+    """A program that takes the options of `benchmarks.clients.common`. ``style`` is how answers reach the caller."""
+
+    name: str
+    module: str
+    style: str
+    needs: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+_PURE_ENGINE = {"TORNADO_WS_ENGINE": "python"}
+
+CLIENTS = (
+    Client(OURS, "tornado_ws", "await"),
+    Client(PURE, "tornado_ws", "await", environment=_PURE_ENGINE),
+    Client(TORNADO, "tornado_websocket", "await"),
+    Client(WEBSOCKETS, "websockets", "await", ("websockets",)),
+    Client(AIOHTTP, "aiohttp", "await", ("aiohttp",)),
+    Client(PICOWS_WEBSOCKETS, "picows_websockets", "await", ("picows",)),
+    Client(OURS, "tornado_ws_callback", "callback"),
+    Client(PURE, "tornado_ws_callback", "callback", environment=_PURE_ENGINE),
+    Client(TORNADO, "tornado_callback", "callback"),
+    Client(PICOWS, "picows", "callback", ("picows",)),
+)
+
+#: What a server's program has to import, by the name of the server.
+IMPORTS = {
+    OURS: ("tornado_ws",),
+    TORNADO: ("tornado.websocket",),
+    WEBSOCKETS: ("websockets.asyncio.server", "websockets.asyncio.client"),
+    AIOHTTP: ("aiohttp", "aiohttp.web"),
+    PICOWS: ("picows",),
+    PICOWS_WEBSOCKETS: ("picows.websockets.asyncio.server", "picows.websockets.asyncio.client"),
+}

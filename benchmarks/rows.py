@@ -1,0 +1,228 @@
+"""What is measured, and what is to be reached: the rows and the targets, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.peers import AIOHTTP, FAST, FLOOR, OURS, PICOWS, PICOWS_WEBSOCKETS, PURE, TORNADO
+
+#: Stands for the cheapest server that is neither ours nor a mere reference.
+BEST_PEER = "the best peer"
+
+
+@dataclass(frozen=True)
+class Target:
+    """``subject`` may cost at most ``factor`` times what ``against`` does; with None, ``factor`` of the row's unit.
+
+    ``wire_of`` names a server whose messages ours may not be larger than on the wire.
+    """
+
+    factor: float
+    against: str | None
+    subject: str = OURS
+    wire_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the tables. ``kind`` names the function in `benchmarks.measure`."""
+
+    id: str
+    label: str
+    kind: str
+    payload: str = "text 32 B"
+    connections: int = 1
+    depth: int = 1
+    needs: frozenset[str] = frozenset({"echo"})
+    style: str = ""
+    exchange: bool = False
+    targets: tuple[Target, ...] = ()
+
+
+#: By kind of row: the figure that counts, and its unit. Less is better in all of them.
+FIGURES = {
+    "echo": ("cpu_us", "µs of server CPU a message"),
+    "broadcast": ("cpu_us", "µs of server CPU a delivered message"),
+    "churn": ("cpu_us", "µs of server CPU a connection"),
+    "idle": ("kib", "KiB a connection"),
+    "client": ("cpu_us", "µs of client CPU a round trip"),
+    "importing": ("cpu_ms", "ms of CPU"),
+}
+
+_TLS = frozenset({"tls"})
+_DEFLATE = frozenset({"deflate"})
+_PURE_TARGET = Target(1 / 3, TORNADO, subject=PURE)
+
+ROWS = (
+    Row(
+        "text-32-x100-1",
+        "32 B text, 100 connections, 1 in flight",
+        "echo",
+        connections=100,
+        targets=(Target(0.75, PICOWS), Target(1.25, FLOOR), Target(1 / 7, TORNADO), _PURE_TARGET),
+    ),
+    Row(
+        "text-32-x100-4",
+        "32 B text, 100 connections, 4 in flight",
+        "echo",
+        connections=100,
+        depth=4,
+        targets=(Target(0.35, PICOWS), Target(1 / 18, TORNADO), _PURE_TARGET),
+    ),
+    Row(
+        "text-32-x1-64",
+        "32 B text, 1 connection, 64 in flight",
+        "echo",
+        depth=64,
+        targets=(Target(0.18, PICOWS), Target(1 / 35, TORNADO), _PURE_TARGET),
+    ),
+    Row("text-32-x1000-1", "32 B text, 1,000 connections, 1 in flight", "echo", connections=1000),
+    Row("text-1k-x100-1", "1 KiB text, 100 connections, 1 in flight", "echo", "text 1 KiB", connections=100),
+    Row(
+        "binary-16k-x20-1",
+        "16 KiB binary, 20 connections, 1 in flight",
+        "echo",
+        "binary 16 KiB",
+        connections=20,
+        targets=(Target(0.65, PICOWS), Target(1.25, FLOOR)),
+    ),
+    Row(
+        "binary-1m-x4-1",
+        "1 MiB binary, 4 connections, 1 in flight",
+        "echo",
+        "binary 1 MiB",
+        connections=4,
+        targets=(Target(0.9, BEST_PEER), Target(1.2, FLOOR)),
+    ),
+    Row(
+        "json-93-x100-1",
+        "93 B JSON, decoded and encoded anew, 100 connections, 1 in flight",
+        "echo",
+        "JSON 93 B",
+        connections=100,
+        needs=frozenset({"json"}),
+    ),
+    Row(
+        "tls-32-x100-1",
+        "TLS, 32 B text, 100 connections, 1 in flight",
+        "echo",
+        connections=100,
+        needs=_TLS,
+        targets=(Target(0.9, PICOWS),),
+    ),
+    Row(
+        "tls-16k-x20-1",
+        "TLS, 16 KiB binary, 20 connections, 1 in flight",
+        "echo",
+        "binary 16 KiB",
+        connections=20,
+        needs=_TLS,
+        targets=(Target(0.9, PICOWS),),
+    ),
+    Row(
+        "deflate-93-x1-16",
+        "deflate, 93 B JSON, 1 connection, 16 in flight",
+        "echo",
+        "JSON 93 B",
+        depth=16,
+        needs=_DEFLATE,
+        targets=(
+            Target(0.6, PICOWS_WEBSOCKETS, wire_of=PICOWS_WEBSOCKETS),
+            Target(0.4, BEST_PEER, subject=FAST, wire_of=AIOHTTP),
+        ),
+    ),
+    Row(
+        "deflate-14k-x1-16",
+        "deflate, 14 KiB JSON, 1 connection, 16 in flight",
+        "echo",
+        "JSON 14 KiB",
+        depth=16,
+        needs=_DEFLATE,
+        targets=(
+            Target(0.8, PICOWS_WEBSOCKETS, wire_of=PICOWS_WEBSOCKETS),
+            Target(0.4, BEST_PEER, subject=FAST, wire_of=AIOHTTP),
+        ),
+    ),
+    Row(
+        "uvloop-32-x100-1",
+        "uvloop, 32 B text, 100 connections, 1 in flight",
+        "echo",
+        connections=100,
+        needs=frozenset({"uvloop"}),
+    ),
+    Row(
+        "uvloop-32-x1-64",
+        "uvloop, 32 B text, 1 connection, 64 in flight",
+        "echo",
+        depth=64,
+        needs=frozenset({"uvloop"}),
+    ),
+    Row(
+        "broadcast-93",
+        "broadcast of 93 B JSON to 1,000 clients",
+        "broadcast",
+        "JSON 93 B",
+        connections=1000,
+        needs=frozenset({"broadcast"}),
+        targets=(Target(0.5, BEST_PEER),),
+    ),
+    Row(
+        "broadcast-deflate-93",
+        "broadcast of 93 B JSON to 1,000 clients, deflate",
+        "broadcast",
+        "JSON 93 B",
+        connections=1000,
+        needs=frozenset({"broadcast", "deflate"}),
+    ),
+    Row(
+        "idle-800",
+        "idle memory, 800 connections",
+        "idle",
+        connections=800,
+        needs=frozenset({"idle"}),
+        targets=(Target(8, None),),
+    ),
+    Row(
+        "idle-800-deflate",
+        "idle memory, 800 connections, deflate negotiated and not used",
+        "idle",
+        connections=800,
+        needs=frozenset({"idle", "deflate"}),
+        targets=(Target(9, None),),
+    ),
+    Row(
+        "idle-800-deflate-used",
+        "idle memory, 800 connections, deflate, after one message each way",
+        "idle",
+        "JSON 93 B",
+        connections=800,
+        needs=frozenset({"idle", "deflate"}),
+        exchange=True,
+        targets=(Target(40, None),),
+    ),
+    Row("idle-1000", "idle memory, 1,000 connections", "idle", connections=1000, needs=frozenset({"idle"})),
+    Row("idle-10000", "idle memory, 10,000 connections", "idle", connections=10_000, needs=frozenset({"idle"})),
+    Row("churn", "connections opened and closed, 32 at a time", "churn", connections=32, needs=frozenset({"churn"})),
+    Row("import", "import of what a server's program needs", "importing"),
+    Row(
+        "client-32-await",
+        "client, 32 B text, one question at a time, awaited",
+        "client",
+        style="await",
+        targets=(Target(0.8, PICOWS_WEBSOCKETS),),
+    ),
+    Row(
+        "client-32-callback",
+        "client, 32 B text, one question at a time, callback",
+        "client",
+        style="callback",
+        targets=(Target(0.8, PICOWS),),
+    ),
+    Row(
+        "client-16k-await",
+        "client, 16 KiB binary, one question at a time, awaited",
+        "client",
+        "binary 16 KiB",
+        style="await",
+    ),
+)

@@ -1,0 +1,77 @@
+"""What the servers share: their options, how they say their port, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import ssl
+from collections.abc import Coroutine
+from typing import Any, NamedTuple
+
+HOST = "127.0.0.1"
+BACKLOG = 4096
+#: A server ends by itself, whatever becomes of whoever started it.
+_LIFETIME = 900
+
+
+class Options(NamedTuple):
+    """What a row asks of a server. All else stays at the server's own defaults."""
+
+    tls: ssl.SSLContext | None
+    compression: dict[str, Any] | None
+    max_size: int
+    json: bool
+    broadcast: bool
+    uvloop: bool
+
+
+def parse_options() -> Options:
+    """Read the command line, which all servers share."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"))
+    parser.add_argument("--compression", type=json.loads, help="turn permessage-deflate on, with options in JSON")
+    parser.add_argument("--max-size", type=int, default=16 * 1024 * 1024)
+    parser.add_argument("--json", action="store_true", help="decode each message and send it encoded anew")
+    parser.add_argument("--broadcast", action="store_true", help="send each message to all clients")
+    parser.add_argument("--uvloop", action="store_true")
+    arguments = parser.parse_args()
+    tls = None
+    if arguments.tls:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*arguments.tls)
+    return Options(
+        tls, arguments.compression, arguments.max_size, arguments.json, arguments.broadcast, arguments.uvloop
+    )
+
+
+def announce(port: int, *packages: str, **more: str) -> None:
+    """Print one line of JSON: where the server is, and the versions of what it runs on."""
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    print(
+        json.dumps({"port": port, "versions": {"CPython": platform.python_version(), **versions}, **more}), flush=True
+    )
+
+
+def run(serve: Coroutine[Any, Any, object], options: Options) -> None:
+    """Run ``serve`` until standard input ends: the runner holds the other end."""
+    signal.alarm(_LIFETIME)
+    if options.uvloop:
+        importlib.import_module("uvloop").run(_run(serve))
+    else:
+        asyncio.run(_run(serve))
+
+
+async def _run(serve: Coroutine[Any, Any, object]) -> None:
+    def watch_standard_input() -> None:
+        if not os.read(0, 4096):
+            # At once: taking leave of thousands of connections is not what is measured.
+            os._exit(0)
+
+    asyncio.get_running_loop().add_reader(0, watch_standard_input)
+    await serve

@@ -1,0 +1,15 @@
+"""picows, by the API that it shares with the websockets library."""
+
+from __future__ import annotations
+
+from picows.websockets.asyncio.server import (  # type: ignore[import-not-found,unused-ignore]
+    broadcast,
+    serve,
+)
+
+from benchmarks.servers.common import parse_options, run
+from benchmarks.servers.websockets_application import application
+
+if __name__ == "__main__":
+    options = parse_options()
+    run(application(serve, broadcast, options, "picows"), options)

@@ -1,0 +1,63 @@
+"""tornado.websocket. It is also the application of `benchmarks.servers.tornado_ws`, which puts ours in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+from tornado.websocket import WebSocketHandler
+
+from benchmarks.servers.common import BACKLOG, HOST, Options, announce, parse_options, run
+
+
+class Echo(WebSocketHandler):
+    def get_compression_options(self) -> dict[str, Any] | None:
+        compression: dict[str, Any] | None = self.settings["compression"]
+        return compression
+
+    def on_message(self, message: str | bytes) -> None:
+        self.write_message(message, binary=isinstance(message, bytes))
+
+
+class EchoJSON(Echo):
+    def on_message(self, message: str | bytes) -> None:
+        self.write_message(json.loads(message))
+
+
+class Broadcast(Echo):
+    clients: set[Broadcast] = set()  # noqa: RUF012
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        self.clients.add(self)
+
+    def on_close(self) -> None:
+        self.clients.discard(self)
+
+    def on_message(self, message: str | bytes) -> None:
+        for client in self.clients:
+            client.write_message(message, binary=isinstance(message, bytes))
+
+
+async def serve(options: Options, **more: str) -> None:
+    handler = EchoJSON if options.json else Broadcast if options.broadcast else Echo
+    application = Application(
+        [("/", handler)], compression=options.compression, websocket_max_message_size=options.max_size
+    )
+    (listener,) = bind_sockets(0, HOST, backlog=BACKLOG)
+    server = HTTPServer(application, ssl_options=options.tls)
+    server.add_sockets([listener])
+    announce(listener.getsockname()[1], "tornado", *(["uvloop"] if options.uvloop else []), **more)
+    await asyncio.Event().wait()
+
+
+def main(**more: str) -> None:
+    options = parse_options()
+    run(serve(options, **more), options)
+
+
+if __name__ == "__main__":
+    main()

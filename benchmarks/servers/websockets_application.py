@@ -1,0 +1,39 @@
+"""An application of the websockets library, for all that have its API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.servers.common import BACKLOG, HOST, Options, announce
+
+
+async def application(
+    serve: Callable[..., Any], broadcast: Callable[..., None], options: Options, package: str
+) -> None:
+    clients: set[Any] = set()
+
+    async def echo(websocket: Any) -> None:
+        async for message in websocket:
+            await websocket.send(message)
+
+    async def echo_json(websocket: Any) -> None:
+        async for message in websocket:
+            await websocket.send(json.dumps(json.loads(message)))
+
+    async def to_all(websocket: Any) -> None:
+        clients.add(websocket)
+        try:
+            async for message in websocket:
+                broadcast(clients, message)
+        finally:
+            clients.discard(websocket)
+
+    handler = echo_json if options.json else to_all if options.broadcast else echo
+    server = serve(handler, HOST, 0, ssl=options.tls, max_size=options.max_size, backlog=BACKLOG)
+    async with server as listening:
+        port = next(iter(listening.sockets)).getsockname()[1]
+        announce(port, package, *(["uvloop"] if options.uvloop else []))
+        await asyncio.Event().wait()

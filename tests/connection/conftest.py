@@ -1,0 +1,64 @@
+"""Fixtures of the tests of open connections."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from typing import NamedTuple
+
+import pytest
+import trustme
+
+from tornado_ws import poller
+
+_LOGGERS = ("tornado.general", "tornado.application", "asyncio")
+
+
+class Log:
+    """What was logged for the eyes of whoever runs the server, lines about single HTTP requests apart."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+
+    @property
+    def records(self) -> list[logging.LogRecord]:
+        return [record for record in self._caplog.records if record.name in _LOGGERS]
+
+    @property
+    def lines(self) -> list[str]:
+        return [record.getMessage() for record in self.records]
+
+    def only(self) -> logging.LogRecord:
+        """Return the only record, which may have no traceback."""
+        assert len(self.records) == 1, self.lines
+        assert not self.records[0].exc_info
+        return self.records[0]
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Log:
+    for name in _LOGGERS:
+        caplog.set_level(logging.DEBUG, name)
+    return Log(caplog)
+
+
+class Tls(NamedTuple):
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+@pytest.fixture(scope="session")
+def tls() -> Tls:
+    """Contexts that trust each other, for localhost and 127.0.0.1."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return Tls(server, client)
+
+
+@pytest.fixture(params=["EpollPoller", "LoopPoller"])
+def each_poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(poller, "_make_poller", getattr(poller, request.param))
+    return str(request.param)

@@ -1,0 +1,298 @@
+"""Opening handshakes that fail on the server's answer, and what the client's application learns of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPClientError, HTTPError, HTTPRequest
+from tornado.httputil import HTTPHeaders
+from tornado.iostream import StreamClosedError
+from tornado.simple_httpclient import HTTPStreamClosedError
+from tornado.web import RequestHandler
+
+from tests.connection.conftest import Log
+from tests.connection.peer import PONG, TEXT, Frame, Sockets, raw_pair, raw_server
+from tests.support import serving, until
+from tornado_ws import (
+    HandshakeError,
+    HandshakeRejectedError,
+    InvalidHandshakeError,
+    WebSocketError,
+    WebSocketProtocol13,
+    websocket_connect,
+)
+
+DEFLATE: dict[str, Any] = {"compression_options": {}}
+CHAT: dict[str, Any] = {"subprotocols": ["chat", "superchat"]}
+
+#: Headers of a 101, options of the client, what the exception has to say.
+BAD_ANSWERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "no accept value": ({"Sec_WebSocket_Accept": None}, {}, "Sec-WebSocket-Accept is ''"),
+    "another accept value": ({"Sec_WebSocket_Accept": "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="}, {}, "Sec-WebSocket-Accept is"),
+    "no Upgrade": ({"Upgrade": None}, {}, "Upgrade header is None"),
+    "Upgrade to something else": ({"Upgrade": "h2c"}, {}, "Upgrade header is 'h2c'"),
+    "no Connection": ({"Connection": None}, {}, "Connection header is None"),
+    "Connection without Upgrade": ({"Connection": "keep-alive"}, {}, "Connection header is 'keep-alive'"),
+    "Connection with something longer": ({"Connection": "upgraded"}, {}, "Connection header is 'upgraded'"),
+    "subprotocol, none offered": ({"Sec_WebSocket_Protocol": "chat"}, {}, "selected subprotocol 'chat'"),
+    "subprotocol not offered": ({"Sec_WebSocket_Protocol": "Chat"}, CHAT, "selected subprotocol 'Chat'"),
+    "two subprotocols": ({"Sec_WebSocket_Protocol": "chat, superchat"}, CHAT, "selected subprotocol"),
+    "extension, none offered": ({"Sec_WebSocket_Extensions": "permessage-deflate"}, {}, "offered was none"),
+    "another extension": ({"Sec_WebSocket_Extensions": "x-webkit-deflate-frame"}, DEFLATE, "selected extensions"),
+    "deflate twice": (
+        {"Sec_WebSocket_Extensions": "permessage-deflate, permessage-deflate"},
+        DEFLATE,
+        "selected extensions",
+    ),
+    "unknown parameter": ({"Sec_WebSocket_Extensions": "permessage-deflate; foo"}, DEFLATE, "parameter 'foo'"),
+    "parameter twice": (
+        {"Sec_WebSocket_Extensions": "permessage-deflate; server_max_window_bits=9; server_max_window_bits=9"},
+        DEFLATE,
+        "given twice",
+    ),
+    "window of 7 bits": (
+        {"Sec_WebSocket_Extensions": "permessage-deflate; server_max_window_bits=7"},
+        DEFLATE,
+        "has value '7'",
+    ),
+    "window without a value": (
+        {"Sec_WebSocket_Extensions": "permessage-deflate; client_max_window_bits"},
+        DEFLATE,
+        "has value None",
+    ),
+    "takeover with a value": (
+        {"Sec_WebSocket_Extensions": "permessage-deflate; client_no_context_takeover=1"},
+        DEFLATE,
+        "has value '1'",
+    ),
+    "malformed extensions": ({"Sec_WebSocket_Extensions": "permessage-deflate;"}, DEFLATE, "malformed"),
+}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+async def test_a_bad_101_is_an_error_that_says_why(name: str, log: Log) -> None:
+    headers, options, says = BAD_ANSWERS[name]
+    async with raw_server() as server:
+        connecting = websocket_connect(server.url, **options)
+        peer = await server.accept(early=b"\x81\x05hello", X_Server="mine", **headers)
+        with pytest.raises(InvalidHandshakeError) as caught:
+            await connecting
+        assert await peer.receive_bytes() == b""
+    error = caught.value
+    assert isinstance(error, StreamClosedError)
+    assert isinstance(error, WebSocketError)
+    assert isinstance(error, HandshakeError)
+    assert error.status == 101
+    assert isinstance(error.headers, HTTPHeaders)
+    assert error.headers["X-Server"] == "mine"
+    assert says in error.reason
+    assert error.reason in str(error)
+    assert log.lines == []
+
+
+GOOD_ANSWERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "lists": ({"Connection": "keep-alive, upgrade"}, {}),
+    "in other letters": ({"Connection": "UPGRADE", "Upgrade": "WebSocket"}, {}),
+    "no subprotocol": ({}, CHAT),
+    "the second subprotocol": ({"Sec_WebSocket_Protocol": "superchat"}, CHAT),
+    "no extension": ({}, DEFLATE),
+    "deflate": ({"Sec_WebSocket_Extensions": "permessage-deflate"}, DEFLATE),
+    "deflate with all parameters": (
+        {
+            "Sec_WebSocket_Extensions": "permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
+            'server_max_window_bits=8; client_max_window_bits="15"'
+        },
+        DEFLATE,
+    ),
+    "a Content-Length": ({"Content_Length": "0"}, {}),
+}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("name", GOOD_ANSWERS)
+async def test_a_good_101_is_accepted(name: str) -> None:
+    headers, options = GOOD_ANSWERS[name]
+    async with raw_server() as server:
+        connecting = websocket_connect(server.url, **options)
+        peer = await server.accept(**headers)
+        assert peer.header("Sec-WebSocket-Version") == "13"
+        assert peer.header("Host") == server.url.removeprefix("ws://")
+        conn = await connecting
+        assert conn.selected_subprotocol == headers.get("Sec_WebSocket_Protocol")
+        await peer.send_frame(TEXT, b"hello")
+        assert await conn.read_message() == "hello"
+        conn.close()
+        await peer.answer_close()
+        assert await conn.read_message() is None
+
+
+class Answers(RequestHandler):
+    async def get(self, status: str) -> None:
+        self.set_header("X-Server", "mine")
+        if status == "302":
+            self.redirect("/404")
+            return
+        self.set_status(int(status))
+        if status == "401":
+            self.set_header("WWW-Authenticate", "Basic")
+        if status != "204":
+            self.write("who are you?")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 500, 503])
+async def test_an_error_status_is_an_http_error_that_says_more(status: int, log: Log) -> None:
+    async with serving([(r"/(\d+)", Answers)]) as url:
+        sockets = Sockets()
+        with pytest.raises(HandshakeRejectedError) as caught:
+            await websocket_connect(f"{url}/{status}")
+        await until(lambda: not sockets.new())
+    error = caught.value
+    assert isinstance(error, HTTPError)
+    assert isinstance(error, HTTPClientError)
+    assert isinstance(error, WebSocketError)
+    assert (error.status, error.code) == (status, status)
+    assert error.response is not None
+    assert error.response.code == status
+    assert error.response.body == (b"" if status == 302 else b"who are you?")
+    assert error.headers["X-Server"] == "mine"
+    assert error.reason == error.message == error.response.reason
+    assert str(status) in str(error)
+    assert log.lines == []
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("status", [200, 204])
+async def test_a_status_that_is_no_error_is_a_websocket_error(status: int, log: Log) -> None:
+    async with serving([(r"/(\d+)", Answers)]) as url:
+        sockets = Sockets()
+        with pytest.raises(HandshakeError) as caught:
+            await websocket_connect(f"{url}/{status}")
+        await until(lambda: not sockets.new())
+    error = caught.value
+    assert isinstance(error, WebSocketError)
+    assert not isinstance(error, HTTPError | StreamClosedError)
+    assert error.status == status
+    assert error.headers["X-Server"] == "mine"
+    assert str(status) in str(error)
+    assert log.lines == []
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Switching Pro", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade"])
+async def test_a_server_that_hangs_up_inside_its_answer(answer: bytes) -> None:
+    async with raw_server() as server:
+        sockets = Sockets()
+        connecting = websocket_connect(server.url)
+        peer = await server.accept_tcp()
+        await peer.receive_head()
+        await peer.send(answer)
+        peer.close()
+        # As from Tornado's own client.
+        with pytest.raises(HTTPStreamClosedError):
+            await connecting
+        await until(lambda: not sockets.new())
+
+
+@pytest.mark.gen_test
+async def test_a_server_that_speaks_another_protocol() -> None:
+    async with raw_server() as server:
+        connecting = websocket_connect(server.url)
+        peer = await server.accept_tcp()
+        await peer.receive_head()
+        await peer.send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+        with pytest.raises(StreamClosedError):
+            await connecting
+        assert await peer.receive_bytes() == b""
+
+
+@pytest.mark.gen_test
+async def test_a_103_before_the_101_is_no_answer() -> None:
+    async with raw_server() as server:
+        connecting = websocket_connect(server.url)
+        peer = await server.accept_tcp()
+        await peer.receive_head()
+        await peer.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        await asyncio.sleep(0.01)
+        accept = WebSocketProtocol13.compute_accept_value(peer.header("Sec-WebSocket-Key") or "")
+        await peer.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept.encode(),
+            b"\x81\x05hello",
+        )
+        conn = await connecting
+        assert await conn.read_message() == "hello"
+        assert "Link" not in (conn.headers or {})
+        peer.close()
+        assert await conn.read_message() is None
+
+
+@pytest.mark.gen_test
+async def test_nobody_listens() -> None:
+    async with raw_server() as server:
+        url = server.url
+    sockets = Sockets()
+    with pytest.raises(ConnectionRefusedError):
+        await websocket_connect(url)
+    assert not sockets.new()
+
+
+@pytest.mark.gen_test
+async def test_frames_behind_the_101_in_one_segment_are_not_lost() -> None:
+    early = b"\x81\x05first" + b"\x89\x04ping" + b"\x82\x06second" + b"\x81\x05th"
+    async with raw_pair(early=early) as (conn, peer):
+        assert await conn.read_message() == "first"
+        assert await peer.receive() == Frame(PONG, b"ping")
+        assert await conn.read_message() == b"second"
+        await peer.send(b"ird")
+        assert await conn.read_message() == "third"
+
+
+@pytest.mark.gen_test
+async def test_frames_behind_the_101_reach_the_callback() -> None:
+    messages: list[Any] = []
+    async with raw_pair(early=b"\x81\x05first\x81\x06second", on_message_callback=messages.append):
+        await until(lambda: len(messages) == 2)
+    assert messages[:2] == ["first", "second"]
+
+
+@pytest.mark.gen_test
+async def test_a_close_frame_behind_the_101() -> None:
+    async with raw_pair(early=b"\x81\x05first\x88\x02\x03\xe9") as (conn, peer):
+        assert await conn.read_message() == "first"
+        assert await conn.read_message() is None
+        assert conn.close_code == 1001
+        assert await peer.receive_rest() == [Frame(0x8, b"\x03\xe9")]
+
+
+# What is wrong with the call itself
+
+
+@pytest.mark.parametrize("url", ["http://localhost/", "localhost", "", "wsx://localhost"])
+@pytest.mark.gen_test
+async def test_a_url_with_another_scheme_is_a_value_error(url: str) -> None:
+    with pytest.raises(ValueError, match="allowed are ws and wss"):
+        await websocket_connect(url)
+
+
+@pytest.mark.gen_test
+async def test_a_tls_option_that_cannot_be_used_leaves_no_socket(log: Log, tmp_path: Path) -> None:
+    async with raw_server() as server:
+        request = HTTPRequest(server.url.replace("ws://", "wss://"), ssl_options={"certfile": str(tmp_path / "none")})
+        with pytest.raises(FileNotFoundError):
+            await websocket_connect(request)
+        peer = await server.accept_tcp()
+        assert await peer.receive_bytes() == b""
+    assert log.lines == []
+
+
+@pytest.mark.gen_test
+async def test_a_server_that_is_not_trusted(tls: Any) -> None:
+    async with serving(Answers, ssl_options=tls.server) as url:
+        sockets = Sockets()
+        with pytest.raises(OSError, match="certificate verify failed"):
+            await websocket_connect(url.replace("ws://", "wss://"))
+        await until(lambda: not sockets.new())

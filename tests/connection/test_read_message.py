@@ -1,0 +1,260 @@
+"""``read_message()``: who gets which message, what a reader that gave up costs, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.connection.peer import CLOSE, TEXT, Frame, raw_pair
+from tests.support import until
+from tornado_ws import turn
+from tornado_ws.turn import MessageQueue
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("way", ["close frame", "FIN", "RST", "our close", "abort"])
+async def test_none_is_the_end_now_and_for_ever(way: str) -> None:
+    async with raw_pair() as (conn, peer):
+        waiting: list[Any] = [conn.read_message(), conn.read_message()]
+        if way == "close frame":
+            await peer.send_frame(CLOSE)
+        elif way == "FIN":
+            peer.half_close()
+        elif way == "RST":
+            peer.reset()
+        elif way == "our close":
+            conn.close()
+            await peer.answer_close()
+        else:
+            protocol: Any = conn.protocol
+            protocol._abort()
+        assert await asyncio.gather(*waiting) == [None, None]
+        for _ in range(3):
+            assert await conn.read_message() is None
+
+
+@pytest.mark.gen_test
+async def test_what_came_before_the_end_can_still_be_read() -> None:
+    async with raw_pair() as (conn, peer):
+        await peer.send(peer.frame(TEXT, b"1"), peer.frame(TEXT, b"2"))
+        peer.half_close()
+        await asyncio.sleep(0.02)
+        assert [await conn.read_message() for _ in range(4)] == ["1", "2", None, None]
+
+
+@pytest.mark.gen_test
+async def test_a_read_that_was_cancelled_loses_nothing() -> None:
+    async with raw_pair() as (conn, peer):
+        for number in range(20):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(conn.read_message(), 0.001)
+            given_up: Any = conn.read_message()
+            given_up.cancel()
+            await peer.send_frame(TEXT, b"%d" % number)
+            assert await conn.read_message() == f"{number}"
+
+
+@pytest.mark.gen_test
+async def test_a_reader_that_polls_with_a_timeout_misses_nothing() -> None:
+    async with raw_pair() as (conn, peer):
+
+        async def send() -> None:
+            for number in range(100):
+                await peer.send_frame(TEXT, b"%d" % number)
+                await asyncio.sleep(0.001)
+
+        sending = asyncio.ensure_future(send())
+        received: list[Any] = []
+        while len(received) < 100:
+            reading: Any = conn.read_message()
+            done, _ = await asyncio.wait([reading], timeout=0.0005)
+            if done:
+                received.append(reading.result())
+            else:
+                reading.cancel()
+        assert received == [f"{number}" for number in range(100)]
+        await sending
+
+
+@pytest.mark.gen_test
+async def test_readers_side_by_side_get_messages_in_turn() -> None:
+    async with raw_pair() as (conn, peer):
+        readers: list[Any] = [conn.read_message() for _ in range(5)]
+        readers[1].cancel()
+        await peer.send(*[peer.frame(TEXT, b"%d" % number) for number in range(4)])
+        results = await asyncio.gather(*readers, return_exceptions=True)
+        assert results[:1] + results[2:] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.gen_test
+async def test_read_message_with_a_callback() -> None:
+    """The style of Tornado 4: the callback is called with the Future."""
+    async with raw_pair() as (conn, peer):
+        results: list[Any] = []
+        conn.read_message(lambda future: results.append(future.result()))
+        conn.read_message(callback=lambda future: results.append(future.result()))
+        await peer.send(peer.frame(TEXT, b"1"))
+        await until(lambda: results)
+        assert results == ["1"]
+        peer.half_close()
+        await until(lambda: len(results) == 2)
+        assert results == ["1", None]
+
+
+@pytest.mark.gen_test
+async def test_a_callback_takes_all_and_read_message_gives_nothing() -> None:
+    messages: list[Any] = []
+    async with raw_pair(on_message_callback=messages.append) as (conn, peer):
+        reading: Any = conn.read_message()
+        await peer.send_frame(TEXT, b"1")
+        await until(lambda: messages)
+        assert not reading.done()
+        peer.half_close()
+        assert await reading is None
+        assert messages == ["1", None]
+
+
+@pytest.mark.gen_test
+async def test_a_message_read_before_the_end_can_be_answered() -> None:
+    """Of many messages and a close frame in one segment, each can be answered, and the last one too."""
+    async with raw_pair() as (conn, peer):
+        await peer.send(*[peer.frame(TEXT, b"%d" % number) for number in range(5)], peer.frame(CLOSE))
+        await asyncio.sleep(0.02)
+        while (message := await conn.read_message()) is not None:
+            await asyncio.sleep(0)
+            await conn.write_message(message)
+        assert await peer.receive_rest() == [*(Frame(TEXT, b"%d" % number) for number in range(5)), Frame(CLOSE)]
+
+
+# The queue by itself
+
+
+@pytest.mark.gen_test
+async def test_queue_order_and_end() -> None:
+    queue = MessageQueue()
+    assert queue.qsize() == 0
+    for message in ("1", b"2", "3"):
+        assert queue.put(message) is queue
+    assert queue.qsize() == 3
+    assert queue.put(None) is None
+    assert queue.put("after the end") is None
+    assert [await queue.get() for _ in range(5)] == ["1", b"2", "3", None, None]
+    assert queue.qsize() == 0
+
+
+@pytest.mark.gen_test
+async def test_queue_gives_to_those_who_still_wait() -> None:
+    queue = MessageQueue()
+    waiting = [queue.get() for _ in range(4)]
+    waiting[0].cancel()
+    waiting[2].cancel()
+    queue.put("1")
+    queue.put("2")
+    queue.put("3")
+    assert (waiting[1].result(), waiting[3].result()) == ("1", "2")
+    assert queue.qsize() == 1
+    assert await queue.get() == "3"
+
+
+@pytest.mark.gen_test
+async def test_queue_ends_everybodys_wait() -> None:
+    queue = MessageQueue()
+    waiting = [queue.get() for _ in range(3)]
+    waiting[1].cancel()
+    queue.put(None)
+    assert (waiting[0].result(), waiting[2].result()) == (None, None)
+
+
+@pytest.mark.gen_test
+async def test_a_turn_lasts_until_the_next_message_is_asked_for() -> None:
+    queue = MessageQueue()
+    ended: list[Any] = []
+    first = queue.put("1")
+    assert first is not None
+    first.add_done_callback(ended.append)
+    assert await queue.get() == "1"
+    await asyncio.sleep(0)
+    assert ended == []
+    waiting = queue.get()
+    assert ended == [queue]
+    # A turn is over once.
+    queue.end_turn()
+    assert ended == [queue]
+    second = queue.put("2")
+    assert await waiting == "2"
+    assert second is not None
+    turn_of_second = asyncio.ensure_future(wait_for_turn(second))
+    await asyncio.sleep(0)
+    assert not turn_of_second.done()
+    queue.get().cancel()
+    await turn_of_second
+
+
+async def wait_for_turn(queue: MessageQueue) -> None:
+    await queue
+
+
+@pytest.mark.gen_test
+async def test_a_turn_does_not_end_while_messages_are_unread() -> None:
+    queue = MessageQueue()
+    ended: list[Any] = []
+    for message in ("1", "2"):
+        put = queue.put(message)
+        assert put is not None
+    queue.add_done_callback(ended.append)
+    assert await queue.get() == "1"
+    assert await queue.get() == "2"
+    assert ended == []
+    queue.get().cancel()
+    assert ended == [queue]
+
+
+@pytest.mark.gen_test
+async def test_the_last_turn_is_short_but_not_before_all_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "_LAST_TURN", 0.01)
+    queue = MessageQueue()
+    ended: list[Any] = []
+    queue.put("1")
+    queue.add_done_callback(ended.append)
+    queue.hurry()
+    await asyncio.sleep(0.03)
+    assert ended == []
+    assert await queue.get() == "1"
+    assert ended == []
+    await asyncio.sleep(0.03)
+    assert ended == [queue]
+
+
+@pytest.mark.gen_test
+async def test_the_last_turn_of_a_message_that_was_read_begins_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "_LAST_TURN", 0.01)
+    queue = MessageQueue()
+    ended: list[Any] = []
+    queue.put("1")
+    queue.add_done_callback(ended.append)
+    assert await queue.get() == "1"
+    queue.hurry()
+    queue.hurry()
+    await asyncio.sleep(0.03)
+    assert ended == [queue]
+
+
+@pytest.mark.gen_test
+async def test_a_turn_that_ended_in_time_is_not_hurried_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "_LAST_TURN", 0.01)
+    queue = MessageQueue()
+    ended: list[Any] = []
+    queue.put("1")
+    queue.add_done_callback(ended.append)
+    assert await queue.get() == "1"
+    queue.hurry()
+    waiting = queue.get()
+    assert ended == [queue]
+    queue.put("2")
+    queue.add_done_callback(ended.append)
+    assert await waiting == "2"
+    await asyncio.sleep(0.03)
+    # The second message has a turn of its own, of any length.
+    assert ended == [queue]

@@ -1,0 +1,169 @@
+"""What is different when bytes come and go through OpenSSL. That wss works is in ``tests/test_transports.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPRequest
+
+from tests.connection.conftest import Log, Tls
+from tests.connection.peer import BINARY, CLOSE, PING, PONG, TEXT, Frame, Recording, tls_client
+from tests.support import Echo, connected, serving, until
+from tornado_ws import WebSocketClosedError, WebSocketHandler, inbox
+
+#: More than the buffers of two sockets take.
+LARGE = bytes(range(256)) * 32 * 1024
+
+
+def wss_request(url: str, tls: Tls) -> HTTPRequest:
+    return HTTPRequest(url.replace("ws://", "wss://"), ssl_options=tls.client)
+
+
+@pytest.mark.gen_test
+async def test_messages_of_all_sizes_against_the_records(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pure engine reads fewer bytes at once here than a record has; the native one always reads more."""
+    monkeypatch.setattr("tornado_ws.channel.READ_SIZE", 1000)
+    sizes = [0, 1, 999, 1000, 1001, 16383, 16384, 16385, 32768, 300000]
+    async with serving(Echo, ssl_options=tls.server) as url, connected(wss_request(url, tls)) as conn:
+        for size in sizes:
+            conn.write_message(bytes(size), binary=True)
+        for size in sizes:
+            assert await conn.read_message() == bytes(size)
+
+
+@pytest.mark.gen_test
+async def test_messages_inside_the_tls_layer_are_not_forgotten_over_a_pause(
+    tls: Tls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What OpenSSL has decrypted already gives no readiness."""
+    monkeypatch.setattr("tornado_ws.channel.READ_SIZE", 100)
+    monkeypatch.setattr(inbox, "MAX_MESSAGES", 2)
+
+    class Slow(Echo):
+        async def on_message(self, message: str | bytes) -> None:
+            await asyncio.sleep(0)
+            self.write_message(message)
+
+    async with serving(Slow, ssl_options=tls.server) as url, tls_client(url, tls.client) as client:
+        await client.send(*[client.frame(TEXT, b"%d" % number) for number in range(200)])
+        for number in range(200):
+            assert await client.receive() == Frame(TEXT, b"%d" % number)
+
+
+@pytest.mark.gen_test
+async def test_frames_sent_together_with_the_request(tls: Tls) -> None:
+    async with serving(Echo, ssl_options=tls.server) as url:
+        early = b"\x81\x85\0\0\0\0hello" + b"\x89\x80\0\0\0\0"
+        async with tls_client(url, tls.client, early=early) as client:
+            received = [await client.receive(), await client.receive()]
+            assert sorted(filter(None, received)) == [Frame(TEXT, b"hello"), Frame(PONG)]
+
+
+@pytest.mark.gen_test
+async def test_a_violation_is_answered_and_the_message_before_it_too(tls: Tls, log: Log) -> None:
+    calls: list[Any] = []
+    async with (
+        serving([("/", Recording, {"calls": calls})], ssl_options=tls.server) as url,
+        tls_client(url, tls.client) as client,
+    ):
+        await client.send(client.frame(TEXT, b"before"), client.frame(0x3), client.frame(BINARY, bytes(100)) * 1000)
+        assert await client.receive() == Frame(TEXT, b"before")
+        answer = await client.receive()
+        assert answer is not None
+        assert (answer.opcode, answer.payload[:2]) == (CLOSE, b"\x03\xea")
+        assert await client.receive() is None
+        await until(lambda: len(calls) == 3)
+    assert calls[2][:2] == ("close", 1002)
+    assert "reserved opcode" in log.only().getMessage()
+
+
+@pytest.mark.gen_test
+async def test_the_closing_handshake(tls: Tls) -> None:
+    calls: list[Any] = []
+    async with (
+        serving([("/", Recording, {"calls": calls})], ssl_options=tls.server) as url,
+        tls_client(url, tls.client) as client,
+    ):
+        await client.send_frame(CLOSE, b"\x03\xe9")
+        assert await client.receive_rest() == [Frame(CLOSE, b"\x03\xe9")]
+        await until(lambda: len(calls) == 2)
+    assert calls == ["open", ("close", 1001, None)]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("way", ["close_notify", "RST"])
+async def test_the_end_without_a_closing_handshake(way: str, tls: Tls, log: Log) -> None:
+    calls: list[Any] = []
+    async with (
+        serving([("/", Recording, {"calls": calls})], ssl_options=tls.server) as url,
+        tls_client(url, tls.client) as client,
+    ):
+        await until(lambda: calls)
+        if way == "close_notify":
+            client.close()
+        else:
+            client.reset()
+        await until(lambda: len(calls) == 2)
+    assert calls == ["open", ("close", None, None)]
+    assert log.lines == []
+
+
+@pytest.mark.gen_test
+async def test_garbage_in_the_place_of_a_record(tls: Tls, log: Log) -> None:
+    calls: list[Any] = []
+    async with (
+        serving([("/", Recording, {"calls": calls})], ssl_options=tls.server) as url,
+        tls_client(url, tls.client) as client,
+    ):
+        await until(lambda: calls)
+        os.write(client.sock.fileno(), b"this is no TLS record at all")
+        await until(lambda: len(calls) == 2)
+    assert calls == ["open", ("close", None, None)]
+    assert log.lines == []
+
+
+@pytest.mark.gen_test
+async def test_large_writes_wait_and_arrive_in_order(tls: Tls) -> None:
+    handlers: list[WebSocketHandler] = []
+
+    class Handler(Echo):
+        def open(self) -> None:
+            handlers.append(self)
+
+    async with serving(Handler, ssl_options=tls.server) as url, tls_client(url, tls.client) as client:
+        await until(lambda: handlers)
+        futures = [handlers[0].write_message(b"%d" % number + LARGE, binary=True) for number in range(2)]
+        handlers[0].ping(b"behind")
+        futures.append(handlers[0].write_message("small"))
+        await asyncio.sleep(0.02)
+        assert not any(future.done() for future in futures)
+        for number in range(2):
+            assert await client.receive() == Frame(BINARY, b"%d" % number + LARGE)
+        assert await client.receive() == Frame(PING, b"behind")
+        assert await client.receive() == Frame(TEXT, b"small")
+        await asyncio.gather(*futures)
+
+
+@pytest.mark.gen_test
+async def test_large_writes_fail_when_the_connection_is_lost(tls: Tls) -> None:
+    handlers: list[WebSocketHandler] = []
+    closed: list[bool] = []
+
+    class Handler(Echo):
+        def open(self) -> None:
+            handlers.append(self)
+
+        def on_close(self) -> None:
+            closed.append(True)
+
+    async with serving(Handler, ssl_options=tls.server) as url, tls_client(url, tls.client) as client:
+        await until(lambda: handlers)
+        future = handlers[0].write_message(LARGE, binary=True)
+        await asyncio.sleep(0.02)
+        client.reset()
+        with pytest.raises(WebSocketClosedError):
+            await future
+        await until(lambda: closed)

@@ -1,0 +1,57 @@
+"""Which engine a process uses."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import sys
+from typing import Any
+
+import pytest
+
+import tornado_ws.engine
+from tests.engine.wire import ENGINES
+from tests.needs import need
+from tornado_ws import channel, frames
+
+
+def chosen() -> dict[str, Any]:
+    # Run, and not imported anew: what the package has imported stays as it is.
+    return runpy.run_path(tornado_ws.engine.__file__)
+
+
+def is_pure(found: dict[str, Any]) -> bool:
+    return (
+        found["name"] == "python"
+        and found["FrameReader"] is frames.FrameReader
+        and found["encode_frame"] is frames.encode_frame
+        and found["apply_mask"] is frames.apply_mask
+        and found["Channel"] is channel.Channel
+        and found["serve_ready"] is channel.serve_ready
+    )
+
+
+def test_the_engine_in_use_is_one_of_those_under_test() -> None:
+    in_use = (tornado_ws.engine.FrameReader, tornado_ws.engine.encode_frame, tornado_ws.engine.apply_mask)
+    assert in_use in [engine[1:] for engine in ENGINES]
+
+
+def test_the_native_engine_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    need(importlib.util.find_spec("tornado_ws._native"), "the native engine")
+    monkeypatch.delenv("TORNADO_WS_ENGINE", raising=False)
+    found = chosen()
+    native = sys.modules["tornado_ws._native"]
+    assert found["name"] == "native"
+    for name in ("Channel", "FrameReader", "apply_mask", "encode_frame", "serve_ready"):
+        assert found[name] is getattr(native, name)
+
+
+def test_the_environment_picks_the_pure_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORNADO_WS_ENGINE", "python")
+    assert is_pure(chosen())
+
+
+def test_the_pure_engine_is_used_where_no_other_was_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORNADO_WS_ENGINE", raising=False)
+    monkeypatch.setitem(sys.modules, "tornado_ws._native", None)
+    assert is_pure(chosen())

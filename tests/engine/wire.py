@@ -1,0 +1,149 @@
+"""Frames as RFC 6455 section 5.2 draws them, made without the code under test, and what a reader makes of them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from tornado_ws import frames
+from tornado_ws.closing import encode_close
+from tornado_ws.errors import ProtocolError
+from tornado_ws.frames import Event, Inflater
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+MESSAGES = (TEXT, BINARY)
+CONTROLS = (CLOSE, PING, PONG)
+RESERVED = (0x3, 0x4, 0x5, 0x6, 0x7, 0xB, 0xC, 0xD, 0xE, 0xF)
+RSV1, RSV2, RSV3 = 0x40, 0x20, 0x10
+
+#: The masking key of the RFC's examples.
+MASK = b"\x37\xfa\x21\x3d"
+LIMIT = 1 << 20
+
+
+class Engine(NamedTuple):
+    name: str
+    FrameReader: type[frames.FrameReader]
+    encode_frame: Callable[[int, bytes, bool], bytes]
+    apply_mask: Callable[[bytes, bytes], bytes]
+
+
+def _engines() -> list[Engine]:
+    modules: list[Any] = [frames]
+    # Looked for, and not tried: a native engine that is there and broken has to fail the run.
+    if importlib.util.find_spec("tornado_ws._native") is not None:
+        modules.append(importlib.import_module("tornado_ws._native"))
+    return [Engine(module.__name__, module.FrameReader, module.encode_frame, module.apply_mask) for module in modules]
+
+
+ENGINES = _engines()
+
+
+def xor(payload: bytes, mask: bytes) -> bytes:
+    key = (mask * (len(payload) // 4 + 1))[: len(payload)]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(len(payload), "big")
+
+
+def fewest(length: int) -> int:
+    """How many bytes the extended length takes by the rules."""
+    return 0 if length < 126 else 2 if length < 1 << 16 else 8
+
+
+class Frame(NamedTuple):
+    opcode: int
+    payload: bytes = b""
+    fin: bool = True
+    rsv: int = 0
+
+    def encode(self, mask: bytes | None) -> bytes:
+        body = self.payload if mask is None else xor(self.payload, mask)
+        return self.header(mask, len(self.payload)) + body
+
+    def header(self, mask: bytes | None, length: int, length_bytes: int | None = None) -> bytes:
+        """The header of a frame that claims ``length``, told in ``length_bytes`` more bytes: 0, 2 or 8."""
+        size = fewest(length) if length_bytes is None else length_bytes
+        first = (0x80 if self.fin else 0) | self.rsv | self.opcode
+        second = (0 if mask is None else 0x80) | {0: length, 2: 126, 8: 127}[size]
+        return bytes((first, second)) + (length.to_bytes(size, "big") if size else b"") + (mask or b"")
+
+
+class Outcome(NamedTuple):
+    """The events that a reader gave, and the code that the connection is to be failed with, if it is."""
+
+    events: list[Event]
+    close_code: int | None = None
+
+
+class Peer:
+    """One end of a connection: it makes the frames that this end sends, and readers for who receives them."""
+
+    def __init__(self, engine: Engine, is_client: bool) -> None:
+        self.engine = engine
+        self.is_client = is_client
+        self.mask = MASK if is_client else None
+
+    def send(self, *sent: Frame) -> bytes:
+        return b"".join(frame.encode(self.mask) for frame in sent)
+
+    def header(self, frame: Frame, length: int, length_bytes: int | None = None) -> bytes:
+        return frame.header(self.mask, length, length_bytes)
+
+    def reader(self, limit: int = LIMIT, inflater: Inflater | None = None) -> frames.FrameReader:
+        return self.engine.FrameReader(self.is_client, limit, inflater)
+
+    def outcome(self, *chunks: bytes, limit: int = LIMIT, inflater: Inflater | None = None) -> Outcome:
+        return read(self.reader(limit, inflater), chunks)
+
+
+def events_now(reader: frames.FrameReader) -> list[Event]:
+    """The events up to where the reader wants another chunk."""
+    events: list[Event] = []
+    for event in reader:
+        if event is None:
+            return events
+        events.append(event)
+    raise AssertionError("the reader ended, and no violation was raised")
+
+
+def read(reader: frames.FrameReader, chunks: Iterable[bytes]) -> Outcome:
+    """Feed ``chunks`` one at a time and take what the reader gives after each, to the end or to a violation."""
+    events: list[Event] = []
+    violation: ProtocolError | None = None
+    try:
+        for chunk in chunks:
+            reader.feed(chunk)
+            for event in reader:
+                if event is None:
+                    break
+                events.append(event)
+            else:
+                raise AssertionError("the reader ended, and no violation was raised")
+    except ProtocolError as error:
+        violation = error
+    if violation is None:
+        return Outcome(events)
+    # True of each violation, so looked at here for all: it can go into a close frame, and it is the end.
+    assert violation.reason
+    encode_close(violation.close_code, violation.reason)
+    assert is_finished(reader)
+    return Outcome(events, violation.close_code)
+
+
+def is_finished(reader: frames.FrameReader) -> bool:
+    finished = object()
+    if next(iter(reader), finished) is not finished:
+        return False
+    reader.feed(Frame(PING).encode(None) + Frame(PING).encode(MASK))
+    return next(iter(reader), finished) is finished
+
+
+def each_byte(wire: bytes) -> Iterator[bytes]:
+    return (wire[i : i + 1] for i in range(len(wire)))
+
+
+def cut_at(wire: bytes, *points: int) -> list[bytes]:
+    edges = [0, *sorted(points), len(wire)]
+    return [wire[start:stop] for start, stop in itertools.pairwise(edges)]
