@@ -293,7 +293,7 @@ cdef class FrameReader:
                 return NOT_DONE, result, 0
             event = None
             limit -= 1
-            if limit <= 0:
+            if limit <= 0 and not self._stopped:
                 return _ENOUGH
         return None
 

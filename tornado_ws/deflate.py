@@ -125,15 +125,18 @@ class _PerMessageDeflateDecompressor:
         """Raise `.ProtocolError` unless the message's stream ends between two blocks."""
         decompressor = self._current()
         try:
-            # To a stream that is whole this adds nothing, and it goes on from there.
-            whole = decompressor.decompress(_TAIL) == b"" and not decompressor.eof
-            probe = decompressor.copy()
-            whole = whole and probe.decompress(_FINAL_BLOCK) == b"" and probe.eof and not probe.unused_data
-        except (zlib.error, ValueError):
+            # It has to add nothing, and to be the end of a block: after that either of the stream or of the next block.
+            whole = decompressor.decompress(_TAIL) == b""
+            ended = decompressor
+            if not decompressor.eof:
+                ended = decompressor.copy()
+                whole = whole and ended.decompress(_FINAL_BLOCK) == b""
+            whole = whole and ended.eof and not ended.unused_data
+        except zlib.error:
             whole = False
         if not whole:
             raise ProtocolError(INVALID_PAYLOAD, "compressed message that is cut short")
-        if not self._persistent:
+        if decompressor.eof or not self._persistent:
             self._decompressor = None
 
     def _current(self) -> zlib._Decompress:

@@ -54,7 +54,9 @@ def _holders(theirs: ModuleType) -> Iterator[str]:
     """Yield "module.name" for everything that came out of Tornado's module into another one, and its subclasses."""
     own = {id(value): value for value in vars(theirs).values() if getattr(value, "__module__", None) == _NAME}
     own[id(theirs)] = theirs
-    for name, module in list(sys.modules.items()):
+    # multiprocessing gives the main module a second name; the first one is told.
+    modules = {id(module): (name, module) for name, module in reversed(sys.modules.items())}
+    for name, module in modules.values():
         if module is theirs or not isinstance(module, ModuleType):
             continue
         for attribute, value in list(vars(module).items()):

@@ -23,8 +23,9 @@ def main() -> None:
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = arguments
-        # Python puts the program's folder first; -m had put the current one there.
-        sys.path[0] = os.path.dirname(os.path.realpath(arguments[0]))
+        # Python puts the program's folder first, unless told not to; -m had put the current one there.
+        if not getattr(sys.flags, "safe_path", False):
+            sys.path[0] = os.path.dirname(os.path.realpath(arguments[0]))
         runpy.run_path(arguments[0], run_name="__main__")
 
 

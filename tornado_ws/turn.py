@@ -46,7 +46,8 @@ class MessageQueue:
             return None
         while self._waiters:
             if _resolve(self._waiters.popleft(), message):
-                return self
+                # Somebody who waits for the next one has had the turn already.
+                return None if self._waiters else self
         self._messages.append(message)
         return None if self._is_late else self
 
