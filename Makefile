@@ -6,7 +6,7 @@ RUN = $(VENV)/bin/python -m
 NATIVE = $(wildcard tornado_ws/*.pyx tornado_ws/*.h)
 CHECKED = $(wildcard tornado_ws tests examples benchmarks)
 
-.PHONY: demo test lint autobahn clean
+.PHONY: demo test lint autobahn bench sanitize clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo/demo.py
@@ -25,6 +25,20 @@ lint: $(VENV)/tested-with
 autobahn: $(VENV)/tested-with
 	$(RUN) tests.autobahn.run --cases all --reports reports/autobahn --summary docs/autobahn.md
 
+bench: $(VENV)/benched-with
+	$(RUN) benchmarks
+
+# The tests of the engine over a native one that checks each access to memory and each arithmetic operation.
+SANITIZED = reports/sanitized
+sanitize: $(VENV)/tested-with
+	rm -rf $(SANITIZED)
+	mkdir -p $(SANITIZED)
+	CFLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
+	    $(RUN) pip install --quiet --no-deps --target $(SANITIZED) .
+	cd $(SANITIZED) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	    $(CURDIR)/$(RUN) pytest -p no:cacheprovider --import-mode=append $(CURDIR)/tests/engine
+
 # Made anew, not updated: what an older setup.cfg had asked for would hide what this one forgot.
 # Debian's python3 has venv without ensurepip; its pip can fill the empty environment from outside.
 $(VENV)/made: setup.cfg setup.py pyproject.toml
@@ -39,6 +53,10 @@ $(VENV)/installed: $(VENV)/made $(NATIVE)
 
 $(VENV)/tested-with: $(VENV)/made $(NATIVE)
 	$(RUN) pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/benched-with: $(VENV)/made $(NATIVE)
+	$(RUN) pip install --quiet --editable '.[bench]'
 	touch $@
 
 clean:

@@ -407,10 +407,8 @@ cdef class FrameReader:
 
     cdef bint fill_carry(self, Py_ssize_t need) noexcept:
         """Complete what was put aside to ``need`` bytes; false when they have not all come."""
-        cdef Py_ssize_t missing = need - self._carried
+        cdef Py_ssize_t missing = min(need - self._carried, self._end - self._pos)
         if missing > 0:
-            if missing > self._end - self._pos:
-                missing = self._end - self._pos
             memcpy(self._carry + self._carried, self._data + self._pos, missing)
             self._carried += <int>missing
             self._pos += missing

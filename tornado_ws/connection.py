@@ -479,6 +479,8 @@ class WebSocketProtocol13(KeepAlive):
             if self._compressor is not None:
                 payload = self._compressor.compress(payload)
                 flags = RSV1
+            if not self._rerouted:
+                return self._attach().write_frame(FIN | flags | opcode, payload)
             future: Future[None] = self._write_frame(True, opcode, payload, flags)
             return future
         except StreamClosedError:

@@ -41,6 +41,9 @@ class Transport(Channel):
         self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
         self._shut_when_drained = False
         _take_over(stream, self)
+        # Frames are gathered here already; held back in the kernel too, the end of one would wait for the peer's
+        # delayed acknowledgement of its beginning, 40 ms.
+        stream.set_nodelay(True)
         self._poller.add(self)
 
     # Reading

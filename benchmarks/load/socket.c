@@ -57,7 +57,7 @@ size_t handshake_response(char *head, size_t size, struct agreed *agreed) {
     if (end == NULL)
         return 0;
     if (strncmp(head, "HTTP/1.1 101", 12) != 0 || strstr(head, ACCEPT) == NULL)
-        FAIL("the server refused the handshake: %.300s", head);
+        FAIL("the server refused the handshake: %.*s", (int)strcspn(head, "\r\n"), head);
     parse_extensions(head, agreed);
     return (size_t)(end + 4 - head);
 }

@@ -212,10 +212,8 @@ def opening_request(url: str, start: str = "GET {path} HTTP/1.1", **headers: str
 
 
 @contextlib.asynccontextmanager
-async def raw_client(
-    url: str, *, start: str = "GET {path} HTTP/1.1", early: bytes = b"", stalling: bool = False, **headers: str | None
-) -> AsyncIterator[RawPeer]:
-    """Connect to ``url`` and shake hands; ``early`` goes out in one segment with the request."""
+async def unanswered_client(url: str, *, stalling: bool = False) -> AsyncIterator[RawPeer]:
+    """Connect to ``url`` and say nothing."""
     parts = urlsplit(url)
     sock = socket.socket()
     if stalling:
@@ -223,11 +221,20 @@ async def raw_client(
     peer = RawPeer(sock, is_client=True)
     try:
         await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
-        await peer.send(opening_request(url, start, **headers), early)
-        await peer.receive_head()
         yield peer
     finally:
         peer.close()
+
+
+@contextlib.asynccontextmanager
+async def raw_client(
+    url: str, *, start: str = "GET {path} HTTP/1.1", early: bytes = b"", stalling: bool = False, **headers: str | None
+) -> AsyncIterator[RawPeer]:
+    """Connect to ``url`` and shake hands; ``early`` goes out in one segment with the request."""
+    async with unanswered_client(url, stalling=stalling) as peer:
+        await peer.send(opening_request(url, start, **headers), early)
+        await peer.receive_head()
+        yield peer
 
 
 class TlsPeer(RawPeer):

@@ -265,10 +265,11 @@ def test_what_cannot_be_found_is_named(arguments: list[str]) -> None:
     assert arguments[-1] in result.stderr
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="-P is new in CPython 3.11")
-def test_safe_path_is_left_alone(tmp_path: Path) -> None:
-    """Where Python is told to put no folder first, the first entry of the path is somebody else's."""
-    (tmp_path / "program.py").write_text("import sys\nprint(sys.path)\n")
-    as_python = run("-P", "program.py", cwd=tmp_path)
-    result = run("-P", "-m", "tornado_ws.run", "program.py", cwd=tmp_path)
-    assert (result.returncode, result.stdout, result.stderr) == (0, as_python.stdout, "")
+if sys.version_info >= (3, 11):
+
+    def test_safe_path_is_left_alone(tmp_path: Path) -> None:
+        """Where Python is told to put no folder first, the first entry of the path is somebody else's."""
+        (tmp_path / "program.py").write_text("import sys\nprint(sys.path)\n")
+        as_python = run("-P", "program.py", cwd=tmp_path)
+        result = run("-P", "-m", "tornado_ws.run", "program.py", cwd=tmp_path)
+        assert (result.returncode, result.stdout, result.stderr) == (0, as_python.stdout, "")

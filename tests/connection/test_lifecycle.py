@@ -25,6 +25,7 @@ from tests.connection.peer import (
     opening_request,
     raw_client,
     raw_pair,
+    unanswered_client,
 )
 from tests.support import Echo, connected, disconnect, serving, until
 from tornado_ws import WebSocketClosedError, websocket_connect
@@ -151,7 +152,8 @@ async def test_open_is_not_called_for_a_client_that_left_during_prepare(
 
 
 @pytest.mark.gen_test
-async def test_open_is_not_called_for_a_client_that_left_with_a_frame_unread(log: Log) -> None:
+@pytest.mark.parametrize("way", ["FIN", "RST"])
+async def test_open_is_not_called_for_a_client_that_left_with_a_frame_unread(way: str, log: Log) -> None:
     """Tornado does not see such a client leave: it looks for the end only where there is nothing before it."""
     calls: list[Any] = []
     prepared = asyncio.Event()
@@ -162,12 +164,11 @@ async def test_open_is_not_called_for_a_client_that_left_with_a_frame_unread(log
             await prepared.wait()
 
     async with serving([("/", Handler, {"calls": calls})]) as url:
-        host, port = url.removeprefix("ws://").split(":")
-        _, writer = await asyncio.open_connection(host, int(port))
-        writer.write(opening_request(url) + frame(TEXT, b"hello", masked=True))
-        await until(lambda: calls)
-        writer.close()
-        await writer.wait_closed()
+        async with unanswered_client(url) as client:
+            await client.send(opening_request(url), client.frame(TEXT, b"hello"))
+            await until(lambda: calls)
+            if way == "RST":
+                client.reset()
         prepared.set()
         await asyncio.sleep(0.02)
     assert calls == ["prepare"]
@@ -353,6 +354,79 @@ async def test_a_cancelled_on_message_is_as_one_that_raised() -> None:
         assert await client.receive_rest() == []
         await until(lambda: len(calls) == 2)
     assert calls == ["open", ("close", None, None)]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("result", ["a failed Future", "no awaitable"])
+async def test_what_on_message_returns_may_be_wrong(result: str, log: Log) -> None:
+    calls: list[Any] = []
+
+    class Handler(Recording):
+        def on_message(self, message: str | bytes) -> Any:
+            if result == "no awaitable":
+                return 42
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(Broken())
+            return future
+
+    async with serving([("/", Handler, {"calls": calls})]) as url, raw_client(url) as client:
+        await client.send(client.frame(TEXT, b"1"), client.frame(TEXT, b"2"))
+        assert await client.receive_rest() == []
+        await until(lambda: len(calls) == 2)
+    assert calls == ["open", ("close", None, None)]
+    assert len(log.records) == 1
+    assert log.records[0].exc_info
+
+
+# Tasks that are cancelled, as by a server that shuts down
+
+
+def request_task() -> asyncio.Task[Any]:
+    """Return the only task that handles a request."""
+    (task,) = (task for task in asyncio.all_tasks() if "_execute" in repr(task))
+    return task
+
+
+@pytest.mark.gen_test
+async def test_cancelling_a_slow_open() -> None:
+    calls: list[Any] = []
+
+    class Slow(Recording):
+        async def open(self) -> None:  # type: ignore[override]
+            super().open()
+            await asyncio.sleep(10)
+
+    async with serving([("/", Slow, {"calls": calls})]) as url, raw_client(url) as client:
+        await until(lambda: calls)
+        request_task().cancel()
+        assert await client.receive() is None
+        await until(lambda: len(calls) == 2)
+    assert calls == ["open", ("close", None, None)]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_get_of_the_applications_lasts_as_long_as_the_connection(cancelled: bool) -> None:
+    calls: list[Any] = []
+
+    class Handler(Recording):
+        async def get(self) -> None:
+            self.calls.append("begin")
+            await super().get()
+            self.calls.append("end")
+
+    async with serving([("/", Handler, {"calls": calls})]) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"x")
+        assert await client.receive() == Frame(TEXT, b"x")
+        assert calls == ["begin", "open", "x"]
+        if cancelled:
+            request_task().cancel()
+            assert await client.receive() is None
+        else:
+            await client.send_frame(CLOSE)
+            await client.receive_rest()
+        await until(lambda: len(calls) == 5)
+    assert calls[3:] == [("close", None, None), "end"] or (cancelled and calls[3:] == ["end", ("close", None, None)])
 
 
 # Closing inside callbacks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -178,3 +179,21 @@ async def test_the_poller_goes_with_the_last_connection_and_comes_with_the_next(
                 assert await client.receive() == Frame(TEXT, b"x")
                 assert len(io_loop.handlers) == watched + 1
             await until(lambda: len(io_loop.handlers) == watched)
+
+
+@pytest.mark.gen_test
+async def test_an_open_connection_needs_nobody_to_hold_it() -> None:
+    closed: list[bool] = []
+
+    class Handler(Echo):
+        def on_close(self) -> None:
+            closed.append(True)
+
+    async with serving(Handler) as url, raw_client(url) as client:
+        for _ in range(3):
+            await client.send_frame(TEXT, b"x")
+            assert await client.receive() == Frame(TEXT, b"x")
+            gc.collect()
+        assert not closed
+        client.half_close()
+        await until(lambda: closed)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from typing import Any
 
 import pytest
-from tornado.iostream import StreamClosedError
+from tornado.iostream import StreamBufferFullError, StreamClosedError
 
 from tests.connection.conftest import Log
 from tests.connection.peer import (
@@ -15,14 +16,17 @@ from tests.connection.peer import (
     CLOSE,
     PING,
     PONG,
+    SMALL_BUFFER,
     TEXT,
     Frame,
     Recording,
     Sockets,
     StallingEcho,
+    opening_request,
     raw_client,
     raw_pair,
     raw_server,
+    unanswered_client,
 )
 from tests.support import Echo, serving, until
 from tornado_ws import WebSocketClosedError, transport, websocket_connect
@@ -321,7 +325,60 @@ async def test_a_reset_while_the_rest_is_read_is_the_end_of_it() -> None:
         await until(lambda: not sockets.new(), timeout=1)
 
 
-# What the stream had read before
+@pytest.mark.gen_test
+async def test_writes_on_a_stream_that_the_application_has_just_closed() -> None:
+    """Nobody else knows of it yet, so it is the write that finds out."""
+    raised: list[str] = []
+
+    class Closing(Recording):
+        def on_message(self, message: str | bytes) -> None:
+            protocol: Any = self.ws_connection
+            protocol.stream.close()
+            for name, argument in (("write_message", "x"), ("write_ping", b"x")):
+                try:
+                    getattr(protocol, name)(argument)
+                except WebSocketClosedError:
+                    raised.append(name)
+
+    calls: list[Any] = []
+    async with serving([("/", Closing, {"calls": calls})]) as url, raw_client(url) as client:
+        # The ping in the same segment cannot be answered any more.
+        await client.send(client.frame(TEXT, b"x"), client.frame(PING, b"x"), client.frame(TEXT, b"y"))
+        await until(lambda: len(calls) == 2)
+    assert raised == ["write_message", "write_ping"]
+    assert calls == ["open", ("close", None, None)]
+
+
+@pytest.mark.gen_test
+async def test_a_pong_that_waits_when_the_connection_is_lost(log: Log) -> None:
+    kept = Kept()
+    async with serving(kept.routes) as url, raw_client(url, stalling=True) as client:
+        handler = await kept.handler()
+        handler.write_message(LARGE)
+        await client.send(client.frame(PING, b"1"), client.frame(PING, b"2"))
+        await asyncio.sleep(0.01)
+        client.reset()
+        await until(lambda: kept.calls)
+    assert log.lines == []
+
+
+@pytest.mark.gen_test
+async def test_a_limit_of_the_streams_write_buffer_holds() -> None:
+    kept = Kept()
+    async with serving(kept.routes) as url, raw_client(url, stalling=True) as client:
+        handler = await kept.handler()
+        handler.stream_of_it.max_write_buffer_size = 2 * len(LARGE)
+        handler.write_message(LARGE, binary=True)
+        handler.write_message("between")
+        with pytest.raises(StreamBufferFullError):
+            handler.write_message(LARGE + LARGE)
+        handler.write_message("behind")
+        assert await client.receive() == Frame(BINARY, LARGE)
+        assert await client.receive() == Frame(TEXT, b"between")
+        assert await client.receive() == Frame(TEXT, b"behind")
+
+
+# What the stream had read or not written before
 
 
 @pytest.mark.gen_test
@@ -346,3 +403,43 @@ async def test_a_server_that_ends_right_after_its_101() -> None:
         assert await conn.read_message() is None
         assert conn.close_code is None
         conn.close()
+
+
+class LongAnswer(Recording):
+    """Answers the opening handshake with more than a socket takes at once."""
+
+    def set_default_headers(self) -> None:
+        connection: Any = self.request.connection
+        connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
+        self.set_header("X-Long", "x" * 1_000_000)
+
+
+@pytest.mark.gen_test
+async def test_frames_follow_an_answer_that_has_to_wait() -> None:
+    calls: list[Any] = []
+
+    class Handler(LongAnswer):
+        def open(self) -> None:
+            super().open()
+            self.write_message("welcome")
+
+    async with serving([("/", Handler, {"calls": calls})]) as url:
+        async with raw_client(url, stalling=True) as client:
+            assert len(client.header("X-Long") or "") == 1_000_000
+            assert await client.receive() == Frame(TEXT, b"welcome")
+        await until(lambda: len(calls) == 2)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("way", ["RST", "FIN"])
+async def test_a_client_that_leaves_with_the_answer_unread(way: str, log: Log) -> None:
+    calls: list[Any] = []
+    async with serving([("/", LongAnswer, {"calls": calls})]) as url:
+        async with unanswered_client(url, stalling=True) as client:
+            await client.send(opening_request(url))
+            await asyncio.sleep(0.05)
+            if way == "RST":
+                client.reset()
+        await asyncio.sleep(0.05)
+    assert calls == []
+    assert log.lines == []
