@@ -35,9 +35,6 @@ TAKEN_BACK = {
     "WebSocketTest.test_websocket_callbacks": TakenBack(
         (6, 5), "6.5.0: The callback argument to websocket_connect is deprecated"
     ),
-    "ServerPeriodicPingTest.test_server_ping": TakenBack(
-        (6, 5), "6.5.0: The default ping_timeout is now equal to the ping_interval"
-    ),
     QUIET_RUN: TakenBack((6, 4), "6.4.0: Unclosed client connections now reliably log a warning"),
 }
 

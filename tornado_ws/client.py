@@ -160,6 +160,21 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         # What goes wrong after the attempt was given up is nobody's business, and no line of a log.
         return self.connect_future.done() or super()._handle_exception(typ, value, tb)
 
+    async def _write_body(self, start_read: bool) -> None:
+        await super()._write_body(start_read)
+        if self.code is None:
+            # Before Tornado 6.6 an answer that is no HTTP ends the reading without a word.
+            self.io_loop.add_callback(self._on_no_answer)
+
+    def _on_no_answer(self) -> None:
+        if not self.connect_future.done():
+            self.connect_future.set_exception(StreamClosedError(self.stream.error))
+
+    def finish(self) -> None:
+        # Older Tornados end the 103 that came before a 101 when the connection is ours already.
+        if not self.connect_future.done():
+            super().finish()
+
     def _on_http_response(self, response: httpclient.HTTPResponse) -> None:
         if self.connect_future.done():
             return
@@ -258,6 +273,9 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
             self.protocol = None
 
     def on_connection_close(self) -> None:
+        if self.protocol is not None and not self.stream.closed():
+            # Older Tornados say so when their HTTP ends with a 101 behind a 103.
+            return
         if not self.connect_future.done():
             self.connect_future.set_exception(StreamClosedError(self.stream.error))
         if not self._ended:

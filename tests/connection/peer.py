@@ -63,7 +63,13 @@ def frame(
     if not masked:
         return head + payload
     mask = os.urandom(4)
-    return head + mask + bytes(byte ^ mask[index & 3] for index, byte in enumerate(payload))
+    return head + mask + masked_with(mask, payload)
+
+
+def masked_with(mask: bytes, payload: bytes) -> bytes:
+    size = len(payload)
+    repeated = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")).to_bytes(size, "big")
 
 
 def deflated(data: bytes) -> bytes:
@@ -153,8 +159,7 @@ class RawPeer:
         payload = bytes(buffer[end : end + length])
         self._unread = bytes(buffer[end + length :])
         if not self._is_client:
-            mask = buffer[header:end] * (length // 4 + 1)
-            payload = (int.from_bytes(payload, "big") ^ int.from_bytes(mask[:length], "big")).to_bytes(length, "big")
+            payload = masked_with(bytes(buffer[header:end]), payload)
         return Frame(first & 0xF, payload, first & 0x70, bool(first & 0x80))
 
     async def receive_rest(self) -> list[Frame]:

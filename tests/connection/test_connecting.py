@@ -53,7 +53,7 @@ class Stuck:
 class StuckInName(Stuck):
     def __init__(self) -> None:
         self.resolver = HangingResolver()
-        super().__init__("ws://localhost:9/", resolver=self.resolver)
+        super().__init__("wss://localhost:9/", resolver=self.resolver)
 
     async def reached(self) -> None:
         await self.resolver.asked.wait()
@@ -89,10 +89,12 @@ class StuckBehindTcp(Stuck):
 async def stuck_in_name() -> AsyncIterator[Stuck]:
     stuck = StuckInName()
     yield stuck
-    # The name is found in the end, and then nobody may connect to it.
-    stuck.resolver.answer.set_result([(socket.AF_INET, ("127.0.0.1", 9))])
-    await asyncio.sleep(0.01)
-    assert not stuck.sockets.new()
+    # The name is found in the end, and then nobody may talk to whoever has it.
+    async with raw_server() as server:
+        stuck.sockets = Sockets()
+        stuck.resolver.answer.set_result([(socket.AF_INET, server.sock.getsockname())])
+        await asyncio.sleep(0.02)
+        assert not stuck.sockets.new()
 
 
 @contextlib.asynccontextmanager

@@ -273,6 +273,8 @@ async def test_an_exception_in_on_close_is_logged(log: Log) -> None:
         assert await client.receive_rest() == [Frame(CLOSE)]
         await until(lambda: log.records)
     assert [record.exc_info[0] for record in log.records if record.exc_info] == [Broken]
+    # By the handler's own `log_exception`, which says whose it was.
+    assert log.lines[0].startswith("Uncaught exception GET /")
 
 
 @pytest.mark.gen_test

@@ -241,6 +241,12 @@ def test_a_reader_that_waits_inside_a_frame_keeps_its_beginning_alone(
     assert kept_after(lambda: consume(reader, (chunk + beginning for chunk in one_chunk(peer)))) < 8 * KIB
 
 
+def test_a_reader_that_waits_inside_a_large_frame_keeps_what_it_has_of_it_once(peer: Peer) -> None:
+    reader = peer.reader(limit=2 * MIB)
+    consume(reader, [peer.send(Frame(TEXT, b"warm"), Frame(TEXT, b"up"))])
+    assert kept_after(lambda: consume(reader, [peer.send(Frame(BINARY, bytes(2 * MIB)))[:MIB]])) < 1.5 * MIB
+
+
 def peak_of(work: Callable[[], object]) -> int:
     gc.collect()
     tracemalloc.start()
