@@ -223,11 +223,6 @@ class WebSocketProtocol13(KeepAlive):
         handler.finish()
 
         self.stream = handler._detach_stream()
-        try:
-            if self.stream.writing():
-                await self.stream.write(b"")
-        except StreamClosedError:
-            pass
         if peer_has_closed(self.stream):
             self._abort()
             return

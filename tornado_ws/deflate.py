@@ -15,6 +15,9 @@ _TAIL = b"\x00\x00\xff\xff"
 #: An empty final block. A stream ends there at once, but only if it stands between two blocks.
 _FINAL_BLOCK = b"\x01\x00\x00\xff\xff"
 
+#: Bytes inflated at a time behind a block with BFINAL.
+_STEP = 1024
+
 #: Tornado's level for both HTTP and WebSocket compression.
 DEFAULT_LEVEL = 6
 DEFAULT_MEM_LEVEL = 8
@@ -104,21 +107,27 @@ class _PerMessageDeflateDecompressor:
         Raises `.ProtocolError` for what does not inflate.
         """
         pieces = []
+        pos = 0
+        step = len(data)
         while True:
             decompressor = self._current()
+            chunk = data if step == len(data) else data[pos : pos + step]
             try:
                 # Zero would mean no limit, so the one byte more is wanted here too.
-                piece = decompressor.decompress(data, min(limit + 1, sys.maxsize))
+                piece = decompressor.decompress(chunk, min(limit + 1, sys.maxsize))
             except zlib.error as error:
                 reason = "compressed message that does not inflate"
                 raise ProtocolError(INVALID_PAYLOAD, reason, f"{reason} ({error})") from None
             limit -= len(piece)
             pieces.append(piece)
-            # A block with BFINAL ends the stream of zlib but not the message (section 7.2.3.4).
-            data = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
+            pos += len(chunk)
             if decompressor.eof:
+                # A block with BFINAL ends the stream of zlib but not the message (section 7.2.3.4). Where there is one
+                # there may be many, and zlib copies all that is behind each.
+                pos -= len(decompressor.unused_data)
+                step = _STEP
                 self._decompressor = None
-            if not data or limit < 0:
+            if pos >= len(data) or limit < 0:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def end_message(self) -> None:

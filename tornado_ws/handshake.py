@@ -33,7 +33,7 @@ class BadRequest(ValueError):
 
 def list_tokens(header: str) -> list[str]:
     """Return the elements of a comma-separated header, without the empty ones (RFC 9110 section 5.6.1)."""
-    return [token for token in (element.strip() for element in header.split(",")) if token]
+    return [token for token in (element.strip(" \t") for element in header.split(",")) if token]
 
 
 def has_token(headers: HTTPHeaders, name: str, token: str) -> bool:

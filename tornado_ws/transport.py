@@ -40,11 +40,14 @@ class Transport(Channel):
         self._sent = 0
         self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
         self._shut_when_drained = False
-        _take_over(stream, self)
+        unsent = _take_over(stream, self)
         # Frames are gathered here already; held back in the kernel too, the end of one would wait for the peer's
         # delayed acknowledgement of its beginning, 40 ms.
         stream.set_nodelay(True)
         self._poller.add(self)
+        if unsent:
+            self._backlog = unsent
+            self._watch()
 
     # Reading
 
@@ -182,15 +185,23 @@ class Transport(Channel):
         self._stream.close_fd()
 
 
-def _take_over(stream: IOStream, transport: Transport) -> None:
-    """Take ``stream`` off its IOLoop and route its closing and writing through ``transport``."""
+def _take_over(stream: IOStream, transport: Transport) -> bytearray:
+    """Take ``stream`` off its IOLoop, its closing and writing through ``transport``; returns what it has unsent."""
     if stream._state is not None:
         stream.io_loop.remove_handler(stream.fileno())
         stream._state = None
+    unsent = bytearray()
+    while stream._write_buffer:
+        piece = bytes(stream._write_buffer.peek(SEND_SIZE))
+        stream._write_buffer.advance(len(piece))
+        unsent += piece
+    # What waits for these is the HTTP connection, which would go on with a stream that it no longer has.
+    stream._write_futures.clear()
     # As the stream does itself when it closes: nothing goes through it from here on, and an empty one has 760 bytes.
     stream._write_buffer = None  # type: ignore[assignment]
     stream.close_fd = transport.close_fd  # type: ignore[method-assign]
     stream.write = transport.write_for_stream  # type: ignore[method-assign]
+    return unsent
 
 
 def _take_read_bytes(stream: IOStream) -> bytes:
