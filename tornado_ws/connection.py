@@ -47,7 +47,12 @@ from tornado_ws.closing import (
     decode_close,
     encode_close,
 )
-from tornado_ws.deflate import DeflateParams, _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate import (
+    MIN_DEFLATE_WBITS,
+    DeflateParams,
+    _PerMessageDeflateCompressor,
+    _PerMessageDeflateDecompressor,
+)
 from tornado_ws.engine import FrameReader
 from tornado_ws.errors import ProtocolError, WebSocketClosedError
 from tornado_ws.frames import (
@@ -250,7 +255,9 @@ class WebSocketProtocol13(KeepAlive):
         server = (not agreed.server_no_context_takeover, agreed.server_max_window_bits)
         client = (not agreed.client_no_context_takeover, agreed.client_max_window_bits)
         ours, theirs = (server, client) if side == "server" else (client, server)
-        self._compressor = _PerMessageDeflateCompressor(*ours, options)
+        # For a window that zlib cannot keep to there is no compressor: messages may always go uncompressed.
+        if (ours[1] or MIN_DEFLATE_WBITS) >= MIN_DEFLATE_WBITS:
+            self._compressor = _PerMessageDeflateCompressor(*ours, options)
         self._decompressor = _PerMessageDeflateDecompressor(*theirs, self.params.max_message_size, options)
 
     # Opening handshake, client
