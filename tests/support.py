@@ -49,7 +49,7 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serve ``routes``, or one handler at ``/``, and give the server's ``ws://`` URL.
 
-    At the end nothing may be left running: a handler's task lasts until its ``on_close`` was called.
+    At the end nothing may be left running.
     """
     if not isinstance(routes, list):
         routes = [("/", routes)]

@@ -132,16 +132,9 @@ class Channel:
     def _read_into(self, buffer: memoryview) -> int | None:
         """Return how many bytes were read, 0 at the end and None if there was nothing."""
         size = self._stream.read_from_fd(buffer)
-        if size and isinstance(self._stream.socket, ssl.SSLSocket):
-            # A record at a time comes out of TLS, and what it holds decrypted gives no readiness.
-            while self._stream.socket.pending():
-                if size == len(buffer):
-                    self._io_loop.add_callback(self.handle_events)
-                    break
-                more = self._stream.read_from_fd(buffer[size:])
-                if not more:
-                    break
-                size += more
+        if size and isinstance(self._stream.socket, ssl.SSLSocket) and self._stream.socket.pending():
+            # What is left decrypted of a record that did not fit gives no readiness.
+            self._io_loop.add_callback(self.handle_events)
         return size
 
     def _take(self, chunk: bytes) -> None:

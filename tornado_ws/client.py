@@ -327,7 +327,8 @@ def websocket_connect(
 
     Raises `HandshakeRejectedError` (an `.HTTPError`) when the server answers with an error status, `HandshakeError` (a
     `WebSocketError`) for any other status but 101, `InvalidHandshakeError` (a `.StreamClosedError`) for a 101 that
-    breaks RFC 6455, `.HTTPTimeoutError` at the timeout, `.StreamClosedError` or OSError when there is no connection.
+    breaks RFC 6455, `.HTTPTimeoutError` at the timeout, `.StreamClosedError`, `.HTTPStreamClosedError` or OSError when
+    there is no connection or it ends inside the answer.
 
     The ``io_loop`` argument of Tornado 4 is accepted, in its old place or by name, and not used; ``callback`` is
     deprecated as in Tornado 6.5.

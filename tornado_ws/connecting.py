@@ -36,7 +36,7 @@ class AbortableTCPClient(TCPClient):
         return stream
 
     def abort(self) -> None:
-        """Close every socket that was opened, and open no more."""
+        """Close every socket that was opened, and at once every one that is opened later."""
         self._aborted = True
         for stream in self._streams:
             stream.close()

@@ -132,9 +132,7 @@ async def test_a_good_101_is_accepted(name: str) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("bits", "first_byte"), [(8, 0x81), (9, 0xC1)])
-async def test_a_client_does_not_compress_for_a_window_that_zlib_cannot_keep_to(
-    bits: int, first_byte: int
-) -> None:
+async def test_a_client_does_not_compress_for_a_window_that_zlib_cannot_keep_to(bits: int, first_byte: int) -> None:
     answer = f"permessage-deflate; client_max_window_bits={bits}"
     async with raw_pair(headers={"Sec_WebSocket_Extensions": answer}, compression_options={}) as (conn, peer):
         conn.write_message("a" * 300)
