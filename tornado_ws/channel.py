@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 
-from tornado_ws.frames import BINARY, FIN, TEXT, FrameReader, Outcome, encode_frame
+from tornado_ws.frames import BINARY, FIN, TEXT, FrameReader, Outcome, encode_frame, encode_message
 
 #: Messages handed out before the rest of the loop gets its turn.
 MESSAGES_PER_TURN = 256
@@ -165,12 +165,7 @@ class Channel:
 
     def write_message(self, message: str | bytes, binary: bool) -> asyncio.Future[None]:
         """Send one uncompressed message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
-        if isinstance(message, str):
-            payload = message.encode()
-        else:
-            payload = bytes(message)
-            if not binary:
-                payload.decode()
+        payload = encode_message(message, binary)
         future = self.write_frame(FIN | BINARY if binary else FIN | TEXT, payload)
         self.message_bytes += len(payload)
         return future

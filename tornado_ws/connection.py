@@ -70,6 +70,7 @@ from tornado_ws.frames import (
     TEXT,
     VIOLATION,
     Outcome,
+    encode_message,
 )
 from tornado_ws.inbox import Inbox
 from tornado_ws.keepalive import KeepAlive
@@ -162,8 +163,6 @@ class WebSocketProtocol13(KeepAlive):
     def _wire_bytes_out(self) -> int:
         return self._transport.wire_bytes if self._transport is not None else 0
 
-    # Opening handshake, server
-
     def _reroute(self) -> None:
         self._rerouted = True
         if self._transport is not None:
@@ -176,6 +175,8 @@ class WebSocketProtocol13(KeepAlive):
     @selected_subprotocol.setter
     def selected_subprotocol(self, value: str | None) -> None:
         self._selected_subprotocol = value
+
+    # Opening handshake, server
 
     async def accept_connection(self, handler: WebSocketHandler) -> None:
         try:
@@ -472,9 +473,7 @@ class WebSocketProtocol13(KeepAlive):
         try:
             if self._compressor is None and not self._rerouted:
                 return self._attach().write_message(message, binary)
-            payload = message.encode() if isinstance(message, str) else bytes(message)
-            if not binary:
-                payload.decode()
+            payload = encode_message(message, binary)
             opcode = BINARY if binary else TEXT
             self._attach().message_bytes += len(payload)
             flags = 0

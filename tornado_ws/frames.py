@@ -59,6 +59,16 @@ class Inflater(Protocol):
         """Raise `.ProtocolError` when the message's stream is cut short."""
 
 
+def encode_message(message: str | bytes | bytearray | memoryview, binary: bool) -> bytes:
+    """Return the payload of a message. Raises ValueError for bytes that are to go as text and are not UTF-8."""
+    if isinstance(message, str):
+        return message.encode()
+    payload = bytes(message)
+    if not binary:
+        payload.decode()
+    return payload
+
+
 def encode_frame(first_byte: int, payload: bytes, masked: bool) -> bytes:
     """Return one frame; ``first_byte`` is FIN, the reserved bits and the opcode."""
     length = len(payload)
