@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from tornado import httpclient, httputil, simple_httpclient
 from tornado.concurrent import Future
@@ -28,8 +28,12 @@ from tornado_ws.errors import (
     InvalidHandshakeError,
     WebSocketClosedError,
 )
+from tornado_ws.options import OptionArguments, client_options
 from tornado_ws.protocol import WebSocketProtocol, _default_max_message_size, _WebSocketParams
 from tornado_ws.turn import MessageQueue
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -75,6 +79,7 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         max_message_size: int = _default_max_message_size,
         subprotocols: list[str] | None = None,
         resolver: Resolver | None = None,
+        **options: Unpack[OptionArguments],
     ) -> None:
         self.connect_future: Future[WebSocketClientConnection] = Future()
         self.read_queue = MessageQueue()
@@ -88,6 +93,7 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
             ping_timeout=ping_timeout,
             max_message_size=max_message_size,
             compression_options=compression_options,
+            options=client_options(options),
         )
 
         scheme, sep, rest = request.url.partition(":")
@@ -315,6 +321,7 @@ def websocket_connect(
     max_message_size: int = _default_max_message_size,
     subprotocols: list[str] | None = None,
     resolver: Resolver | None = None,
+    **options: Unpack[OptionArguments],
 ) -> Awaitable[WebSocketClientConnection]:
     """Connect to a WebSocket server; returns a Future of a `WebSocketClientConnection`.
 
@@ -323,7 +330,8 @@ def websocket_connect(
     ``on_message_callback`` each message is given to it, and None at the end; without, `read_message` gives them.
     ``compression_options`` is as in `.WebSocketHandler.get_compression_options`, ``ping_interval`` and
     ``ping_timeout`` (seconds) and ``max_message_size`` (bytes) as the handler's. ``subprotocols`` are offered in order,
-    and ``resolver`` is a `.Resolver` to use. Cancelling the Future closes the socket.
+    and ``resolver`` is a `.Resolver` to use. ``close_timeout`` is how many seconds the server has to answer a close
+    frame (5). Cancelling the Future closes the socket.
 
     Raises `HandshakeRejectedError` (an `.HTTPError`) when the server answers with an error status, `HandshakeError` (a
     `WebSocketError`) for any other status but 101, `InvalidHandshakeError` (a `.StreamClosedError`) for a 101 that
@@ -348,6 +356,7 @@ def websocket_connect(
         max_message_size=max_message_size,
         subprotocols=subprotocols,
         resolver=resolver,
+        **options,
     )
     if callback is not None:
         warnings.warn(

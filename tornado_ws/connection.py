@@ -29,15 +29,13 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tornado import httputil
 from tornado.concurrent import Future
 from tornado.escape import json_encode, utf8
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import StreamClosedError
 from tornado.log import gen_log
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import RequestHandler
 
-from tornado_ws import handshake
 from tornado_ws.channel import MESSAGES_PER_TURN
 from tornado_ws.closing import (
     ABNORMAL_CLOSURE,
@@ -46,12 +44,6 @@ from tornado_ws.closing import (
     POLICY_VIOLATION,
     decode_close,
     encode_close,
-)
-from tornado_ws.deflate import (
-    MIN_DEFLATE_WBITS,
-    DeflateParams,
-    _PerMessageDeflateCompressor,
-    _PerMessageDeflateDecompressor,
 )
 from tornado_ws.engine import FrameReader
 from tornado_ws.errors import ProtocolError, WebSocketClosedError
@@ -73,20 +65,17 @@ from tornado_ws.frames import (
     encode_message,
 )
 from tornado_ws.inbox import Inbox
-from tornado_ws.keepalive import KeepAlive
+from tornado_ws.opening import Opening
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.station import Station, has_stations
-from tornado_ws.transport import Transport, peer_has_closed, peer_name
+from tornado_ws.transport import Transport, peer_name
 from tornado_ws.turn import MessageQueue
 
 if TYPE_CHECKING:
     from tornado_ws.handler import WebSocketHandler
 
-#: Seconds for the peer to answer a close frame, as in Tornado.
-_CLOSE_TIMEOUT = 5.0
 
-
-class WebSocketProtocol13(KeepAlive):
+class WebSocketProtocol13(Opening):
     """The protocol of RFC 6455, version 13, for one connection of either side.
 
     ``mask_outgoing`` is true on a client. The constructor and the methods without a docstring are Tornado's.
@@ -99,7 +88,6 @@ class WebSocketProtocol13(KeepAlive):
     RSV_MASK = RSV1 | RSV2 | RSV3
     OPCODE_MASK = 0x0F
 
-    stream: IOStream
     _rerouted = False
     _replacements: dict[str, Callable[..., Any]] | None = None
 
@@ -114,9 +102,6 @@ class WebSocketProtocol13(KeepAlive):
         self.mask_outgoing = mask_outgoing
         self.close_code: int | None = None
         self.close_reason: str | None = None
-        self._selected_subprotocol: str | None = None
-        self._compressor: _PerMessageDeflateCompressor | None = None
-        self._decompressor: _PerMessageDeflateDecompressor | None = None
         self._handling: object = None
         self._inbox: Inbox | None = None
         self._end: Callable[[], None] | None = None
@@ -168,72 +153,7 @@ class WebSocketProtocol13(KeepAlive):
         if self._transport is not None:
             self._transport.direct = False
 
-    @property
-    def selected_subprotocol(self) -> str | None:
-        return self._selected_subprotocol
-
-    @selected_subprotocol.setter
-    def selected_subprotocol(self, value: str | None) -> None:
-        self._selected_subprotocol = value
-
-    # Opening handshake, server
-
-    async def accept_connection(self, handler: WebSocketHandler) -> None:
-        try:
-            self._handle_websocket_headers(handler)
-        except ValueError as error:
-            handler.set_status(getattr(error, "status", 400))
-            log_msg = f"Missing/Invalid WebSocket headers: {error}"
-            handler.finish(log_msg)
-            gen_log.debug(log_msg)
-            return
-        try:
-            await self._accept_connection(handler)
-        except asyncio.CancelledError:
-            self._abort()
-
-    def _handle_websocket_headers(self, handler: WebSocketHandler) -> None:
-        """Raise ValueError unless the request is a valid opening handshake."""
-        request = handler.request
-        handshake.check_request(request.method, request.version, request.headers)
-
-    @staticmethod
-    def compute_accept_value(key: str | bytes) -> str:
-        """Return the Sec-WebSocket-Accept header for a Sec-WebSocket-Key."""
-        return handshake.compute_accept_value(key)
-
-    def _challenge_response(self, handler: WebSocketHandler) -> str:
-        return self.compute_accept_value(handler.request.headers["Sec-WebSocket-Key"])
-
-    async def _accept_connection(self, handler: WebSocketHandler) -> None:
-        headers = handler.request.headers
-        offered = handshake.list_tokens(headers.get("Sec-WebSocket-Protocol", ""))
-        selected = handler.select_subprotocol(offered)
-        if selected:
-            if selected not in offered:
-                raise HTTPError(500, f"select_subprotocol returned {selected!r}; the client offered {offered!r}")
-            handler.set_header("Sec-WebSocket-Protocol", selected)
-        self.selected_subprotocol = selected
-
-        if self.params.compression_options is not None:
-            agreed = handshake.accept_deflate_offer(headers.get("Sec-WebSocket-Extensions", ""))
-            if agreed is not None:
-                self._create_compressors("server", agreed)
-                handler.set_header("Sec-WebSocket-Extensions", handshake.encode_deflate_params(agreed))
-
-        handler.clear_header("Content-Type")
-        handler.set_status(101)
-        handler.set_header("Upgrade", "websocket")
-        handler.set_header("Connection", "Upgrade")
-        handler.set_header("Sec-WebSocket-Accept", self._challenge_response(handler))
-        handler.finish()
-
-        self.stream = handler._detach_stream()
-        if peer_has_closed(self.stream):
-            self._abort()
-            return
-        self.start_pinging()
-        await self._open(handler)
+    # Opening
 
     async def _open(self, handler: WebSocketHandler) -> None:
         """Call ``open`` while control frames are handled and messages wait."""
@@ -250,28 +170,6 @@ class WebSocketProtocol13(KeepAlive):
         # What prepare and open set is visible in on_message: in Tornado they all run in one task.
         transport.context = contextvars.copy_context()
         transport.dispatch(self.advance)
-
-    def _create_compressors(self, side: str, agreed: DeflateParams) -> None:
-        options = self.params.compression_options
-        server = (not agreed.server_no_context_takeover, agreed.server_max_window_bits)
-        client = (not agreed.client_no_context_takeover, agreed.client_max_window_bits)
-        ours, theirs = (server, client) if side == "server" else (client, server)
-        # For a window that zlib cannot keep to there is no compressor: messages may always go uncompressed.
-        if (ours[1] or MIN_DEFLATE_WBITS) >= MIN_DEFLATE_WBITS:
-            self._compressor = _PerMessageDeflateCompressor(*ours, options)
-        self._decompressor = _PerMessageDeflateDecompressor(*theirs, self.params.max_message_size, options)
-
-    # Opening handshake, client
-
-    def _process_server_headers(self, key: str | bytes, headers: httputil.HTTPHeaders) -> None:
-        """Take the headers of the server's 101. Raises ValueError where they break RFC 6455 or RFC 7692."""
-        handshake.check_response(headers, key)
-        agreed = handshake.check_extensions_response(
-            headers.get("Sec-WebSocket-Extensions", ""), self.params.compression_options is not None
-        )
-        if agreed is not None:
-            self._create_compressors("client", agreed)
-        self.selected_subprotocol = headers.get("Sec-WebSocket-Protocol")
 
     # Receiving
 
@@ -552,7 +450,7 @@ class WebSocketProtocol13(KeepAlive):
             if self._transport is not None:
                 self._transport.close_gracefully()
         elif self._close_timeout is None:
-            self._close_timeout = IOLoop.current().call_later(_CLOSE_TIMEOUT, self._on_close_timeout)
+            self._close_timeout = IOLoop.current().call_later(self.params.options.close_timeout, self._on_close_timeout)
             self._hurry()
             if self._transport is not None and not self._transport.reading:
                 # The peer's close frame may be behind messages that we had stopped reading for.

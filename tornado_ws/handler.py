@@ -21,6 +21,7 @@ from tornado.log import gen_log
 from tornado_ws import handshake
 from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.errors import WebSocketClosedError
+from tornado_ws.options import check_attributes, handler_options
 from tornado_ws.protocol import WebSocketProtocol, _WebSocketParams
 
 #: What a WebSocket handler cannot do after the upgrade.
@@ -48,8 +49,14 @@ class WebSocketHandler(tornado.web.RequestHandler):
     any other: see `check_origin`.
 
     Application settings: ``websocket_ping_interval`` and ``websocket_ping_timeout`` (seconds, see `ping_interval` and
-    `ping_timeout`), ``websocket_max_message_size`` (bytes, 10 MiB).
+    `ping_timeout`), ``websocket_max_message_size`` (bytes, 10 MiB). Those that Tornado does not have can be class
+    attributes too, of the same name, which go before the application's: ``websocket_close_timeout`` (seconds that the
+    client has to answer a close frame, 5). A wrong one is a ValueError, when the class is made if it is an attribute.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_attributes(vars(cls))
 
     def __init__(
         self, application: tornado.web.Application, request: httputil.HTTPServerRequest, **kwargs: Any
@@ -271,6 +278,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
             ping_timeout=self.ping_timeout,
             max_message_size=self.max_message_size,
             compression_options=self.get_compression_options(),
+            options=handler_options(self, self.settings),
         )
         return WebSocketProtocol13(self, False, params)
 

@@ -13,6 +13,7 @@ from tornado import gen, httputil
 from tornado.concurrent import Future
 from tornado.iostream import IOStream
 
+from tornado_ws.options import DEFAULT_OPTIONS, Options
 from tornado_ws.turn import MessageQueue
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ class _WebSocketDelegate(Protocol):
 
 
 class _WebSocketParams:
-    """Settings of one connection, under Tornado's names: seconds and bytes."""
+    """Settings of one connection, under Tornado's names: seconds and bytes. ``options`` is all that is ours."""
 
-    __slots__ = ("__dict__", "compression_options", "max_message_size", "ping_interval", "ping_timeout")
+    __slots__ = ("__dict__", "compression_options", "max_message_size", "options", "ping_interval", "ping_timeout")
 
     def __init__(
         self,
@@ -48,11 +49,13 @@ class _WebSocketParams:
         ping_timeout: float | None = None,
         max_message_size: int = _default_max_message_size,
         compression_options: dict[str, Any] | None = None,
+        options: Options = DEFAULT_OPTIONS,
     ) -> None:
         self.ping_interval = ping_interval
         self.ping_timeout = ping_timeout
         self.max_message_size = max_message_size
         self.compression_options = compression_options
+        self.options = options
 
 
 class WebSocketProtocol(abc.ABC):

@@ -21,7 +21,7 @@ from tests.connection.peer import (
     raw_pair,
 )
 from tests.support import Echo, connected, serving, until
-from tornado_ws import WebSocketClosedError, connection, transport
+from tornado_ws import WebSocketClosedError, transport
 
 GOOD = [
     (None, None),
@@ -257,11 +257,12 @@ async def test_a_client_that_closes_with_very_many_messages_unread_need_not_read
 
 
 @pytest.mark.gen_test
-async def test_a_client_that_never_answers_is_cut_off(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
-    monkeypatch.setattr(connection, "_CLOSE_TIMEOUT", 0.05)
+async def test_a_client_that_never_answers_is_cut_off(log: Log) -> None:
     calls: list[Any] = []
 
     class Closing(Recording):
+        websocket_close_timeout = 0.05
+
         def on_message(self, message: str | bytes) -> None:
             self.close(4000)
 
@@ -276,9 +277,8 @@ async def test_a_client_that_never_answers_is_cut_off(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.gen_test
-async def test_a_server_that_never_answers_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_CLOSE_TIMEOUT", 0.05)
-    async with raw_pair() as (conn, peer):
+async def test_a_server_that_never_answers_is_cut_off() -> None:
+    async with raw_pair(close_timeout=0.05) as (conn, peer):
         conn.close(4000)
         assert await peer.receive() == Frame(CLOSE, b"\x0f\xa0")
         assert await peer.receive() is None
@@ -287,13 +287,12 @@ async def test_a_server_that_never_answers_is_cut_off(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.gen_test
-async def test_an_answer_in_time_counts_though_the_application_is_busy_for_longer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(connection, "_CLOSE_TIMEOUT", 0.05)
+async def test_an_answer_in_time_counts_though_the_application_is_busy_for_longer() -> None:
     calls: list[Any] = []
 
     class Busy(Recording):
+        websocket_close_timeout = 0.05
+
         async def on_message(self, message: str | bytes) -> None:
             self.close(4000)
             await asyncio.sleep(0.2)

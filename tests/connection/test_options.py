@@ -1,0 +1,88 @@
+"""Settings of ours: where they are given, which goes first, and what a wrong one says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.connection.conftest import Log
+from tests.support import Echo, connected, serving
+from tornado_ws import websocket_connect
+from tornado_ws.options import DEFAULT_OPTIONS, Options
+
+WRONG = [
+    ("close_timeout", -1, "a number of seconds above 0"),
+    ("close_timeout", "5", "a number of seconds above 0"),
+    ("close_timeout", True, "a number of seconds above 0"),
+    ("close_timeout", [], "a number of seconds above 0"),
+]
+
+
+async def options_of_server(handler: type[Echo], **settings: Any) -> Options:
+    """Return what a connection to ``handler`` has."""
+    seen: list[Any] = []
+
+    class Watched(handler):  # type: ignore[misc,valid-type]
+        def open(self, *args: str, **kwargs: str) -> None:
+            seen.append(self.ws_connection.params.options)
+
+    async with serving(Watched, **settings) as url, connected(url) as conn:
+        await conn.write_message("")
+        await conn.read_message()
+    return seen[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.gen_test
+async def test_what_nobody_sets_has_its_default() -> None:
+    assert await options_of_server(Echo) is DEFAULT_OPTIONS
+
+
+@pytest.mark.gen_test
+async def test_an_attribute_of_the_handler_goes_before_the_setting_of_the_application() -> None:
+    class Own(Echo):
+        websocket_close_timeout = 1
+
+    assert await options_of_server(Echo, websocket_close_timeout=2) == Options(close_timeout=2)
+    assert await options_of_server(Own, websocket_close_timeout=2) == Options(close_timeout=1)
+
+
+@pytest.mark.gen_test
+async def test_an_attribute_may_be_a_property() -> None:
+    class Own(Echo):
+        @property
+        def websocket_close_timeout(self) -> float:
+            return float(self.get_argument("timeout", "3"))
+
+    assert await options_of_server(Own) == Options(close_timeout=3)
+
+
+@pytest.mark.parametrize(("name", "value", "words"), WRONG)
+def test_a_wrong_attribute_is_an_error_of_the_class(name: str, value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"websocket_{name} is {value!r}; it has to be {words}")):
+        type("Wrong", (Echo,), {f"websocket_{name}": value})
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("name", "value", "words"), WRONG)
+async def test_a_wrong_setting_refuses_the_opening_handshake(name: str, value: Any, words: str, log: Log) -> None:
+    async with serving(Echo, **{f"websocket_{name}": value}) as url:
+        with pytest.raises(Exception, match="500"):
+            await websocket_connect(url)
+    (record,) = (record for record in log.records if record.exc_info)
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == f"websocket_{name} is {value!r}; it has to be {words}"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("name", "value", "words"), WRONG)
+async def test_a_wrong_argument_of_a_client_is_an_error_at_once(name: str, value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}; it has to be {words}")):
+        websocket_connect("ws://127.0.0.1:1/", **{name: value})
+
+
+@pytest.mark.gen_test
+async def test_an_argument_that_there_is_not_is_an_error_at_once() -> None:
+    with pytest.raises(TypeError, match="close_timout"):
+        websocket_connect("ws://127.0.0.1:1/", close_timout=1)  # type: ignore[call-arg]

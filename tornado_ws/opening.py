@@ -1,0 +1,136 @@
+"""The opening handshake of one connection (RFC 6455 section 4): what `handshake` decides, put into effect.
+
+The methods and their names are Tornado's: subclasses override them, and call them.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from typing import TYPE_CHECKING
+
+from tornado import httputil
+from tornado.iostream import IOStream
+from tornado.log import gen_log
+from tornado.web import HTTPError
+
+from tornado_ws import handshake
+from tornado_ws.deflate import (
+    MIN_DEFLATE_WBITS,
+    DeflateParams,
+    _PerMessageDeflateCompressor,
+    _PerMessageDeflateDecompressor,
+)
+from tornado_ws.keepalive import KeepAlive
+from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
+from tornado_ws.transport import peer_has_closed
+
+if TYPE_CHECKING:
+    from tornado_ws.handler import WebSocketHandler
+
+
+class Opening(KeepAlive):
+    """A protocol that opens connections, from either side."""
+
+    stream: IOStream
+
+    def __init__(self, handler: _WebSocketDelegate, params: _WebSocketParams) -> None:
+        super().__init__(handler, params)
+        self._selected_subprotocol: str | None = None
+        self._compressor: _PerMessageDeflateCompressor | None = None
+        self._decompressor: _PerMessageDeflateDecompressor | None = None
+
+    @property
+    def selected_subprotocol(self) -> str | None:
+        return self._selected_subprotocol
+
+    @selected_subprotocol.setter
+    def selected_subprotocol(self, value: str | None) -> None:
+        self._selected_subprotocol = value
+
+    @abc.abstractmethod
+    async def _open(self, handler: WebSocketHandler) -> None:
+        """Receive, and call ``open`` of the application."""
+
+    # Server
+
+    async def accept_connection(self, handler: WebSocketHandler) -> None:
+        try:
+            self._handle_websocket_headers(handler)
+        except ValueError as error:
+            handler.set_status(getattr(error, "status", 400))
+            log_msg = f"Missing/Invalid WebSocket headers: {error}"
+            handler.finish(log_msg)
+            gen_log.debug(log_msg)
+            return
+        try:
+            await self._accept_connection(handler)
+        except asyncio.CancelledError:
+            self._abort()
+
+    def _handle_websocket_headers(self, handler: WebSocketHandler) -> None:
+        """Raise ValueError unless the request is a valid opening handshake."""
+        request = handler.request
+        handshake.check_request(request.method, request.version, request.headers)
+
+    @staticmethod
+    def compute_accept_value(key: str | bytes) -> str:
+        """Return the Sec-WebSocket-Accept header for a Sec-WebSocket-Key."""
+        return handshake.compute_accept_value(key)
+
+    def _challenge_response(self, handler: WebSocketHandler) -> str:
+        return self.compute_accept_value(handler.request.headers["Sec-WebSocket-Key"])
+
+    async def _accept_connection(self, handler: WebSocketHandler) -> None:
+        headers = handler.request.headers
+        offered = handshake.list_tokens(headers.get("Sec-WebSocket-Protocol", ""))
+        selected = handler.select_subprotocol(offered)
+        if selected:
+            if selected not in offered:
+                raise HTTPError(500, f"select_subprotocol returned {selected!r}; the client offered {offered!r}")
+            handler.set_header("Sec-WebSocket-Protocol", selected)
+        self.selected_subprotocol = selected
+
+        if self.params.compression_options is not None:
+            agreed = handshake.accept_deflate_offer(headers.get("Sec-WebSocket-Extensions", ""))
+            if agreed is not None:
+                self._create_compressors("server", agreed)
+                handler.set_header("Sec-WebSocket-Extensions", handshake.encode_deflate_params(agreed))
+
+        handler.clear_header("Content-Type")
+        handler.set_status(101)
+        handler.set_header("Upgrade", "websocket")
+        handler.set_header("Connection", "Upgrade")
+        handler.set_header("Sec-WebSocket-Accept", self._challenge_response(handler))
+        handler.finish()
+
+        self.stream = handler._detach_stream()
+        if peer_has_closed(self.stream):
+            self._abort()
+            return
+        self.start_pinging()
+        await self._open(handler)
+
+    # Client
+
+    def _process_server_headers(self, key: str | bytes, headers: httputil.HTTPHeaders) -> None:
+        """Take the headers of the server's 101. Raises ValueError where they break RFC 6455 or RFC 7692."""
+        handshake.check_response(headers, key)
+        agreed = handshake.check_extensions_response(
+            headers.get("Sec-WebSocket-Extensions", ""), self.params.compression_options is not None
+        )
+        if agreed is not None:
+            self._create_compressors("client", agreed)
+        self.selected_subprotocol = headers.get("Sec-WebSocket-Protocol")
+
+    # Both
+
+    def _create_compressors(self, side: str, agreed: DeflateParams) -> None:
+        options = self.params.compression_options
+        server = (not agreed.server_no_context_takeover, agreed.server_max_window_bits)
+        client = (not agreed.client_no_context_takeover, agreed.client_max_window_bits)
+        ours, theirs = (server, client) if side == "server" else (client, server)
+        # For a window that zlib cannot keep to there is no compressor: messages may always go uncompressed.
+        if (ours[1] or MIN_DEFLATE_WBITS) >= MIN_DEFLATE_WBITS:
+            self._compressor = _PerMessageDeflateCompressor(*ours, options)
+        self._decompressor = _PerMessageDeflateDecompressor(*theirs, self.params.max_message_size, options)
