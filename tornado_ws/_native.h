@@ -2,6 +2,7 @@
 #ifndef TORNADO_WS_NATIVE_H
 #define TORNADO_WS_NATIVE_H
 
+#include <Python.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -76,6 +77,18 @@ static inline int tws_utf8(uint32_t *state, const uint8_t *data, size_t size) {
     }
     *state = left | (low << 8) | (high << 16);
     return 1;
+}
+
+/* Bytes that nobody has any more are about to be written over. The field is there in every CPython, if deprecated. */
+static inline void tws_forget_hash(PyObject *data) {
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+#endif
+    ((PyBytesObject *)data)->ob_shash = -1;
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 }
 
 /* Send two pieces of memory with one call. */

@@ -18,6 +18,7 @@ from tornado_ws.closing import MESSAGE_TOO_BIG
 from tornado_ws.errors import ProtocolError
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -38,6 +39,9 @@ cdef extern from "Python.h":
     void Py_CLEAR(PyObject*)
     object PyObject_CallMethodOneArg(object obj, object name, object arg)
     object PyObject_CallMethodNoArgs(object obj, object name)
+    void Py_INCREF(PyObject*)
+    Py_ssize_t Py_REFCNT(PyObject*)
+    Py_ssize_t Py_SIZE(PyObject*)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
 
@@ -55,17 +59,25 @@ cdef extern from "_native.h":
     int tws_utf8(uint32_t* state, const uint8_t* data, size_t size) nogil
     ssize_t tws_send2(int fd, const void* head, size_t head_size, const void* rest, size_t rest_size) nogil
     int tws_epoll_wait(int epfd, int* ready, int most) nogil
+    void tws_forget_hash(PyObject* data) nogil
 
 
 DEF HEADER_MAX = 14
 DEF CARRY_MAX = 144
-DEF READ_SIZE = 262144
+DEF READ_SIZE = 65536
+# Of a large payload, at once and in one turn: what is unmasked while the cache still has it, and what others wait for.
+DEF LARGE_READ = 131072
+DEF LARGE_TURN = 1048576
 DEF CORK_SIZE = 65536
-DEF SEND_SIZE = 262144
+DEF SEND_SIZE = 1048576
 # A payload from here on is sent from where it lies, and received into where it is to lie.
 DEF LARGE = 16384
 # What a peer announces is believed up to here before it comes.
 DEF FIRST_ALLOCATION = 1048576
+# Messages of these sizes have memory of the operating system's own, which is given back and fetched anew each time.
+DEF SPARE_MIN = 131072
+DEF SPARE_MAX = FIRST_ALLOCATION
+DEF SPARES = 4
 
 cdef enum:
     TEXT = 1
@@ -168,6 +180,43 @@ cdef bytes frame_of(int first_byte, const uint8_t* payload, size_t size, bint ma
 def encode_frame(int first_byte, bytes payload, bint masked):
     """Return one frame; ``first_byte`` is FIN, the reserved bits and the opcode."""
     return frame_of(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), masked)
+
+
+# The memory of large messages: fetching it page by page costs more than all else that is done with one. So the last few
+# are kept, and one that nobody else has any more is written over.
+
+cdef PyObject* _spares[SPARES]
+cdef int _next_spare = 0
+
+
+cdef PyObject* large_bytes(Py_ssize_t size) except NULL:
+    """Return a new reference to bytes that may be written to."""
+    cdef PyObject* found
+    cdef int i
+    if SPARE_MIN <= size <= SPARE_MAX:
+        for i in range(SPARES):
+            found = _spares[i]
+            if found != NULL and Py_REFCNT(found) == 1 and Py_SIZE(found) == size:
+                _spares[i] = NULL
+                tws_forget_hash(found)
+                return found
+    return new_bytes(NULL, size)
+
+
+cdef void keep_spare(PyObject* message) noexcept:
+    """Keep a message that is handed out, in the place of the one that was kept first."""
+    global _next_spare
+    cdef int i
+    cdef int place = _next_spare
+    if SPARE_MIN <= Py_SIZE(message) <= SPARE_MAX:
+        for i in range(SPARES):
+            if _spares[i] == NULL:
+                place = i
+        if place == _next_spare:
+            _next_spare = (_next_spare + 1) % SPARES
+        Py_INCREF(message)
+        Py_CLEAR(_spares[place])
+        _spares[place] = message
 
 
 # Reading
@@ -509,7 +558,7 @@ cdef class FrameReader:
             return 0
         if room == 0:
             room = min(max(announced, needed), max(needed, FIRST_ALLOCATION))
-            self._message = new_bytes(NULL, room)
+            self._message = large_bytes(room)
         else:
             room = max(needed, min(max(announced, needed), room * 2), min(room + (room >> 1), self._limit))
             _PyBytes_Resize(&self._message, room)
@@ -529,6 +578,9 @@ cdef class FrameReader:
             if self._room != size:
                 _PyBytes_Resize(&self._message, size)
             message = <bytes>self._message
+            if self._first & 0xF and not self._compressed:
+                # It came in one frame: the next one, if it is as large, will begin with memory of that size.
+                keep_spare(self._message)
             Py_CLEAR(self._message)
         self._room = self._size = 0
         if self._opcode != TEXT:
@@ -548,24 +600,36 @@ cdef class FrameReader:
         size[0] = min(self._left, self._room - self._size)
         return bytes_data(self._message) + self._size
 
-    cdef int direct_received(self, Py_ssize_t size) except -1:
-        """``size`` bytes were put there."""
+    cdef bint direct_received(self, Py_ssize_t size):
+        """``size`` bytes were put there; false when they are no UTF-8, and the reader is finished."""
         cdef uint8_t* data = bytes_data(self._message) + self._size
         self.wire_bytes += size
         if self._masked:
             tws_mask(data, data, size, self._key, self._turn)
             self._turn = (self._turn + size) & 3
         self._left -= size
-        try:
-            self.check_utf8(data, size)
-        except ProtocolError:
-            self._finished = True
-            raise
         self._size += size
-        return 0
+        if self._opcode == TEXT and not tws_utf8(&self._utf8, data, size):
+            self._finished = True
+        return not self._finished
 
 
 # Channels
+
+cdef int check_text(const uint8_t* data, Py_ssize_t size) except -1:
+    """Raise UnicodeDecodeError for bytes that are no UTF-8."""
+    cdef uint32_t utf8 = 0
+    if not (tws_utf8(&utf8, data, size) and utf8 & 3 == 0):
+        PyUnicode_DecodeUTF8(<const char*>data, size, NULL)
+    return 0
+
+
+cdef object piece_of(const uint8_t* data, Py_ssize_t size, Py_ssize_t begin, bytes owner):
+    """Return what is behind ``begin`` without a copy, or with one where nobody owns the memory."""
+    if owner is not None:
+        return memoryview(owner)[begin:]
+    return PyBytes_FromStringAndSize(<const char*>data + begin, size - begin)
+
 
 @cython.final
 cdef class _Buffers:
@@ -653,9 +717,7 @@ cdef class Channel:
             return self.receive_tls()
         room = self._reader.direct_room(&size)
         if room != NULL:
-            count = self.recv_into(room, size)
-            if count > 0:
-                self.take(NULL, count)
+            self.receive_large(room, size)
         elif buffers.parsing:
             chunk = PyBytes_FromStringAndSize(NULL, LARGE)
             count = self.recv_into(<uint8_t*>PyBytes_AS_STRING(chunk), LARGE)
@@ -665,6 +727,27 @@ cdef class Channel:
             count = self.recv_into(buffers.received, READ_SIZE)
             if count > 0:
                 self.take(buffers.received, count)
+        return 0
+
+    cdef int receive_large(self, uint8_t* room, Py_ssize_t size) except -1:
+        """Receive into the message itself, ``size`` bytes at most."""
+        cdef FrameReader reader = self._reader
+        cdef Py_ssize_t turn = min(size, LARGE_TURN)
+        cdef Py_ssize_t asked = 0
+        cdef ssize_t count = 0
+        cdef bint valid = True
+        while valid and turn and count == asked:
+            asked = min(turn, LARGE_READ)
+            count = self.recv_into(room, asked)
+            if count <= 0:
+                return 0
+            valid = reader.direct_received(count)
+            room += count
+            turn -= count
+        if not valid:
+            self.dispatch(self.hand_out, (VIOLATION, not_utf8(), 0))
+        elif not reader._left:
+            self.dispatch(self.hand_out, None)
         return 0
 
     cdef ssize_t recv_into(self, uint8_t* room, Py_ssize_t size) except -2:
@@ -718,39 +801,28 @@ cdef class Channel:
         self.hand_out(None)
 
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Parse what was received, NULL where it has gone into the message already, and hand it out."""
+        """Parse what was received and hand it out."""
         cdef object context = self.context
         cdef _Buffers buffers = self._buffers
         cdef FrameReader reader = self._reader
-        cdef object outcome = None
         if self._dispatching:
-            if data == NULL:
-                reader.direct_received(size)
-            else:
-                reader.feed(PyBytes_FromStringAndSize(<const char*>data, size))
+            reader.feed(PyBytes_FromStringAndSize(<const char*>data, size))
             self.hand_out(None)
             return 0
         self.begin(context)
         try:
-            if data == NULL:
-                try:
-                    reader.direct_received(size)
-                except ProtocolError as error:
-                    outcome = (VIOLATION, error, 0)
-                self.hand_out(outcome)
-            else:
-                buffers.parsing = True
-                reader.lend(data, size)
-                try:
-                    self.hand_out(None)
-                finally:
-                    reader.give_back()
-                    buffers.parsing = False
+            buffers.parsing = True
+            reader.lend(data, size)
+            try:
+                self.hand_out(None)
+            finally:
+                reader.give_back()
+                buffers.parsing = False
         finally:
             self.finish(context)
         return 0
 
-    cdef int hand_out(self, object outcome) except -1:
+    cpdef int hand_out(self, object outcome) except -1:
         if outcome is None and self.direct:
             outcome = self._reader.hand_out_to(self._receiver.handler, MESSAGES_PER_TURN)
             if outcome is None:
@@ -793,24 +865,37 @@ cdef class Channel:
         """Send one uncompressed message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
         cdef const uint8_t* data
         cdef Py_ssize_t size
-        cdef uint32_t utf8 = 0
+        cdef Py_buffer view
         if isinstance(message, str):
             data = <const uint8_t*>PyUnicode_AsUTF8AndSize(message, &size)
-        else:
-            message = bytes(message)
+            return self.put_message(data, size, binary, None)
+        if isinstance(message, bytes):
             data = <const uint8_t*>PyBytes_AS_STRING(message)
             size = PyBytes_GET_SIZE(message)
-            if not binary and not (tws_utf8(&utf8, data, size) and utf8 & 3 == 0):
-                message.decode()
-        future = self.put(FIN | BINARY if binary else FIN | TEXT, data, size)
+            if not binary:
+                check_text(data, size)
+            return self.put_message(data, size, binary, message)
+        if not memoryview(message).c_contiguous:
+            message = bytes(message)
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            if not binary:
+                check_text(<const uint8_t*>view.buf, view.len)
+            return self.put_message(<const uint8_t*>view.buf, view.len, binary, None)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef object put_message(self, const uint8_t* data, Py_ssize_t size, bint binary, bytes owner):
+        future = self.put(FIN | BINARY if binary else FIN | TEXT, data, size, owner)
         self.message_bytes += size
         return future
 
     def write_frame(self, int first_byte, bytes payload not None):
         """Send one frame; see `write`."""
-        return self.put(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        return self.put(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload)
 
-    cdef object put(self, int first_byte, const uint8_t* payload, Py_ssize_t size):
+    cdef object put(self, int first_byte, const uint8_t* payload, Py_ssize_t size, bytes owner):
+        """Send a frame. ``owner`` is whose memory the payload is, None if it may change once this returns."""
         cdef _Buffers buffers = self._buffers
         cdef bint corking = buffers.corking is self
         cdef uint8_t[LARGE + HEADER_MAX] small
@@ -831,7 +916,7 @@ cdef class Channel:
                 else:
                     frame = put_frame(small, first_byte, payload, size, self.masked)
                     self.wire_bytes += frame
-                    return self.offer(small, frame, NULL, 0)
+                    return self.offer(small, frame, NULL, 0, None)
             elif not self.masked and not self._is_tls:
                 if corking:
                     if buffers.corked_size + HEADER_MAX > CORK_SIZE:
@@ -841,11 +926,11 @@ cdef class Channel:
                         self.wire_bytes += frame + size
                         frame += buffers.corked_size
                         buffers.corked_size = 0
-                        return self.offer(buffers.corked, frame, payload, size)
+                        return self.offer(buffers.corked, frame, payload, size, owner)
                 else:
                     frame = put_header(small, first_byte, size, False)
                     self.wire_bytes += frame + size
-                    return self.offer(small, frame, payload, size)
+                    return self.offer(small, frame, payload, size, owner)
         whole = frame_of(first_byte, payload, size, self.masked)
         self.wire_bytes += PyBytes_GET_SIZE(whole)
         return self.write(whole)
@@ -865,29 +950,26 @@ cdef class Channel:
         return self._offer(data)
 
     def _offer(self, bytes data):
-        return self.offer(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), NULL, 0)
+        return self.offer(NULL, 0, <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
 
-    cdef object offer(self, const uint8_t* head, Py_ssize_t head_size, const uint8_t* rest, Py_ssize_t rest_size):
-        """Send two pieces of memory, the second one may be empty; what the kernel does not take is kept."""
+    cdef object offer(
+        self, const uint8_t* head, Py_ssize_t head_size, const uint8_t* rest, Py_ssize_t rest_size, bytes owner
+    ):
+        """Send two pieces of memory, either may be empty; what the kernel does not take is kept."""
         cdef ssize_t count = 0
-        cdef bytes kept
         if self._backlog is None:
             if self._is_tls:
-                # OpenSSL wants to be offered the same bytes again.
-                count = self._send(PyBytes_FromStringAndSize(<const char*>head, head_size))
-            elif rest_size:
-                count = self.sent(tws_send2(self.fd, head, head_size, rest, rest_size))
-            else:
+                count = self._send(owner if head_size == 0 else PyBytes_FromStringAndSize(<const char*>head, head_size))
+            elif rest_size == 0:
                 count = self.sent(c_send(self.fd, head, head_size, MSG_DONTWAIT | MSG_NOSIGNAL))
+            else:
+                count = self.sent(tws_send2(self.fd, head, head_size, rest, rest_size))
             if count == head_size + rest_size:
                 return self._done
-        if count < head_size:
-            kept = PyBytes_FromStringAndSize(<const char*>head + count, head_size - count)
-            if rest_size:
-                kept += PyBytes_FromStringAndSize(<const char*>rest, rest_size)
-        else:
-            kept = PyBytes_FromStringAndSize(<const char*>rest + (count - head_size), rest_size - (count - head_size))
-        return self._keep(kept)
+        if count >= head_size:
+            return self._keep(piece_of(rest, rest_size, count - head_size, owner))
+        kept = PyBytes_FromStringAndSize(<const char*>head + count, head_size - count)
+        return self._keep(kept, piece_of(rest, rest_size, 0, owner))
 
     cdef ssize_t sent(self, ssize_t count) except -1:
         if count >= 0:
@@ -902,21 +984,26 @@ cdef class Channel:
         if not self._is_tls:
             view = data
             return self.sent(c_send(self.fd, &view[0], view.shape[0], MSG_DONTWAIT | MSG_NOSIGNAL))
+        cdef Py_ssize_t total = 0
+        whole = memoryview(data)
         try:
-            # OpenSSL wants to be offered at least as much again when it could not take it.
-            return self._stream.socket._sslobj.write(data[:SEND_SIZE])
+            # It takes one record at a time.
+            while total < min(len(whole), SEND_SIZE):
+                total += <Py_ssize_t>self._stream.socket._sslobj.write(whole[total:])
         except ssl.SSLWantWriteError:
-            return 0
+            pass
         except OSError as error:
             self._stream.close(exc_info=error)
-            return 0
+        finally:
+            whole.release()
+        return total
 
     cdef int uncork(self) except -1:
         """Send what is corked."""
         cdef Py_ssize_t size = self._buffers.corked_size
         self._buffers.corked_size = 0
         if size and self.fd >= 0:
-            self.offer(self._buffers.corked, size, NULL, 0)
+            self.offer(self._buffers.corked, size, NULL, 0, None)
         return 0
 
     def _take_corked(self):

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 
+from tornado_ws.backlog import Backlog
 from tornado_ws.frames import BINARY, FIN, TEXT, FrameReader, Outcome, encode_frame, encode_message
 
 #: Messages handed out before the rest of the loop gets its turn.
@@ -29,8 +30,8 @@ MESSAGES_PER_TURN = 256
 SOCKETS_PER_TURN = 256
 #: Bytes read from one socket before the others get their turn.
 READ_SIZE = 256 * 1024
-#: Bytes offered to the kernel at once.
-SEND_SIZE = 256 * 1024
+#: Bytes sent to one socket before the others get their turn.
+SEND_SIZE = 1024 * 1024
 #: Bytes held back inside `Channel.dispatch`.
 CORK_SIZE = 64 * 1024
 
@@ -102,7 +103,7 @@ class Channel:
         self.direct = False
         #: What was sent: messages before compression, and all that frames took.
         self.message_bytes = self.wire_bytes = 0
-        self._backlog: bytearray | None = None
+        self._backlog: Backlog | None = None
         self._corked: list[bytes] | None = None
         self._corked_size = 0
 
@@ -194,23 +195,30 @@ class Channel:
         return self._offer(data)
 
     def _offer(self, data: bytes) -> asyncio.Future[None]:
-        if self._backlog is None:
-            count = self._send(data)
-            if count == len(data):
-                return self._done
-            data = data[count:]
-        return self._keep(data)
+        if self._backlog is not None:
+            return self._keep(data)
+        count = self._send(data)
+        if count == len(data):
+            return self._done
+        # A view: what is sent to many connections is not copied for each that is slow.
+        return self._keep(memoryview(data)[count:])
 
-    def _send(self, data: bytes | bytearray) -> int:
+    def _send(self, data: bytes | bytearray | memoryview) -> int:
         """Offer ``data`` to the kernel; returns how many bytes it took. An error closes the stream."""
+        sent = 0
         try:
-            # OpenSSL wants to be offered at least as much again when it could not take it.
-            return self._stream.write_to_fd(memoryview(data)[:SEND_SIZE])
+            # TLS takes one record at a time.
+            with memoryview(data) as view:
+                while sent < min(len(view), SEND_SIZE):
+                    count = self._stream.write_to_fd(view[sent:])
+                    if not count:
+                        break
+                    sent += count
         except BlockingIOError:
-            return 0
+            pass
         except OSError as error:
             self._stream.close(exc_info=error)
-            return 0
+        return sent
 
     def _take_corked(self) -> bytes:
         corked = self._corked or []
@@ -227,7 +235,7 @@ class Channel:
     def _flush(self) -> None:
         raise NotImplementedError
 
-    def _keep(self, data: bytes) -> asyncio.Future[None]:
+    def _keep(self, *pieces: bytes | memoryview) -> asyncio.Future[None]:
         raise NotImplementedError
 
 

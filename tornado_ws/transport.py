@@ -18,6 +18,7 @@ from typing import Any
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamBufferFullError
 
+from tornado_ws.backlog import Backlog
 from tornado_ws.channel import SEND_SIZE, Receiver
 from tornado_ws.engine import Channel, FrameReader
 from tornado_ws.errors import WebSocketClosedError
@@ -103,20 +104,21 @@ class Transport(Channel):
         """Bytes that the kernel has not taken yet."""
         return self._corked_size + (len(self._backlog) if self._backlog is not None else 0)
 
-    def _keep(self, data: bytes) -> asyncio.Future[None]:
+    def _keep(self, *pieces: bytes | memoryview) -> asyncio.Future[None]:
         """Keep what the kernel does not take now, until it does."""
         future: asyncio.Future[None] = asyncio.Future(loop=self._done.get_loop())
         if self.fd < 0:
             _fail(future)
             return future
         if self._backlog is None:
-            self._backlog = bytearray(data)
+            self._backlog = Backlog()
             self._watch()
         else:
             most = self._stream.max_write_buffer_size
-            if most is not None and len(self._backlog) + len(data) > most:
+            if most is not None and len(self._backlog) + sum(map(len, pieces)) > most:
                 raise StreamBufferFullError("Reached maximum write buffer size")
-            self._backlog += data
+        for piece in pieces:
+            self._backlog.append(piece)
         if self._drain_futures is None:
             self._drain_futures = deque()
         self._drain_futures.append((self._sent + len(self._backlog), future))
@@ -124,12 +126,15 @@ class Transport(Channel):
 
     def _flush(self) -> None:
         backlog = self._backlog
-        while backlog:
-            count = self._send(backlog[:SEND_SIZE])
-            if count == 0:
-                break
+        most = SEND_SIZE
+        while backlog and most > 0:
+            piece = backlog.first()
+            count = self._send(piece)
             self._sent += count
-            del backlog[:count]
+            most -= count
+            backlog.sent(count)
+            if count < len(piece):
+                break
         if self._drain_futures is not None:
             while self._drain_futures and self._drain_futures[0][0] <= self._sent:
                 future = self._drain_futures.popleft()[1]
@@ -185,16 +190,16 @@ class Transport(Channel):
         self._stream.close_fd()
 
 
-def _take_over(stream: IOStream, transport: Transport) -> bytearray:
+def _take_over(stream: IOStream, transport: Transport) -> Backlog:
     """Take ``stream`` off its IOLoop, its closing and writing through ``transport``; returns what it has unsent."""
     if stream._state is not None:
         stream.io_loop.remove_handler(stream.fileno())
         stream._state = None
-    unsent = bytearray()
+    unsent = Backlog()
     while stream._write_buffer:
         piece = bytes(stream._write_buffer.peek(SEND_SIZE))
         stream._write_buffer.advance(len(piece))
-        unsent += piece
+        unsent.append(piece)
     # What waits for these is the HTTP connection, which would go on with a stream that it no longer has.
     stream._write_futures.clear()
     # As the stream does itself when it closes: nothing goes through it from here on, and an empty one has 760 bytes.

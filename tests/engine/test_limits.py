@@ -219,6 +219,8 @@ def test_an_idle_reader_keeps_nothing_of_the_messages_it_read(
     # Without takeover, so that the window does not count.
     reader = peer.reader(inflater=_PerMessageDeflateDecompressor(False, None, 0))
     consume(reader, [peer.send(Frame(TEXT, deflate(b"warm"), rsv=RSV1), Frame(TEXT, b"up"))])
+    # The process keeps the memory of a few large messages for those to come.
+    consume(reader, arrives(peer))
     assert kept_after(lambda: consume(reader, arrives(peer))) < 8 * KIB
 
 
@@ -245,6 +247,24 @@ def test_a_reader_that_waits_inside_a_large_frame_keeps_what_it_has_of_it_once(p
     reader = peer.reader(limit=2 * MIB)
     consume(reader, [peer.send(Frame(TEXT, b"warm"), Frame(TEXT, b"up"))])
     assert kept_after(lambda: consume(reader, [peer.send(Frame(BINARY, bytes(2 * MIB)))[:MIB]])) < 1.5 * MIB
+
+
+def test_the_memory_of_a_large_message_is_used_again_only_when_nobody_has_it(peer: Peer) -> None:
+    reader = peer.reader()
+    payloads = [bytes([number]) * (256 * KIB) for number in range(12)]
+    kept: list[object] = []
+    for number, payload in enumerate(payloads):
+        wire = peer.send(Frame(BINARY, payload))
+        consume(reader, [wire[:1000]])
+        reader.feed(wire[1000:])
+        (event,) = events_now(reader)
+        hash(event[1])
+        if number % 3:
+            kept.append(memoryview(event[1]) if number % 2 else event[1])
+        del event
+        # Whoever has a message sees it stay as it came, and a new one does not have the hash of an old one.
+        assert [bytes(message) for message in kept] == [p for n, p in enumerate(payloads[: number + 1]) if n % 3]  # type: ignore[call-overload]
+        assert {message for message in kept if isinstance(message, bytes)} <= set(payloads)
 
 
 def peak_of(work: Callable[[], object]) -> int:
