@@ -78,6 +78,7 @@ DEF FIRST_ALLOCATION = 1048576
 DEF SPARE_MIN = 131072
 DEF SPARE_MAX = FIRST_ALLOCATION
 DEF SPARES = 4
+DEF SOCKETS_PER_TURN = 256
 
 cdef enum:
     TEXT = 1
@@ -254,6 +255,9 @@ cdef class FrameReader:
     cdef bint _expect_masked
     cdef Py_ssize_t _limit
     cdef object _inflater
+    # The event that `parse` found: its opcode, 0 for none, and its size.
+    cdef int _event
+    cdef Py_ssize_t _event_size
     cdef bint _stopped
     cdef bint _finished
     cdef public long long messages
@@ -313,49 +317,50 @@ cdef class FrameReader:
     def __next__(self):
         if self._finished:
             raise StopIteration
-        return self.step()
+        payload = self.step()
+        return (self._event, payload, self._event_size) if self._event else None
 
     def hand_out(self, handler, int limit):
         """Give messages to ``handler.on_message``; see `tornado_ws.frames.FrameReader.hand_out`."""
         return self.hand_out_to(handler, limit)
 
     cdef object hand_out_to(self, object handler, int limit):
-        cdef tuple event
+        cdef object payload
         cdef object result
         while not self._stopped and not self._finished:
             try:
-                result = self.step()
+                payload = self.step()
             except ProtocolError as error:
                 return VIOLATION, error, 0
-            if result is None:
+            if self._event == 0:
                 return None
-            event = <tuple>result
-            if <int>event[0] >= CLOSE:
-                return event
+            if self._event >= CLOSE:
+                return self._event, payload, self._event_size
             self.messages += 1
-            self.message_bytes += <long long>event[2]
+            self.message_bytes += self._event_size
             try:
-                result = PyObject_CallMethodOneArg(handler, _on_message, event[1])
+                result = PyObject_CallMethodOneArg(handler, _on_message, payload)
             except _FAILURES:
                 return RAISED, sys.exc_info(), 0
             if result is not None:
                 return NOT_DONE, result, 0
-            event = None
+            payload = None
             limit -= 1
             if limit <= 0 and not self._stopped:
                 return _ENOUGH
         return None
 
     cdef object step(self):
-        """Parse up to the next event; None when the bytes are at their end."""
+        """Parse up to the next event and return its payload; there is none when the bytes are at their end."""
+        self._event = 0
         try:
-            event = self.parse()
-            if event is None:
+            payload = self.parse()
+            if self._event == 0:
                 # An idle reader must not keep the last chunk alive.
                 self._chunk = None
                 self._data = NULL
                 self._pos = self._end = 0
-            return event
+            return payload
         except ProtocolError:
             self._finished = True
             self._pos = self._end
@@ -428,7 +433,9 @@ cdef class FrameReader:
 
             if not self.in_message and first & (FIN | RSV1) == FIN and self._end - self._pos >= size:
                 payload = self.whole_message(first & 0xF, size)
-                return first & 0xF, payload, size
+                self._event = first & 0xF
+                self._event_size = size
+                return payload
 
             if not self.in_message:
                 self.in_message = True
@@ -474,7 +481,9 @@ cdef class FrameReader:
             self._carried = 0
         else:
             self._pos += need
-        return first & 0xF, payload, size
+        self._event = first & 0xF
+        self._event_size = size
+        return payload
 
     cdef object whole_message(self, int opcode, Py_ssize_t size):
         """The payload of a message that lies before us in one piece."""
@@ -583,10 +592,13 @@ cdef class FrameReader:
                 keep_spare(self._message)
             Py_CLEAR(self._message)
         self._room = self._size = 0
+        self._event_size = size
+        self._event = BINARY
         if self._opcode != TEXT:
-            return self._opcode, message, size
+            return message
+        self._event = TEXT
         try:
-            return self._opcode, PyUnicode_DecodeUTF8(PyBytes_AS_STRING(message), size, NULL), size
+            return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(message), size, NULL)
         except UnicodeDecodeError:
             raise not_utf8() from None
 
@@ -700,12 +712,16 @@ cdef class Channel:
 
     # In
 
-    cpdef handle_events(self):
+    def handle_events(self):
         """Read and write what can be; called when the socket may be ready."""
+        self.serve()
+
+    cdef int serve(self) except -1:
         if self._backlog is not None:
             self._flush()
         if self.reading and self.fd >= 0:
             self.receive()
+        return 0
 
     cdef int receive(self) except -1:
         cdef _Buffers buffers = self._buffers
@@ -745,9 +761,9 @@ cdef class Channel:
             room += count
             turn -= count
         if not valid:
-            self.dispatch(self.hand_out, (VIOLATION, not_utf8(), 0))
+            self.dispatch(self._hand_out, (VIOLATION, not_utf8(), 0))
         elif not reader._left:
-            self.dispatch(self.hand_out, None)
+            self.dispatch(self._hand_out, None)
         return 0
 
     cdef ssize_t recv_into(self, uint8_t* room, Py_ssize_t size) except -2:
@@ -822,7 +838,10 @@ cdef class Channel:
             self.finish(context)
         return 0
 
-    cpdef int hand_out(self, object outcome) except -1:
+    def _hand_out(self, outcome):
+        self.hand_out(outcome)
+
+    cdef int hand_out(self, object outcome) except -1:
         if outcome is None and self.direct:
             outcome = self._reader.hand_out_to(self._receiver.handler, MESSAGES_PER_TURN)
             if outcome is None:
@@ -863,6 +882,9 @@ cdef class Channel:
 
     def write_message(self, message, bint binary):
         """Send one uncompressed message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
+        return self.send(message, binary)
+
+    cdef object send(self, object message, bint binary):
         cdef const uint8_t* data
         cdef Py_ssize_t size
         cdef Py_buffer view
@@ -933,10 +955,13 @@ cdef class Channel:
                     return self.offer(small, frame, payload, size, owner)
         whole = frame_of(first_byte, payload, size, self.masked)
         self.wire_bytes += PyBytes_GET_SIZE(whole)
-        return self.write(whole)
+        return self.write_whole(whole)
 
-    cpdef write(self, bytes data):
+    def write(self, bytes data not None):
         """Send ``data``; see `tornado_ws.channel.Channel.write`."""
+        return self.write_whole(data)
+
+    cdef object write_whole(self, bytes data):
         cdef _Buffers buffers = self._buffers
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         if self.fd < 0:
@@ -1015,12 +1040,40 @@ cdef class Channel:
         return PyBytes_FromStringAndSize(<const char*>self._buffers.corked, size)
 
 
+@cython.auto_pickle(False)
+cdef class Sender:
+    """What an application writes to; see `tornado_ws.channel.Sender`."""
+
+    cdef public Channel _out
+
+    def is_closing(self):
+        """Return True once either side has begun to close, or the stream is closed."""
+        return (self._out is None or self._out.fd < 0) and self._is_closing()
+
+    def write_message(self, message, binary=False):
+        """Send a message; see `.WebSocketHandler.write_message`.
+
+        Raises `WebSocketClosedError` when a close frame was sent or the connection is lost, and ValueError for bytes
+        that are to go as text and are not UTF-8.
+        """
+        if self._out is not None and self._out.fd >= 0 and (isinstance(message, str) or isinstance(message, bytes)):
+            return self._out.send(message, binary)
+        return self._write_message(message, binary)
+
+
 def serve_ready(epoll, dict channels):
-    """Call ``handle_events`` of the channels whose descriptors are ready."""
-    cdef int[256] ready
-    cdef int i
-    cdef int count = tws_epoll_wait(epoll.fileno(), ready, 256)
-    for i in range(count):
-        channel = channels.get(ready[i])
-        if channel is not None:
-            (<Channel?>channel).handle_events()
+    """Call ``handle_events`` of the channels whose descriptors are ready, of a good many at most."""
+    cdef int[SOCKETS_PER_TURN] ready
+    cdef int left = SOCKETS_PER_TURN
+    cdef int i, count
+    # More than once: another turn of the loop costs more than another look.
+    while left > 0 and not epoll.closed:
+        count = tws_epoll_wait(epoll.fileno(), ready, left)
+        if count <= 0:
+            return
+        left -= count
+        for i in range(count):
+            # One that was closed by another's callback is no longer there.
+            channel = channels.get(ready[i])
+            if channel is not None:
+                (<Channel?>channel).serve()

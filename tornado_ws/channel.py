@@ -60,11 +60,51 @@ class Servable(Protocol):
 
 def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable]) -> None:
     """Call ``handle_events`` of the channels whose descriptors are ready, of a good many at most."""
-    for fd, _ in epoll.poll(0, SOCKETS_PER_TURN):
-        # One that was closed by another's callback is no longer there.
-        channel = channels.get(fd)
-        if channel is not None:
-            channel.handle_events()
+    left = SOCKETS_PER_TURN
+    # More than once: another turn of the loop costs more than another look.
+    while left > 0 and not epoll.closed:
+        ready = epoll.poll(0, left)
+        if not ready:
+            return
+        left -= len(ready)
+        for fd, _ in ready:
+            # One that was closed by another's callback is no longer there.
+            channel = channels.get(fd)
+            if channel is not None:
+                channel.handle_events()
+
+
+class Sender:
+    """What an application writes to: the channel itself, while nothing stands between the two.
+
+    ``_out`` is the channel as long as neither side has begun to close, messages go uncompressed and nobody has put
+    anything in the place of the steps that Tornado's protocol has. A subclass says what happens otherwise.
+    """
+
+    __slots__ = ("_out",)
+
+    _out: Channel | None
+
+    def is_closing(self) -> bool:
+        """Return True once either side has begun to close, or the stream is closed."""
+        return (self._out is None or self._out.fd < 0) and self._is_closing()
+
+    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> asyncio.Future[None]:
+        """Send a message; see `.WebSocketHandler.write_message`.
+
+        Raises `WebSocketClosedError` when a close frame was sent or the connection is lost, and ValueError for bytes
+        that are to go as text and are not UTF-8.
+        """
+        out = self._out
+        if out is not None and out.fd >= 0 and isinstance(message, (str, bytes)):
+            return out.write_message(message, binary)
+        return self._write_message(message, binary)
+
+    def _is_closing(self) -> bool:
+        raise NotImplementedError
+
+    def _write_message(self, message: str | bytes | dict[str, Any], binary: bool) -> asyncio.Future[None]:
+        raise NotImplementedError
 
 
 class Channel:

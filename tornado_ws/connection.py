@@ -45,7 +45,7 @@ from tornado_ws.closing import (
     decode_close,
     encode_close,
 )
-from tornado_ws.engine import FrameReader
+from tornado_ws.engine import FrameReader, Sender
 from tornado_ws.errors import ProtocolError, WebSocketClosedError
 from tornado_ws.frames import (
     BINARY,
@@ -74,8 +74,10 @@ from tornado_ws.turn import MessageQueue
 if TYPE_CHECKING:
     from tornado_ws.handler import WebSocketHandler
 
+_SENDABLE = (str, bytes, bytearray, memoryview)
 
-class WebSocketProtocol13(Opening):
+
+class WebSocketProtocol13(Sender, Opening):
     """The protocol of RFC 6455, version 13, for one connection of either side.
 
     ``mask_outgoing`` is true on a client. The constructor and the methods without a docstring are Tornado's.
@@ -98,6 +100,7 @@ class WebSocketProtocol13(Opening):
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
         self._transport: Transport | None = None
         self._reader: FrameReader | None = None
+        self._out = None
         super().__init__(handler, params)
         self.mask_outgoing = mask_outgoing
         self.close_code: int | None = None
@@ -123,11 +126,22 @@ class WebSocketProtocol13(Opening):
     @client_terminated.setter
     def client_terminated(self, value: bool) -> None:
         self._client_terminated = value
-        if value and self._reader is not None:
-            self._reader.stop()
+        if value:
+            self._out = None
+            if self._reader is not None:
+                self._reader.stop()
 
-    def is_closing(self) -> bool:
-        """Return True once either side has begun to close, or the stream is closed."""
+    @property
+    def server_terminated(self) -> bool:
+        return self._server_terminated
+
+    @server_terminated.setter
+    def server_terminated(self, value: bool) -> None:
+        self._server_terminated = value
+        if value:
+            self._out = None
+
+    def _is_closing(self) -> bool:
         return self.server_terminated or self._client_terminated or self.stream.closed()
 
     # Message bytes are before compression and in UTF-8; wire bytes are all that frames take.
@@ -150,6 +164,7 @@ class WebSocketProtocol13(Opening):
 
     def _reroute(self) -> None:
         self._rerouted = True
+        self._out = None
         if self._transport is not None:
             self._transport.direct = False
 
@@ -203,6 +218,8 @@ class WebSocketProtocol13(Opening):
             if self.stream.closed():
                 raise StreamClosedError(self.stream.error)
             self._transport = Transport(self.stream, self, self.mask_outgoing)
+            if self._compressor is None and not self._rerouted and not self.is_closing():
+                self._out = self._transport
         return self._transport
 
     def _is_direct(self) -> bool:
@@ -356,17 +373,12 @@ class WebSocketProtocol13(Opening):
 
     # Sending
 
-    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Future[None]:
-        """Send a message; see `.WebSocketHandler.write_message`.
-
-        Raises `WebSocketClosedError` when a close frame was sent or the connection is lost, and ValueError for bytes
-        that are to go as text and are not UTF-8.
-        """
+    def _write_message(self, message: str | bytes | dict[str, Any], binary: bool) -> Future[None]:
         if self.server_terminated:
             raise WebSocketClosedError()
         if isinstance(message, dict):
             message = json_encode(message)
-        elif not isinstance(message, str | bytes | bytearray | memoryview):
+        elif not isinstance(message, _SENDABLE):
             raise TypeError(f"message is of type {type(message).__name__}; allowed are str, bytes and dict")
         try:
             if self._compressor is None and not self._rerouted:
