@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tornado import httputil
+from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.iostream import IOStream
 from tornado.log import gen_log
 from tornado.web import HTTPError
@@ -23,7 +24,7 @@ from tornado_ws.deflate import (
 )
 from tornado_ws.keepalive import KeepAlive
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
-from tornado_ws.transport import peer_has_closed
+from tornado_ws.transport import completed_future, peer_has_closed
 
 if TYPE_CHECKING:
     from tornado_ws.handler import WebSocketHandler
@@ -105,6 +106,7 @@ class Opening(KeepAlive):
         handler.finish()
 
         self.stream = handler._detach_stream()
+        _shed(handler.request, completed_future(self.stream.io_loop))
         if peer_has_closed(self.stream):
             self._abort()
             return
@@ -134,3 +136,22 @@ class Opening(KeepAlive):
         if (ours[1] or MIN_DEFLATE_WBITS) >= MIN_DEFLATE_WBITS:
             self._compressor = _PerMessageDeflateCompressor(*ours, options)
         self._decompressor = _PerMessageDeflateDecompressor(*theirs, self.params.max_message_size, options)
+
+
+def _shed(request: httputil.HTTPServerRequest, done: asyncio.Future[None]) -> None:
+    """Free what HTTP keeps of an upgraded request though nobody asks for it again: half a kilobyte, mostly Futures.
+
+    ``done`` stands for those that are done.
+    """
+    http, server = request.connection, getattr(request, "server_connection", None)
+    if isinstance(http, HTTP1Connection) and isinstance(server, HTTP1ServerConnection):
+        http._pending_write = None
+        http._finish_future = done
+        if not getattr(http.context, "trusted_downstream", True):
+            http.context.trusted_downstream = _NOBODY  # type: ignore[attr-defined]
+        if server._serving_future is not None:
+            # It ends when HTTP sees that it no longer has the stream.
+            server._serving_future.add_done_callback(lambda _: setattr(server, "_serving_future", done))
+
+
+_NOBODY: frozenset[str] = frozenset()

@@ -24,6 +24,7 @@ from tornado_ws.engine import Channel, FrameReader
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.poller import READ, WRITE, poller_of
 
+_NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
 #: Seconds that the peer of a closed connection has to close its side.
 _LINGER_TIMEOUT = 2.0
 
@@ -35,7 +36,7 @@ class Transport(Channel):
 
     def __init__(self, stream: IOStream, receiver: Receiver, masked: bool) -> None:
         """Take ``stream`` over. Reading begins with `start`."""
-        super().__init__(stream, receiver, masked, _completed_future(stream.io_loop))
+        super().__init__(stream, receiver, masked, completed_future(stream.io_loop))
         self._poller = poller_of(self._io_loop)
         self._events = 0
         self._sent = 0
@@ -200,9 +201,9 @@ def _take_over(stream: IOStream, transport: Transport) -> Backlog:
         piece = bytes(stream._write_buffer.peek(SEND_SIZE))
         stream._write_buffer.advance(len(piece))
         unsent.append(piece)
-    # What waits for these is the HTTP connection, which would go on with a stream that it no longer has.
-    stream._write_futures.clear()
-    # As the stream does itself when it closes: nothing goes through it from here on, and an empty one has 760 bytes.
+    # What waits for these is the HTTP connection, which would go on with a stream that it no longer has. Nothing is
+    # written through the stream from here on, and empty ones of its own have 760 bytes each.
+    stream._write_futures = _NO_WRITE_FUTURES
     stream._write_buffer = None  # type: ignore[assignment]
     stream.close_fd = transport.close_fd  # type: ignore[method-assign]
     stream.write = transport.write_for_stream  # type: ignore[method-assign]
@@ -248,7 +249,7 @@ def _fail(future: asyncio.Future[None]) -> None:
         future.exception()
 
 
-def _completed_future(io_loop: IOLoop) -> asyncio.Future[None]:
+def completed_future(io_loop: IOLoop) -> asyncio.Future[None]:
     """Return the one Future of a loop that is done: what most writes return."""
     future: asyncio.Future[None] | None = vars(io_loop).get("_ws_done")
     if future is None:
