@@ -28,8 +28,10 @@ autobahn: $(VENV)/tested-with
 bench: $(VENV)/benched-with
 	$(RUN) benchmarks
 
-# The tests of the engine over a native one that checks each access to memory and each arithmetic operation.
+# The tests of the engine, and those that move large messages and TLS records through it, over a native one that checks
+# each access to memory and each arithmetic operation.
 SANITIZED = reports/sanitized
+SANITIZED_TESTS = tests/engine tests/connection/test_large_messages.py tests/connection/test_tls.py
 sanitize: $(VENV)/tested-with
 	rm -rf $(SANITIZED)
 	mkdir -p $(SANITIZED)
@@ -37,7 +39,7 @@ sanitize: $(VENV)/tested-with
 	    $(RUN) pip install --quiet --no-deps --target $(SANITIZED) .
 	cd $(SANITIZED) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
-	    $(CURDIR)/$(RUN) pytest -p no:cacheprovider --import-mode=append $(CURDIR)/tests/engine
+	    $(CURDIR)/$(RUN) pytest -p no:cacheprovider --import-mode=append $(addprefix $(CURDIR)/,$(SANITIZED_TESTS))
 
 # Made anew, not updated: what an older setup.cfg had asked for would hide what this one forgot.
 # Debian's python3 has venv without ensurepip; its pip can fill the empty environment from outside.

@@ -12,7 +12,7 @@ if sys.platform != "win32" and sys.implementation.name == "cpython":
         Extension(
             "tornado_ws._native",
             ["tornado_ws/_native.pyx"],
-            depends=["tornado_ws/_native.h"],
+            depends=["tornado_ws/_native.h", "tornado_ws/_tls.h"],
             extra_compile_args=["-O3"],
             optional=True,
         )

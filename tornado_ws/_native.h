@@ -10,6 +10,11 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#ifndef MSG_NOSIGNAL
+/* Python has SIGPIPE ignored. */
+#define MSG_NOSIGNAL 0
+#endif
+
 /* out = data ^ key, the key begun at byte `turn` of it; out may be data. Plain loops over words: -O3 makes SIMD of them. */
 static inline void tws_mask(uint8_t *out, const uint8_t *data, size_t size, const uint8_t *key, size_t turn) {
     uint8_t turned[8];

@@ -5,6 +5,7 @@ It knows the way of what is right and common. Whatever else turns up it gives to
 is a violation and how it is told, so that there is one place for that.
 """
 
+import _ssl
 import asyncio
 import contextvars
 import os
@@ -61,6 +62,25 @@ cdef extern from "_native.h":
     int tws_epoll_wait(int epfd, int* ready, int most) nogil
     void tws_forget_hash(PyObject* data) nogil
 
+cdef extern from "_tls.h":
+    enum:
+        TWS_TLS_WANTS_MORE
+        TWS_TLS_ENDED
+        TWS_RECORD_OVERHEAD
+        TWS_RECORD_PAYLOAD
+    ctypedef struct tws_tls:
+        const uint8_t* in_ "in"
+        size_t in_size
+        uint8_t* out
+        size_t out_size
+        size_t out_room
+    tws_tls* tws_tls_open(object sslobj, object context, const char* ssl_file, int fd)
+    void tws_tls_close(tws_tls* tls)
+    int tws_tls_pending(const tws_tls* tls)
+    size_t tws_tls_decrypt(tws_tls* tls, uint8_t* plain, size_t room, Py_ssize_t* state)
+    Py_ssize_t tws_tls_encrypt(tws_tls* tls, const uint8_t* plain, size_t size)
+    void tws_tls_error(char* text, size_t size)
+
 
 DEF HEADER_MAX = 14
 DEF CARRY_MAX = 144
@@ -69,6 +89,10 @@ DEF READ_SIZE = 65536
 DEF LARGE_READ = 131072
 DEF LARGE_TURN = 1048576
 DEF CORK_SIZE = 65536
+# What one read can decrypt to: its own bytes, the record that it completes, and one that was decrypted before.
+DEF PLAIN_SIZE = READ_SIZE + 2 * 16384
+# Records are gathered in this, and sent when one more might not have room.
+DEF SEALED_SIZE = CORK_SIZE + 2 * (16384 + 2053)
 DEF SEND_SIZE = 1048576
 # A payload from here on is sent from where it lies, and received into where it is to lie.
 DEF LARGE = 16384
@@ -647,8 +671,10 @@ cdef object piece_of(const uint8_t* data, Py_ssize_t size, Py_ssize_t begin, byt
 cdef class _Buffers:
     """What the channels of one loop share: memory to receive into, and to gather frames in."""
 
-    cdef uint8_t[READ_SIZE] received
+    cdef uint8_t[PLAIN_SIZE] received
     cdef uint8_t[CORK_SIZE] corked
+    cdef uint8_t[READ_SIZE] cipher
+    cdef uint8_t[SEALED_SIZE] sealed
     cdef Py_ssize_t corked_size
     # Whose frames are gathered, and whether somebody parses what was received: a loop can run inside a callback.
     cdef Channel corking
@@ -665,6 +691,11 @@ cdef _Buffers buffers_of(object io_loop):
     if buffers is None:
         buffers = attributes["_ws_buffers"] = _Buffers()
     return <_Buffers>buffers
+
+
+#: Whether channels may take OpenSSL's session from Python's ssl module; for tests.
+direct_tls = True
+cdef bytes _ssl_file = os.fsencode(getattr(_ssl, "__file__", ""))
 
 
 cdef class Channel:
@@ -686,6 +717,9 @@ cdef class Channel:
     cdef _Buffers _buffers
     cdef bint _dispatching
     cdef bint _is_tls
+    # The session that we feed ourselves, and whose it is; NULL where that cannot be.
+    cdef tws_tls* _tls
+    cdef object _tls_owner
 
     def __init__(self, stream, receiver, bint masked, done):
         self._stream = stream
@@ -697,6 +731,13 @@ cdef class Channel:
         self.fd = stream.socket.fileno()
         self._is_tls = isinstance(stream.socket, ssl.SSLSocket)
         self._buffers = buffers_of(self._io_loop)
+        if self._is_tls and direct_tls and type(stream.socket._sslobj) is _ssl._SSLSocket:
+            self._tls_owner = stream.socket._sslobj
+            self._tls = tws_tls_open(self._tls_owner, self._tls_owner.context, _ssl_file, self.fd)
+
+    def __dealloc__(self):
+        if self._tls != NULL:
+            tws_tls_close(self._tls)
 
     @property
     def reader(self):
@@ -730,7 +771,7 @@ cdef class Channel:
         cdef uint8_t* room = NULL
         cdef bytes chunk
         if self._is_tls:
-            return self.receive_tls()
+            return self.receive_tls() if self._tls == NULL else self.receive_sealed()
         room = self._reader.direct_room(&size)
         if room != NULL:
             self.receive_large(room, size)
@@ -811,6 +852,45 @@ cdef class Channel:
             elif not count:
                 self._end_reading(None)
         return 0
+
+    cdef int receive_sealed(self) except -1:
+        """As `receive`, through a session of which we hold both ends."""
+        cdef _Buffers buffers = self._buffers
+        cdef uint8_t* cipher = buffers.cipher
+        cdef uint8_t* plain = buffers.received
+        cdef bytes own_cipher, own_plain
+        cdef Py_ssize_t size, state
+        cdef bint own = buffers.parsing
+        if own:
+            own_cipher = PyBytes_FromStringAndSize(NULL, READ_SIZE)
+            own_plain = PyBytes_FromStringAndSize(NULL, PLAIN_SIZE)
+            cipher = <uint8_t*>PyBytes_AS_STRING(own_cipher)
+            plain = <uint8_t*>PyBytes_AS_STRING(own_plain)
+        cdef ssize_t count = self.recv_into(cipher, READ_SIZE)
+        if self.fd < 0 or not self.reading or (count < 0 and not tws_tls_pending(self._tls)):
+            return 0
+        self._tls.in_ = cipher
+        self._tls.in_size = max(count, 0)
+        self.gather()
+        size = tws_tls_decrypt(self._tls, plain, PLAIN_SIZE, &state)
+        # A renegotiation or a change of keys has an answer.
+        self.send_gathered()
+        self._tls.out = NULL
+        self._tls.in_ = NULL
+        self._tls.in_size = 0
+        if size:
+            if own:
+                self.dispatch(self._take, own_plain[:size])
+            else:
+                self.take(plain, size)
+        if self.fd >= 0 and state != TWS_TLS_WANTS_MORE:
+            self._end_reading(None if state == TWS_TLS_ENDED else self.tls_error())
+        return 0
+
+    cdef object tls_error(self):
+        cdef char[256] text
+        tws_tls_error(text, sizeof(text))
+        return ssl.SSLError(ssl.SSL_ERROR_SSL, text.decode("ascii", "replace"))
 
     def _take(self, bytes chunk):
         self._reader.feed(chunk)
@@ -939,7 +1019,7 @@ cdef class Channel:
                     frame = put_frame(small, first_byte, payload, size, self.masked)
                     self.wire_bytes += frame
                     return self.offer(small, frame, NULL, 0, None)
-            elif not self.masked and not self._is_tls:
+            elif not self.masked and (not self._is_tls or self._tls != NULL):
                 if corking:
                     if buffers.corked_size + HEADER_MAX > CORK_SIZE:
                         self.uncork()
@@ -982,6 +1062,15 @@ cdef class Channel:
     ):
         """Send two pieces of memory, either may be empty; what the kernel does not take is kept."""
         cdef ssize_t count = 0
+        if self._tls != NULL:
+            self.gather()
+            future = self.seal(head, head_size)
+            if rest_size:
+                future = self.seal(rest, rest_size)
+            if self.fd >= 0:
+                future = self.send_gathered()
+            self._tls.out = NULL
+            return future
         if self._backlog is None:
             if self._is_tls:
                 count = self._send(owner if head_size == 0 else PyBytes_FromStringAndSize(<const char*>head, head_size))
@@ -996,6 +1085,38 @@ cdef class Channel:
         kept = PyBytes_FromStringAndSize(<const char*>head + count, head_size - count)
         return self._keep(kept, piece_of(rest, rest_size, 0, owner))
 
+    cdef void gather(self):
+        """Let what the session writes be gathered, until its ``out`` is NULL again."""
+        self._tls.out = self._buffers.sealed
+        self._tls.out_size = 0
+        self._tls.out_room = SEALED_SIZE
+
+    cdef object seal(self, const uint8_t* data, Py_ssize_t size):
+        """Encrypt; what does not fit is sent."""
+        cdef Py_ssize_t count
+        while size and self.fd >= 0:
+            if SEALED_SIZE - self._tls.out_size < TWS_RECORD_PAYLOAD + TWS_RECORD_OVERHEAD:
+                self.send_gathered()
+                continue
+            count = tws_tls_encrypt(self._tls, data, size)
+            if count <= 0:
+                self._stream.close(exc_info=self.tls_error())
+                break
+            data += count
+            size -= count
+        return self._done if self.fd >= 0 else self._keep(b"")
+
+    cdef object send_gathered(self):
+        """Send what was gathered; what the kernel does not take is kept as it is, encrypted."""
+        cdef size_t size = self._tls.out_size
+        cdef size_t count = 0
+        self._tls.out_size = 0
+        if size and self._backlog is None:
+            count = self.sent(c_send(self.fd, self._buffers.sealed, size, MSG_DONTWAIT | MSG_NOSIGNAL))
+        if count == size:
+            return self._done
+        return self._keep(PyBytes_FromStringAndSize(<const char*>self._buffers.sealed + count, size - count))
+
     cdef ssize_t sent(self, ssize_t count) except -1:
         if count >= 0:
             return count
@@ -1006,7 +1127,7 @@ cdef class Channel:
     def _send(self, data):
         """Offer ``data`` to the kernel; returns how many bytes it took. An error closes the stream."""
         cdef const uint8_t[::1] view
-        if not self._is_tls:
+        if not self._is_tls or self._tls != NULL:
             view = data
             return self.sent(c_send(self.fd, &view[0], view.shape[0], MSG_DONTWAIT | MSG_NOSIGNAL))
         cdef Py_ssize_t total = 0

@@ -48,8 +48,7 @@ class Transport(Channel):
         stream.set_nodelay(True)
         self._poller.add(self)
         if unsent:
-            self._backlog = unsent
-            self._watch()
+            self._offer(unsent)
 
     # Reading
 
@@ -191,23 +190,23 @@ class Transport(Channel):
         self._stream.close_fd()
 
 
-def _take_over(stream: IOStream, transport: Transport) -> Backlog:
+def _take_over(stream: IOStream, transport: Transport) -> bytes:
     """Take ``stream`` off its IOLoop, its closing and writing through ``transport``; returns what it has unsent."""
     if stream._state is not None:
         stream.io_loop.remove_handler(stream.fileno())
         stream._state = None
-    unsent = Backlog()
+    unsent = bytearray()
     while stream._write_buffer:
         piece = bytes(stream._write_buffer.peek(SEND_SIZE))
         stream._write_buffer.advance(len(piece))
-        unsent.append(piece)
+        unsent += piece
     # What waits for these is the HTTP connection, which would go on with a stream that it no longer has. Nothing is
     # written through the stream from here on, and empty ones of its own have 760 bytes each.
     stream._write_futures = _NO_WRITE_FUTURES
     stream._write_buffer = None  # type: ignore[assignment]
     stream.close_fd = transport.close_fd  # type: ignore[method-assign]
     stream.write = transport.write_for_stream  # type: ignore[method-assign]
-    return unsent
+    return bytes(unsent)
 
 
 def _take_read_bytes(stream: IOStream) -> bytes:

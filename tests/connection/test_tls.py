@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
+import ssl
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +15,26 @@ from tornado.httpclient import HTTPRequest
 from tests.connection.conftest import Log, Tls
 from tests.connection.peer import BINARY, CLOSE, PING, PONG, TEXT, Frame, Recording, tls_client
 from tests.support import Echo, connected, serving, until
-from tornado_ws import WebSocketClosedError, WebSocketHandler, inbox
+from tornado_ws import WebSocketClosedError, WebSocketHandler, engine, inbox
+
+
+@pytest.fixture(params=["TLSv1.2", "TLSv1.3"])
+def tls(request: pytest.FixtureRequest, tls: Tls) -> Iterator[Tls]:
+    """The contexts of all tests, held to one version."""
+    version = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}[request.param]
+    before = tls.client.maximum_version
+    tls.client.maximum_version = version
+    yield tls
+    tls.client.maximum_version = before
+
+
+@pytest.fixture(params=["ssl module", "OpenSSL itself"], autouse=engine.name == "native")
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The native engine goes through Python's ssl module where it cannot have its session."""
+    native = importlib.import_module("tornado_ws._native")
+    assert native.direct_tls
+    monkeypatch.setattr(native, "direct_tls", request.param == "OpenSSL itself")
+
 
 #: More than the buffers of two sockets take.
 LARGE = bytes(range(256)) * 32 * 1024
@@ -167,3 +189,62 @@ async def test_large_writes_fail_when_the_connection_is_lost(tls: Tls) -> None:
         with pytest.raises(WebSocketClosedError):
             await future
         await until(lambda: closed)
+
+
+@pytest.mark.gen_test
+async def test_the_socket_goes_on_answering_questions(tls: Tls) -> None:
+    answers: list[Any] = []
+
+    class Asking(Echo):
+        def on_message(self, message: str | bytes) -> None:
+            connection: Any = self.ws_connection
+            sock = connection.stream.socket
+            answers.extend([sock.version(), sock.cipher()[0] != "", sock.pending(), sock.getpeername()[0]])
+            # Whoever writes to the stream writes behind what was written before.
+            self.write_message("first")
+            connection.stream.write(b"\x81\x06second")
+            # Whoever writes to the socket itself knows what they do.
+            answers.append(sock.send(b"\x81\x05third"))
+            super().on_message(message)
+
+    async with serving(Asking, ssl_options=tls.server) as url, tls_client(url, tls.client) as client:
+        await client.send_frame(TEXT, b"fourth")
+        received = [await client.receive() for _ in range(4)]
+    assert answers == [tls.client.maximum_version.name.replace("_", "."), True, 0, "127.0.0.1", 7]
+    # What was corked goes out when the callback is done.
+    assert received == [Frame(TEXT, text) for text in (b"third", b"first", b"second", b"fourth")]
+
+
+@pytest.mark.gen_test
+async def test_a_loop_inside_a_callback_reads_on(tls: Tls) -> None:
+    """As with nest_asyncio: a buffer of the loop that is in use already is left alone."""
+    transports: list[Any] = []
+    handled: list[str | bytes] = []
+
+    class Nesting(Echo):
+        def open(self) -> None:
+            connection: Any = self.ws_connection
+            transports.append(connection._transport)
+
+        def on_message(self, message: str | bytes) -> None:
+            if message == b"outer" * 1000:
+                transports[1].resume_reading()
+                for _ in range(1000):
+                    transports[1].handle_events()
+            handled.append(message)
+            super().on_message(message)
+
+    async with (
+        serving(Nesting, ssl_options=tls.server) as url,
+        tls_client(url, tls.client) as outer,
+        tls_client(url, tls.client) as inner,
+    ):
+        await until(lambda: len(transports) == 2)
+        transports[1].pause_reading()
+        await inner.send_frame(BINARY, b"inner" * 10000)
+        await asyncio.sleep(0.02)
+        await outer.send(outer.frame(BINARY, b"outer" * 1000), outer.frame(BINARY, b"behind"))
+        assert await outer.receive() == Frame(BINARY, b"outer" * 1000)
+        assert await outer.receive() == Frame(BINARY, b"behind")
+        assert await inner.receive() == Frame(BINARY, b"inner" * 10000)
+    assert handled == [b"inner" * 10000, b"outer" * 1000, b"behind"]
