@@ -748,6 +748,11 @@ cdef class Channel:
         self._reader = reader
 
     @property
+    def has_tls_session(self):
+        """Whether records are opened and sealed here, not in Python's ssl module."""
+        return self._tls != NULL
+
+    @property
     def _corked_size(self):
         return self._buffers.corked_size if self._buffers.corking is self else 0
 

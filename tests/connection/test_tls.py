@@ -44,6 +44,16 @@ def wss_request(url: str, tls: Tls) -> HTTPRequest:
     return HTTPRequest(url.replace("ws://", "wss://"), ssl_options=tls.client)
 
 
+@pytest.mark.skipif(engine.name != "native", reason="the pure engine has the ssl module alone")
+@pytest.mark.gen_test
+async def test_the_native_engine_goes_the_way_that_it_is_told(tls: Tls) -> None:
+    native = importlib.import_module("tornado_ws._native")
+    async with serving(Echo, ssl_options=tls.server) as url, connected(wss_request(url, tls)) as conn:
+        connection: Any = conn.protocol
+        await until(lambda: connection._transport)
+        assert connection._transport.has_tls_session == native.direct_tls
+
+
 @pytest.mark.gen_test
 async def test_messages_of_all_sizes_against_the_records(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pure engine reads fewer bytes at once here than a record has; the native one always reads more."""
