@@ -305,7 +305,7 @@ class WebSocketProtocol13(Sender, Opening):
             self._hand_out(opcode, payload, size)
         else:
             if self._inbox is None:
-                self._inbox = Inbox()
+                self._inbox = Inbox(self.params.options)
             # Once we have closed nobody stops reading, or the close frame behind it all would not be seen.
             if not self._inbox.is_full():
                 self._inbox.put((opcode, payload, size))

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import deque
 
 from tornado_ws.frames import Event
-
-#: What may wait before we stop reading: messages, and bytes of them.
-MAX_MESSAGES = 64
-MAX_BYTES = 1024 * 1024
+from tornado_ws.options import Options
 
 
 class Inbox:
     """A queue that says when it is full; it takes all the same what has been read by then."""
 
-    __slots__ = ("_bytes", "_events")
+    __slots__ = ("_bytes", "_events", "_options")
 
-    def __init__(self) -> None:
+    def __init__(self, options: Options) -> None:
+        self._options = options
         self._events: deque[Event] = deque()
         self._bytes = 0
 
@@ -33,4 +31,5 @@ class Inbox:
         return event
 
     def is_full(self) -> bool:
-        return len(self._events) >= MAX_MESSAGES or self._bytes >= MAX_BYTES
+        options = self._options
+        return len(self._events) >= options.read_ahead_messages or self._bytes >= options.read_ahead_bytes

@@ -20,12 +20,17 @@ class Options:
 
     #: Seconds that the peer has to answer a close frame; then the connection is aborted.
     close_timeout: float = 5.0
+    #: Messages, and bytes of them, that may wait while the application is busy with one before; then reading stops.
+    read_ahead_messages: int = 64
+    read_ahead_bytes: int = 1024 * 1024
 
 
 class OptionArguments(TypedDict, total=False):
     """The same, as the arguments of a client."""
 
     close_timeout: float
+    read_ahead_messages: int
+    read_ahead_bytes: int
 
 
 def _is_number(value: object) -> bool:
@@ -36,9 +41,15 @@ def _is_seconds(value: Any) -> bool:
     return _is_number(value) and 0 < value < float("inf")
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 #: What a value has to be, as a function and in words.
 _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "close_timeout": (_is_seconds, "a number of seconds above 0"),
+    "read_ahead_messages": (_is_count, "a whole number above 0"),
+    "read_ahead_bytes": (_is_count, "a whole number of bytes above 0"),
 }
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Options))

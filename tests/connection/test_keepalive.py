@@ -25,7 +25,7 @@ from tests.connection.peer import (
     raw_pair,
 )
 from tests.support import Echo, serving, until
-from tornado_ws import WebSocketClosedError, inbox
+from tornado_ws import WebSocketClosedError
 
 GIVEN_UP = Frame(CLOSE, close_payload(1000, "ping timed out"))
 
@@ -191,8 +191,7 @@ async def test_a_peer_that_answers_is_kept_while_the_application_is_busy() -> No
 
 
 @pytest.mark.gen_test
-async def test_a_peer_that_we_do_not_read_from_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox, "MAX_MESSAGES", 2)
+async def test_a_peer_that_we_do_not_read_from_is_kept() -> None:
     calls: list[Any] = []
 
     class Busy(Recording):
@@ -201,7 +200,11 @@ async def test_a_peer_that_we_do_not_read_from_is_kept(monkeypatch: pytest.Monke
                 await asyncio.sleep(0.4)
             await self.write_message(message)
 
-    settings: dict[str, Any] = {"websocket_ping_interval": 0.1, "websocket_ping_timeout": 0.1}
+    settings: dict[str, Any] = {
+        "websocket_ping_interval": 0.1,
+        "websocket_ping_timeout": 0.1,
+        "websocket_read_ahead_messages": 2,
+    }
     async with serving([("/", Busy, {"calls": calls})], **settings) as url, raw_client(url) as client:
         await client.send(*[client.frame(TEXT, b"%d" % number) for number in range(10)])
         # No pong could be seen anyway.

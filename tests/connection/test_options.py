@@ -17,6 +17,10 @@ WRONG = [
     ("close_timeout", "5", "a number of seconds above 0"),
     ("close_timeout", True, "a number of seconds above 0"),
     ("close_timeout", [], "a number of seconds above 0"),
+    ("read_ahead_messages", 0, "a whole number above 0"),
+    ("read_ahead_messages", 1.5, "a whole number above 0"),
+    ("read_ahead_bytes", -1, "a whole number of bytes above 0"),
+    ("read_ahead_bytes", True, "a whole number of bytes above 0"),
 ]
 
 

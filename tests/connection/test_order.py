@@ -24,7 +24,6 @@ from tests.connection.peer import (
     raw_pair,
 )
 from tests.support import Echo, serving, until
-from tornado_ws import inbox
 
 
 class Gated(Recording):
@@ -151,15 +150,11 @@ async def test_pongs_to_a_peer_that_does_not_read_do_not_pile_up() -> None:
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("limit", ["messages", "bytes"])
-async def test_a_busy_application_stops_the_reading(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if limit == "messages":
-        monkeypatch.setattr(inbox, "MAX_MESSAGES", 3)
-    else:
-        monkeypatch.setattr(inbox, "MAX_BYTES", 3000)
+@pytest.mark.parametrize("limit", [{"websocket_read_ahead_messages": 3}, {"websocket_read_ahead_bytes": 3000}])
+async def test_a_busy_application_stops_the_reading(limit: dict[str, Any]) -> None:
     calls: list[Any] = []
     gate = asyncio.Semaphore(0)
-    async with serving([("/", Gated, {"calls": calls, "gate": gate})]) as url, raw_client(url) as client:
+    async with serving([("/", Gated, {"calls": calls, "gate": gate})], **limit) as url, raw_client(url) as client:
         messages = [b"%1000d" % number for number in range(10)]
         for message in messages:
             await client.send_frame(TEXT, message)

@@ -13,7 +13,7 @@ from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.connection.peer import CLOSE, TEXT, Frame, Recording, Sockets, raw_client
 from tests.support import Echo, serving, until
-from tornado_ws import WebSocketHandler, inbox, websocket_connect
+from tornado_ws import WebSocketHandler, websocket_connect
 
 pytestmark = pytest.mark.usefixtures("each_poller")
 
@@ -104,11 +104,12 @@ async def test_a_handler_may_write_to_other_connections() -> None:
 @pytest.mark.parametrize("what", ["nothing", "a hang-up while we do not read"])
 async def test_waiting_costs_no_processor_time(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket that we do not read from must not be reported over and over because its peer is gone."""
-    monkeypatch.setattr(inbox, "MAX_MESSAGES", 1)
     released = asyncio.Event()
     calls: list[Any] = []
 
     class Busy(Recording):
+        websocket_read_ahead_messages = 1
+
         async def on_message(self, message: str | bytes) -> None:
             self.calls.append(message)
             await released.wait()

@@ -15,7 +15,7 @@ from tornado.httpclient import HTTPRequest
 from tests.connection.conftest import Log, Tls
 from tests.connection.peer import BINARY, CLOSE, PING, PONG, TEXT, Frame, Recording, tls_client
 from tests.support import Echo, connected, serving, until
-from tornado_ws import WebSocketClosedError, WebSocketHandler, engine, inbox
+from tornado_ws import WebSocketClosedError, WebSocketHandler, engine
 
 
 @pytest.fixture(params=["TLSv1.2", "TLSv1.3"])
@@ -72,9 +72,10 @@ async def test_messages_inside_the_tls_layer_are_not_forgotten_over_a_pause(
 ) -> None:
     """What OpenSSL has decrypted already gives no readiness."""
     monkeypatch.setattr("tornado_ws.channel.READ_SIZE", 100)
-    monkeypatch.setattr(inbox, "MAX_MESSAGES", 2)
 
     class Slow(Echo):
+        websocket_read_ahead_messages = 2
+
         async def on_message(self, message: str | bytes) -> None:
             await asyncio.sleep(0)
             self.write_message(message)

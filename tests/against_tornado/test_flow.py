@@ -1,0 +1,20 @@
+"""Flow control, threads and errors: what `docs/flow-control.md` says, against Tornado."""
+
+from __future__ import annotations
+
+from tests.against_tornado import run_both
+
+
+def test_a_flooding_connection_does_not_starve_another() -> None:
+    both = run_both("flood", "50")
+    for side in both:
+        assert side["messages of the flood between two others, median"] > 0
+    # An answer takes a few turns of the loop, of 256 messages each.
+    assert both.ours["messages of the flood between two others, most"] <= 2048
+
+
+def test_a_slow_handler_does_not_hold_up_control_frames() -> None:
+    both = run_both("slow_handler")
+    assert both.tornado["messages answered"] == []
+    assert both.ours["messages answered"] == ["1", "2"]
+    assert both.ours["answers before the pong"] == 0
