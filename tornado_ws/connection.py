@@ -30,7 +30,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tornado.concurrent import Future
-from tornado.escape import json_encode, utf8
+from tornado.escape import utf8
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.log import gen_log
@@ -45,8 +45,8 @@ from tornado_ws.closing import (
     decode_close,
     encode_close,
 )
-from tornado_ws.engine import FrameReader, Sender
-from tornado_ws.errors import ProtocolError, WebSocketClosedError
+from tornado_ws.engine import FrameReader
+from tornado_ws.errors import ProtocolError
 from tornado_ws.frames import (
     BINARY,
     CLOSE,
@@ -62,11 +62,10 @@ from tornado_ws.frames import (
     TEXT,
     VIOLATION,
     Outcome,
-    encode_message,
 )
 from tornado_ws.inbox import Inbox
-from tornado_ws.opening import Opening
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
+from tornado_ws.sending import Sending
 from tornado_ws.station import Station, has_stations
 from tornado_ws.transport import Transport, peer_name
 from tornado_ws.turn import MessageQueue
@@ -74,10 +73,7 @@ from tornado_ws.turn import MessageQueue
 if TYPE_CHECKING:
     from tornado_ws.handler import WebSocketHandler
 
-_SENDABLE = (str, bytes, bytearray, memoryview)
-
-
-class WebSocketProtocol13(Sender, Opening):
+class WebSocketProtocol13(Sending):
     """The protocol of RFC 6455, version 13, for one connection of either side.
 
     ``mask_outgoing`` is true on a client. The constructor and the methods without a docstring are Tornado's.
@@ -90,19 +86,13 @@ class WebSocketProtocol13(Sender, Opening):
     RSV_MASK = RSV1 | RSV2 | RSV3
     OPCODE_MASK = 0x0F
 
-    _rerouted = False
-    _replacements: dict[str, Callable[..., Any]] | None = None
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._rerouted = not has_stations(cls, "_handle_message", "_write_frame")
 
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
-        self._transport: Transport | None = None
         self._reader: FrameReader | None = None
-        self._out = None
-        super().__init__(handler, params)
-        self.mask_outgoing = mask_outgoing
+        super().__init__(handler, mask_outgoing, params)
         self.close_code: int | None = None
         self.close_reason: str | None = None
         self._handling: object = None
@@ -113,9 +103,6 @@ class WebSocketProtocol13(Sender, Opening):
         self._is_closed = False
         self._closed: Future[None] | None = None
         self._close_timeout: object = None
-
-        self._pong_future: Future[None] | None = None
-        self._pending_pong: bytes | None = None
 
     # State
 
@@ -162,12 +149,6 @@ class WebSocketProtocol13(Sender, Opening):
     def _wire_bytes_out(self) -> int:
         return self._transport.wire_bytes if self._transport is not None else 0
 
-    def _reroute(self) -> None:
-        self._rerouted = True
-        self._out = None
-        if self._transport is not None:
-            self._transport.direct = False
-
     # Opening
 
     async def _open(self, handler: WebSocketHandler) -> None:
@@ -212,15 +193,6 @@ class WebSocketProtocol13(Sender, Opening):
             transport.direct = self._is_direct()
             transport.start(self._reader)
         return transport
-
-    def _attach(self) -> Transport:
-        if self._transport is None:
-            if self.stream.closed():
-                raise StreamClosedError(self.stream.error)
-            self._transport = Transport(self.stream, self, self.mask_outgoing)
-            if self._compressor is None and not self._rerouted and not self.is_closing():
-                self._out = self._transport
-        return self._transport
 
     def _is_direct(self) -> bool:
         """Whether messages may go straight from the reader to the application."""
@@ -370,74 +342,6 @@ class WebSocketProtocol13(Sender, Opening):
             self._heard = True
             self._watch_over(self._run_callback(self.handler.on_pong, data))
         return None
-
-    # Sending
-
-    def _write_message(self, message: str | bytes | dict[str, Any], binary: bool) -> Future[None]:
-        if self.server_terminated:
-            raise WebSocketClosedError()
-        if isinstance(message, dict):
-            message = json_encode(message)
-        elif not isinstance(message, _SENDABLE):
-            raise TypeError(f"message is of type {type(message).__name__}; allowed are str, bytes and dict")
-        try:
-            if self._compressor is None and not self._rerouted:
-                return self._attach().write_message(message, binary)
-            payload = encode_message(message, binary)
-            opcode = BINARY if binary else TEXT
-            self._attach().message_bytes += len(payload)
-            flags = 0
-            if self._compressor is not None:
-                payload = self._compressor.compress(payload)
-                flags = RSV1
-            if not self._rerouted:
-                return self._attach().write_frame(FIN | flags | opcode, payload)
-            future: Future[None] = self._write_frame(True, opcode, payload, flags)
-            return future
-        except StreamClosedError:
-            raise WebSocketClosedError() from None
-
-    def write_ping(self, data: bytes) -> None:
-        """Send a ping frame. Raises ValueError for more than 125 bytes and `WebSocketClosedError` after the end."""
-        if self.server_terminated:
-            raise WebSocketClosedError()
-        try:
-            self._write_frame(True, PING, data)
-        except StreamClosedError:
-            raise WebSocketClosedError() from None
-
-    @Station
-    def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Future[None]:
-        if opcode & 0x8:
-            if not fin:
-                raise ValueError("control frames may not be fragmented")
-            if len(data) > 125:
-                raise ValueError(f"control frame payload has {len(data)} bytes; at most 125 are allowed")
-        return self._attach().write_frame((FIN if fin else 0) | flags | opcode, data)
-
-    def _send_pong(self, data: bytes) -> None:
-        # Section 5.5.3 lets us answer the latest of several pings only. While a pong is not with the kernel yet, so
-        # that pongs of a peer that does not read them cannot pile up.
-        if self._pong_future is not None and not self._pong_future.done():
-            self._pending_pong = data
-            return
-        self._pending_pong = None
-        if self.server_terminated:
-            return
-        try:
-            future = self._write_frame(True, PONG, data)
-        except StreamClosedError:
-            self._abort()
-            return
-        if not future.done():
-            self._pong_future = future
-            future.add_done_callback(self._on_pong_sent)
-
-    def _on_pong_sent(self, future: asyncio.Future[None]) -> None:
-        self._pong_future = None
-        data, self._pending_pong = self._pending_pong, None
-        if data is not None and not future.cancelled() and future.exception() is None:
-            self._send_pong(data)
 
     # Closing
 

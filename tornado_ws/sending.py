@@ -1,0 +1,117 @@
+"""What one connection sends: messages, pings and pongs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from tornado.concurrent import Future
+from tornado.escape import json_encode
+from tornado.iostream import StreamClosedError
+
+from tornado_ws.engine import Sender
+from tornado_ws.errors import WebSocketClosedError
+from tornado_ws.frames import BINARY, FIN, PING, PONG, RSV1, TEXT, encode_message
+from tornado_ws.opening import Opening
+from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
+from tornado_ws.station import Station
+from tornado_ws.transport import Transport
+
+_SENDABLE = (str, bytes, bytearray, memoryview)
+
+
+class Sending(Sender, Opening):
+    """A protocol that sends frames by way of a `Transport`, which is made when first needed."""
+
+    _rerouted = False
+    _replacements: dict[str, Callable[..., Any]] | None = None
+
+    def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
+        self._transport: Transport | None = None
+        self._out = None
+        super().__init__(handler, params)
+        self.mask_outgoing = mask_outgoing
+        self._pong_future: Future[None] | None = None
+        self._pending_pong: bytes | None = None
+
+    def _reroute(self) -> None:
+        self._rerouted = True
+        self._out = None
+        if self._transport is not None:
+            self._transport.direct = False
+
+    def _attach(self) -> Transport:
+        if self._transport is None:
+            if self.stream.closed():
+                raise StreamClosedError(self.stream.error)
+            self._transport = Transport(self.stream, self, self.mask_outgoing)
+            if self._compressor is None and not self._rerouted and not self.is_closing():
+                self._out = self._transport
+        return self._transport
+
+    def _write_message(self, message: str | bytes | dict[str, Any], binary: bool) -> Future[None]:
+        if self.server_terminated:
+            raise WebSocketClosedError()
+        if isinstance(message, dict):
+            message = json_encode(message)
+        elif not isinstance(message, _SENDABLE):
+            raise TypeError(f"message is of type {type(message).__name__}; allowed are str, bytes and dict")
+        try:
+            if self._compressor is None and not self._rerouted:
+                return self._attach().write_message(message, binary)
+            payload = encode_message(message, binary)
+            opcode = BINARY if binary else TEXT
+            self._attach().message_bytes += len(payload)
+            flags = 0
+            if self._compressor is not None:
+                payload = self._compressor.compress(payload)
+                flags = RSV1
+            if not self._rerouted:
+                return self._attach().write_frame(FIN | flags | opcode, payload)
+            future: Future[None] = self._write_frame(True, opcode, payload, flags)
+            return future
+        except StreamClosedError:
+            raise WebSocketClosedError() from None
+
+    def write_ping(self, data: bytes) -> None:
+        """Send a ping frame. Raises ValueError for more than 125 bytes and `WebSocketClosedError` after the end."""
+        if self.server_terminated:
+            raise WebSocketClosedError()
+        try:
+            self._write_frame(True, PING, data)
+        except StreamClosedError:
+            raise WebSocketClosedError() from None
+
+    @Station
+    def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Future[None]:
+        if opcode & 0x8:
+            if not fin:
+                raise ValueError("control frames may not be fragmented")
+            if len(data) > 125:
+                raise ValueError(f"control frame payload has {len(data)} bytes; at most 125 are allowed")
+        return self._attach().write_frame((FIN if fin else 0) | flags | opcode, data)
+
+    def _send_pong(self, data: bytes) -> None:
+        # Section 5.5.3 lets us answer the latest of several pings only. While a pong is not with the kernel yet, so
+        # that pongs of a peer that does not read them cannot pile up.
+        if self._pong_future is not None and not self._pong_future.done():
+            self._pending_pong = data
+            return
+        self._pending_pong = None
+        if self.server_terminated:
+            return
+        try:
+            future = self._write_frame(True, PONG, data)
+        except StreamClosedError:
+            self._abort()
+            return
+        if not future.done():
+            self._pong_future = future
+            future.add_done_callback(self._on_pong_sent)
+
+    def _on_pong_sent(self, future: asyncio.Future[None]) -> None:
+        self._pong_future = None
+        data, self._pending_pong = self._pending_pong, None
+        if data is not None and not future.cancelled() and future.exception() is None:
+            self._send_pong(data)
