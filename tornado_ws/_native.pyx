@@ -45,6 +45,7 @@ cdef extern from "Python.h":
     Py_ssize_t Py_SIZE(PyObject*)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
+    unsigned long PyThread_get_thread_ident()
 
 cdef extern from "sys/types.h":
     ctypedef long ssize_t
@@ -711,6 +712,8 @@ cdef class Channel:
     cdef public bint reading
     cdef public bint direct
     cdef public bint masked
+    cdef public unsigned long thread
+    cdef public long long messages
     cdef public long long message_bytes
     cdef public long long wire_bytes
     cdef FrameReader _reader
@@ -729,6 +732,7 @@ cdef class Channel:
         self.masked = masked
         self.context = contextvars.copy_context()
         self.fd = stream.socket.fileno()
+        self.thread = PyThread_get_thread_ident()
         self._is_tls = isinstance(stream.socket, ssl.SSLSocket)
         self._buffers = buffers_of(self._io_loop)
         if self._is_tls and direct_tls and type(stream.socket._sslobj) is _ssl._SSLSocket:
@@ -965,6 +969,11 @@ cdef class Channel:
 
     # Out
 
+    def check_thread(self):
+        """Raise RuntimeError in another thread than the connection's."""
+        if PyThread_get_thread_ident() != self.thread:
+            self._change_thread()
+
     def write_message(self, message, bint binary):
         """Send one uncompressed message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
         return self.send(message, binary)
@@ -994,6 +1003,7 @@ cdef class Channel:
 
     cdef object put_message(self, const uint8_t* data, Py_ssize_t size, bint binary, bytes owner):
         future = self.put(FIN | BINARY if binary else FIN | TEXT, data, size, owner)
+        self.messages += 1
         self.message_bytes += size
         return future
 
@@ -1010,6 +1020,8 @@ cdef class Channel:
         cdef bytes whole
         if self.fd < 0:
             raise StreamClosedError(self._stream.error)
+        if PyThread_get_thread_ident() != self.thread:
+            self._change_thread()
         if self._backlog is None:
             if size < LARGE:
                 if corking:

@@ -16,6 +16,7 @@ import contextvars
 import select
 import ssl
 from collections.abc import Callable, Mapping
+from threading import get_ident
 from typing import Any, Protocol
 
 from tornado.ioloop import IOLoop
@@ -123,8 +124,10 @@ class Channel:
         "fd",
         "masked",
         "message_bytes",
+        "messages",
         "reader",
         "reading",
+        "thread",
         "wire_bytes",
     )
 
@@ -141,8 +144,10 @@ class Channel:
         self.reading = False
         #: Whether messages may go from the reader to the application without asking the receiver.
         self.direct = False
-        #: What was sent: messages before compression, and all that frames took.
-        self.message_bytes = self.wire_bytes = 0
+        #: What was sent: messages, their bytes before compression, and all that frames took.
+        self.messages = self.message_bytes = self.wire_bytes = 0
+        #: Ident of the thread that the connection belongs to.
+        self.thread = get_ident()
         self._backlog: Backlog | None = None
         self._corked: list[bytes] | None = None
         self._corked_size = 0
@@ -204,15 +209,23 @@ class Channel:
 
     # Out
 
+    def check_thread(self) -> None:
+        """Raise RuntimeError in another thread than the connection's."""
+        if get_ident() != self.thread:
+            self._change_thread()
+
     def write_message(self, message: str | bytes, binary: bool) -> asyncio.Future[None]:
         """Send one uncompressed message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
         payload = encode_message(message, binary)
         future = self.write_frame(FIN | BINARY if binary else FIN | TEXT, payload)
+        self.messages += 1
         self.message_bytes += len(payload)
         return future
 
     def write_frame(self, first_byte: int, payload: bytes) -> asyncio.Future[None]:
-        """Send one frame; see `write`."""
+        """Send one frame; see `write`. Raises RuntimeError in another thread than the connection's."""
+        if get_ident() != self.thread:
+            self._change_thread()
         frame = encode_frame(first_byte, payload, self.masked)
         future = self.write(frame)
         self.wire_bytes += len(frame)
@@ -268,6 +281,9 @@ class Channel:
         return data
 
     # The cold half
+
+    def _change_thread(self) -> None:
+        raise NotImplementedError
 
     def _end_reading(self, error: Exception | None) -> None:
         raise NotImplementedError

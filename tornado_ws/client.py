@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import concurrent.futures
 import functools
 import os
 import warnings
@@ -30,6 +31,7 @@ from tornado_ws.errors import (
 )
 from tornado_ws.options import OptionArguments, client_options
 from tornado_ws.protocol import WebSocketProtocol, _default_max_message_size, _WebSocketParams
+from tornado_ws.threads import write_message_threadsafe
 from tornado_ws.turn import MessageQueue
 
 if TYPE_CHECKING:
@@ -232,6 +234,12 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         if self.protocol is None:
             raise WebSocketClosedError("Client connection has been closed")
         return self.protocol.write_message(message, binary=binary)
+
+    def write_message_threadsafe(
+        self, message: str | bytes | dict[str, Any], binary: bool = False
+    ) -> concurrent.futures.Future[None]:
+        """Send from any thread; see `.WebSocketHandler.write_message_threadsafe`."""
+        return write_message_threadsafe(self.protocol, self.write_message, message, binary)
 
     def read_message(
         self, callback: Callable[[Future[str | bytes | None]], Any] | None = None

@@ -350,8 +350,11 @@ class WebSocketProtocol13(Sending):
 
         Raises ValueError, with nothing changed, for a code below 5000 that may not be sent and for a reason of more
         than 123 bytes (RFC 6455 sections 5.5 and 7.4). Applications have codes of their own from 5000 on, in no
-        range of the RFC: those are sent as 1008, with a warning in the log.
+        range of the RFC: those are sent as 1008, with a warning in the log. Raises RuntimeError in another thread than
+        the connection's.
         """
+        if self._transport is not None:
+            self._transport.check_thread()
         if not self.server_terminated:
             if code is not None and code >= 5000:
                 gen_log.warning("close code %d, which RFC 6455 does not have, is sent as %d", code, POLICY_VIOLATION)

@@ -7,6 +7,7 @@ private here starts with ``_ws_``, save what Tornado's own class has.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -23,6 +24,7 @@ from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.options import check_attributes, handler_options
 from tornado_ws.protocol import WebSocketProtocol, _WebSocketParams
+from tornado_ws.threads import write_message_threadsafe
 
 #: What a WebSocket handler cannot do after the upgrade.
 _HTTP_METHODS = ("write", "redirect", "set_header", "set_cookie", "set_status", "flush", "finish")
@@ -151,13 +153,26 @@ class WebSocketHandler(tornado.web.RequestHandler):
         `.Future` for flow control, done when the operating system has taken the message.
 
         Raises `WebSocketClosedError` when the connection is closed or closing; the Future fails with it when the
-        connection is lost later, and may be ignored. Raises ValueError for bytes that are not UTF-8.
+        connection is lost later, and may be ignored. Raises ValueError for bytes that are not UTF-8, and RuntimeError
+        in another thread than the one that runs the connection's IOLoop.
         """
         if self.ws_connection is None or self.ws_connection.is_closing():
             raise WebSocketClosedError()
         if isinstance(message, dict):
             message = json_encode(message)
         return self.ws_connection.write_message(message, binary=binary)
+
+    def write_message_threadsafe(
+        self, message: bytes | str | dict[str, Any], binary: bool = False
+    ) -> concurrent.futures.Future[None]:
+        """Have the connection's own thread call `write_message`, from any thread.
+
+        Returns a `concurrent.futures.Future` that ends as the one of `write_message` does, with what that raises too:
+        `WebSocketClosedError` when the connection is closed by then. Messages of one thread keep their order. A thread
+        that sends much has to wait for the Futures (``result``, with a timeout), or its messages pile up; in the
+        connection's own thread waiting would block its IOLoop.
+        """
+        return write_message_threadsafe(self.ws_connection, self.write_message, message, binary)
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         """Override to choose one of the ``subprotocols`` that the client offers, or None.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from tornado.iostream import StreamClosedError
 
 from tornado_ws.engine import Sender
 from tornado_ws.errors import WebSocketClosedError
-from tornado_ws.frames import BINARY, FIN, PING, PONG, RSV1, TEXT, encode_message
+from tornado_ws.frames import BINARY, FIN, PING, PONG, RSV1, TEXT, Outcome, encode_message
 from tornado_ws.opening import Opening
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.station import Station
@@ -34,6 +35,15 @@ class Sending(Sender, Opening):
         self.mask_outgoing = mask_outgoing
         self._pong_future: Future[None] | None = None
         self._pending_pong: bytes | None = None
+
+    @abc.abstractmethod
+    def advance(self, outcome: Outcome | None = None) -> None: ...
+
+    @abc.abstractmethod
+    def eof_received(self, error: Exception | None) -> None: ...
+
+    @abc.abstractmethod
+    def connection_lost(self) -> None: ...
 
     def _reroute(self) -> None:
         self._rerouted = True
@@ -62,13 +72,17 @@ class Sending(Sender, Opening):
                 return self._attach().write_message(message, binary)
             payload = encode_message(message, binary)
             opcode = BINARY if binary else TEXT
-            self._attach().message_bytes += len(payload)
+            transport = self._attach()
+            # Before the compressor is touched, which has a state that both ends share.
+            transport.check_thread()
+            transport.messages += 1
+            transport.message_bytes += len(payload)
             flags = 0
             if self._compressor is not None:
                 payload = self._compressor.compress(payload)
                 flags = RSV1
             if not self._rerouted:
-                return self._attach().write_frame(FIN | flags | opcode, payload)
+                return transport.write_frame(FIN | flags | opcode, payload)
             future: Future[None] = self._write_frame(True, opcode, payload, flags)
             return future
         except StreamClosedError:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import threading
 from collections import deque
 from typing import Any
 
@@ -96,6 +97,19 @@ class Transport(Channel):
         if events != self._events:
             self._events = events
             self._poller.watch(self, events)
+
+    def _change_thread(self) -> None:
+        """This is not the thread that the connection belonged to: right if its loop has moved here, or stands still."""
+        loop = self._io_loop.asyncio_loop  # type: ignore[attr-defined]
+        if not loop.is_running():
+            return
+        if asyncio._get_running_loop() is not loop:
+            raise RuntimeError(
+                f"a WebSocket connection was used in thread {threading.current_thread().name!r}, but belongs to the "
+                "thread that runs its IOLoop: send with write_message_threadsafe(), do all else by "
+                "IOLoop.add_callback()"
+            )
+        self.thread = threading.get_ident()
 
     # Writing
 

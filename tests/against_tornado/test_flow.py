@@ -18,3 +18,10 @@ def test_a_slow_handler_does_not_hold_up_control_frames() -> None:
     assert both.tornado["messages answered"] == []
     assert both.ours["messages answered"] == ["1", "2"]
     assert both.ours["answers before the pong"] == 0
+
+
+def test_a_write_from_another_thread_is_refused_in_words_and_sends_nothing() -> None:
+    both = run_both("threads")
+    assert "from the wrong thread" in both.tornado["messages sent"]
+    assert both.ours["messages sent"] == ["from the right thread"]
+    assert "write_message_threadsafe()" in both.ours["error"]
