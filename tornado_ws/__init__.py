@@ -27,6 +27,7 @@ from tornado.util import _websocket_mask as _websocket_mask
 from tornado_ws import engine as engine
 from tornado_ws.client import WebSocketClientConnection, websocket_connect
 from tornado_ws.connection import WebSocketProtocol13
+from tornado_ws.counting import Counters, ProcessCounters, counters
 from tornado_ws.deflate import _DecompressTooLargeError as _DecompressTooLargeError
 from tornado_ws.deflate import _PerMessageDeflateCompressor as _PerMessageDeflateCompressor
 from tornado_ws.deflate import _PerMessageDeflateDecompressor as _PerMessageDeflateDecompressor
@@ -41,6 +42,7 @@ from tornado_ws.handler import WebSocketHandler
 from tornado_ws.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
 from tornado_ws.install import install, uninstall
 from tornado_ws.keepalive import de_dupe_gen_log as de_dupe_gen_log
+from tornado_ws.logs import ConnectionFilter
 from tornado_ws.protocol import WebSocketProtocol
 from tornado_ws.protocol import _default_max_message_size as _default_max_message_size
 from tornado_ws.protocol import _WebSocketDelegate as _WebSocketDelegate
@@ -49,15 +51,19 @@ from tornado_ws.protocol import _WebSocketParams as _WebSocketParams
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConnectionFilter",
+    "Counters",
     "HandshakeError",
     "HandshakeRejectedError",
     "InvalidHandshakeError",
+    "ProcessCounters",
     "WebSocketClientConnection",
     "WebSocketClosedError",
     "WebSocketError",
     "WebSocketHandler",
     "WebSocketProtocol",
     "WebSocketProtocol13",
+    "counters",
     "install",
     "uninstall",
     "websocket_connect",

@@ -241,6 +241,11 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         """Send from any thread; see `.WebSocketHandler.write_message_threadsafe`."""
         return write_message_threadsafe(self.protocol, self.write_message, message, binary)
 
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes of frames that wait for the kernel to take them; 0 on a closed connection."""
+        return self.protocol.buffered_amount if self.protocol is not None else 0
+
     def read_message(
         self, callback: Callable[[Future[str | bytes | None]], Any] | None = None
     ) -> Awaitable[str | bytes | None]:

@@ -33,7 +33,6 @@ from tornado.concurrent import Future
 from tornado.escape import utf8
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
-from tornado.log import gen_log
 from tornado.web import RequestHandler
 
 from tornado_ws.channel import MESSAGES_PER_TURN
@@ -64,10 +63,11 @@ from tornado_ws.frames import (
     Outcome,
 )
 from tornado_ws.inbox import Inbox
+from tornado_ws.logs import mark_context
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.sending import Sending
 from tornado_ws.station import Station, has_stations
-from tornado_ws.transport import Transport, peer_name
+from tornado_ws.transport import Transport
 from tornado_ws.turn import MessageQueue
 
 if TYPE_CHECKING:
@@ -131,29 +131,12 @@ class WebSocketProtocol13(Sending):
     def _is_closing(self) -> bool:
         return self.server_terminated or self._client_terminated or self.stream.closed()
 
-    # Message bytes are before compression and in UTF-8; wire bytes are all that frames take.
-
-    @property
-    def _message_bytes_in(self) -> int:
-        return self._reader.message_bytes if self._reader is not None else 0
-
-    @property
-    def _message_bytes_out(self) -> int:
-        return self._transport.message_bytes if self._transport is not None else 0
-
-    @property
-    def _wire_bytes_in(self) -> int:
-        return self._reader.wire_bytes if self._reader is not None else 0
-
-    @property
-    def _wire_bytes_out(self) -> int:
-        return self._transport.wire_bytes if self._transport is not None else 0
-
     # Opening
 
     async def _open(self, handler: WebSocketHandler) -> None:
         """Call ``open`` while control frames are handled and messages wait."""
         self._handling = handler.open
+        mark_context(self)
         transport = self._start_receiving()
         try:
             result = handler.open(*handler.open_args, **handler.open_kwargs)
@@ -357,7 +340,8 @@ class WebSocketProtocol13(Sending):
             self._transport.check_thread()
         if not self.server_terminated:
             if code is not None and code >= 5000:
-                gen_log.warning("close code %d, which RFC 6455 does not have, is sent as %d", code, POLICY_VIOLATION)
+                text = "WebSocket from %s: close code %d, which RFC 6455 does not have, is sent as %d"
+                self._log(logging.WARNING, text, code, POLICY_VIOLATION)
                 code = POLICY_VIOLATION
             payload = encode_close(code, reason)
             self.server_terminated = True
@@ -401,7 +385,7 @@ class WebSocketProtocol13(Sending):
         """Fail the connection (section 7.1.7): the one place where a violation turns into a close frame."""
         # Going over a limit is legal, and Tornado's tests want no line above DEBUG for it.
         level = logging.DEBUG if error.close_code == MESSAGE_TOO_BIG else logging.INFO
-        gen_log.log(level, "WebSocket from %s failed with %d: %s", self._peer(), error.close_code, error)
+        self._log(level, "WebSocket from %s failed with %d: %s", error.close_code, error)
         self.close_code = error.close_code
         self.close_reason = error.reason
         self.client_terminated = True
@@ -418,6 +402,8 @@ class WebSocketProtocol13(Sending):
         self.client_terminated = self.server_terminated = True
         self._stop_waiting()
         self._stop_pinging()
+        if self._transport is not None:
+            self._transport.settle()
         if not self._is_closed:
             self._is_closed = True
             code, reason = self._outcome or (self.close_code, self.close_reason)
@@ -430,10 +416,6 @@ class WebSocketProtocol13(Sending):
 
     def set_nodelay(self, x: bool) -> None:
         self.stream.set_nodelay(x)
-
-    def _peer(self) -> str:
-        request = getattr(self.handler, "request", None)
-        return getattr(request, "remote_ip", None) or peer_name(self.stream)
 
     # Keepalive
 
@@ -449,7 +431,7 @@ class WebSocketProtocol13(Sending):
 
         The frame is sent all the same, with Tornado's code: the peer may hear us though we do not hear it.
         """
-        gen_log.debug("WebSocket from %s given up: %s", self._peer(), reason)
+        self._log(logging.DEBUG, "WebSocket from %s given up: %s", reason)
         self._outcome = (ABNORMAL_CLOSURE, reason)
         self.close_code, self.close_reason = NORMAL_CLOSURE, reason
         self.client_terminated = True

@@ -12,7 +12,9 @@ from typing import Protocol, TypeAlias
 
 from tornado.ioloop import IOLoop
 
+from tornado_ws import counting
 from tornado_ws.channel import Servable
+from tornado_ws.counting import Counters
 from tornado_ws.engine import serve_ready
 
 READ = IOLoop.READ
@@ -27,15 +29,19 @@ class Pollable(Servable, Protocol):
     def close(self) -> None:
         """Called by ``IOLoop.close(all_fds=True)``."""
 
+    def counters(self) -> Counters: ...
+
 
 class LoopPoller:
     """Registers every socket with the IOLoop."""
 
     def __init__(self, io_loop: IOLoop) -> None:
         self._io_loop = io_loop
+        self._pollables: set[Pollable] = set()
 
     def add(self, pollable: Pollable) -> None:
         """Take ``pollable`` in, watched for nothing yet."""
+        self._pollables.add(pollable)
         self._io_loop.add_handler(pollable, self._handle_ready, 0)
 
     def watch(self, pollable: Pollable, events: int) -> None:
@@ -43,7 +49,12 @@ class LoopPoller:
         self._io_loop.update_handler(pollable, events)
 
     def remove(self, pollable: Pollable) -> None:
+        self._pollables.remove(pollable)
         self._io_loop.remove_handler(pollable)
+
+    def held(self) -> list[Pollable]:
+        """Return the pollables, at once: another thread may ask."""
+        return list(self._pollables)
 
     @staticmethod
     def _handle_ready(pollable: Pollable, events: int) -> None:
@@ -93,6 +104,10 @@ class EpollPoller:
         if self._epoll is not None:
             serve_ready(self._epoll, self._pollables)
 
+    def held(self) -> list[Pollable]:
+        """Return the pollables, at once: another thread may ask."""
+        return list(self._pollables.values())
+
     def fileno(self) -> int:
         return self._epoll.fileno() if self._epoll is not None else -1
 
@@ -118,4 +133,5 @@ def poller_of(io_loop: IOLoop) -> Poller:
     poller: Poller | None = vars(io_loop).get("_ws_poller")
     if poller is None:
         poller = vars(io_loop)["_ws_poller"] = _make_poller(io_loop)
+        counting.watch(poller)
     return poller

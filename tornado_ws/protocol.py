@@ -115,6 +115,11 @@ class WebSocketProtocol(abc.ABC):
     @abc.abstractmethod
     async def accept_connection(self, handler: WebSocketHandler) -> None: ...
 
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes that wait to be sent."""
+        return 0
+
     @abc.abstractmethod
     def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Future[None]: ...
 

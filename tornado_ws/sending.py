@@ -10,14 +10,18 @@ from typing import Any
 from tornado.concurrent import Future
 from tornado.escape import json_encode
 from tornado.iostream import StreamClosedError
+from tornado.log import gen_log
 
+from tornado_ws.counting import Counters
 from tornado_ws.engine import Sender
 from tornado_ws.errors import WebSocketClosedError
+from tornado_ws.frame_log import make_transport
 from tornado_ws.frames import BINARY, FIN, PING, PONG, RSV1, TEXT, Outcome, encode_message
+from tornado_ws.logs import extra_of, mark_context, next_id
 from tornado_ws.opening import Opening
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.station import Station
-from tornado_ws.transport import Transport
+from tornado_ws.transport import Transport, peer_name
 
 _SENDABLE = (str, bytes, bytearray, memoryview)
 
@@ -35,6 +39,44 @@ class Sending(Sender, Opening):
         self.mask_outgoing = mask_outgoing
         self._pong_future: Future[None] | None = None
         self._pending_pong: bytes | None = None
+        self._connection_id = 0
+
+    # What can be seen of the connection
+
+    @property
+    def connection_id(self) -> int:
+        """A number that no other connection of the process has, for the log."""
+        if not self._connection_id:
+            self._connection_id = next_id()
+        return self._connection_id
+
+    @property
+    def peer_name(self) -> str:
+        """The address of the other end, for the log."""
+        request = getattr(self.handler, "request", None)
+        return getattr(request, "remote_ip", None) or peer_name(self.stream)
+
+    @property
+    def counters(self) -> Counters:
+        """What went over the connection so far."""
+        return self._transport.counters() if self._transport is not None else Counters()
+
+    # Tornado's own names for some of them
+    _message_bytes_in = property(lambda self: self.counters.message_bytes_in)
+    _message_bytes_out = property(lambda self: self.counters.message_bytes_out)
+    _wire_bytes_in = property(lambda self: self.counters.wire_bytes_in)
+    _wire_bytes_out = property(lambda self: self.counters.wire_bytes_out)
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes of frames that wait for the kernel to take them; 0 on a closed connection."""
+        return self._transport.buffered if self._transport is not None else 0
+
+    def _log(self, level: int, message: str, *args: object) -> None:
+        """Log a line about the connection. The peer's name is the first argument, given here."""
+        gen_log.log(level, message, self.peer_name, *args, extra=extra_of(self))
+
+    # The way out
 
     @abc.abstractmethod
     def advance(self, outcome: Outcome | None = None) -> None: ...
@@ -55,7 +97,8 @@ class Sending(Sender, Opening):
         if self._transport is None:
             if self.stream.closed():
                 raise StreamClosedError(self.stream.error)
-            self._transport = Transport(self.stream, self, self.mask_outgoing)
+            self._transport = make_transport(self.stream, self, self.mask_outgoing)
+            self._transport.context.run(mark_context, self)
             if self._compressor is None and not self._rerouted and not self.is_closing():
                 self._out = self._transport
         return self._transport

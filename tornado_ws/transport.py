@@ -21,6 +21,7 @@ from tornado.iostream import IOStream, StreamBufferFullError
 
 from tornado_ws.backlog import Backlog
 from tornado_ws.channel import SEND_SIZE, Receiver
+from tornado_ws.counting import Counters, leave
 from tornado_ws.engine import Channel, FrameReader
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.poller import READ, WRITE, poller_of
@@ -33,7 +34,7 @@ _LINGER_TIMEOUT = 2.0
 class Transport(Channel):
     """A channel with its beginning and its end, and with what the kernel does not take at once."""
 
-    __slots__ = ("__weakref__", "_drain_futures", "_events", "_poller", "_sent", "_shut_when_drained")
+    __slots__ = ("__weakref__", "_drain_futures", "_events", "_left", "_poller", "_sent", "_shut_when_drained")
 
     def __init__(self, stream: IOStream, receiver: Receiver, masked: bool) -> None:
         """Take ``stream`` over. Reading begins with `start`."""
@@ -43,6 +44,7 @@ class Transport(Channel):
         self._sent = 0
         self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
         self._shut_when_drained = False
+        self._left: Counters | None = None
         unsent = _take_over(stream, self)
         # Frames are gathered here already; held back in the kernel too, the end of one would wait for the peer's
         # delayed acknowledgement of its beginning, 40 ms.
@@ -160,6 +162,26 @@ class Transport(Channel):
             if self._shut_when_drained:
                 self._shut()
 
+    # Counting
+
+    def counters(self) -> Counters:
+        """Return what went over the connection so far."""
+        reader = self.reader
+        return Counters(
+            messages_in=reader.messages if reader is not None else 0,
+            messages_out=self.messages,
+            message_bytes_in=reader.message_bytes if reader is not None else 0,
+            message_bytes_out=self.message_bytes,
+            wire_bytes_in=reader.wire_bytes if reader is not None else 0,
+            wire_bytes_out=self.wire_bytes,
+            buffered_amount=self.buffered,
+        )
+
+    def settle(self) -> None:
+        """Leave what was counted to the sums of the process: when the socket closes, and when all is handed out."""
+        before, self._left = self._left, self.counters()
+        leave(before, self._left)
+
     # Closing
 
     def close_gracefully(self) -> None:
@@ -197,6 +219,7 @@ class Transport(Channel):
         self._backlog = None
         self._poller.remove(self)
         self.fd = -1
+        self.settle()
         for _, future in self._drain_futures or ():
             _fail(future)
         self._drain_futures = None

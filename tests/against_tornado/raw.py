@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -54,6 +55,11 @@ class RawClient:
         if size >= 126:
             size = int.from_bytes(await self._read(2 if size == 126 else 8), "big")
         return first & 0xF, await self._read(size)
+
+    def reset(self) -> None:
+        """Vanish with a TCP reset."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
 
     async def receive_head(self) -> None:
         head = b""

@@ -38,7 +38,7 @@ async def main() -> None:
         while thread.is_alive():
             await asyncio.sleep(0.001)
         await client.send((TEXT, b""))
-        messages = []
+        messages: list[str] = []
         while not messages or messages[-1] != "from the right thread":
             messages.append((await client.receive())[1].decode())
     print(json.dumps({"error": errors[0] if errors else None, "messages sent": messages}))

@@ -1,0 +1,108 @@
+"""What went over connections, counted: one by one, and all of the process together.
+
+Nothing is added up while messages pass. A connection has its own counts anyway, those of the process are the sums over
+the ones that are open and what the closed ones have left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import weakref
+from collections.abc import Iterable
+from typing import Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Counters:
+    """What went over a connection, or over all of them, so far.
+
+    "In" is what was received and handed to the application, "out" what it sent. Message bytes are those of the
+    messages, text in UTF-8, before compression; wire bytes are those of all frames, their headers and the control
+    frames among them. TLS adds its own.
+    """
+
+    messages_in: int = 0
+    messages_out: int = 0
+    message_bytes_in: int = 0
+    message_bytes_out: int = 0
+    wire_bytes_in: int = 0
+    wire_bytes_out: int = 0
+    #: Bytes that wait for the kernel now; those of closed connections do not.
+    buffered_amount: int = 0
+
+    @property
+    def compression_ratio_in(self) -> float | None:
+        """Message bytes to a byte on the wire, None before the first one."""
+        return self.message_bytes_in / self.wire_bytes_in if self.wire_bytes_in else None
+
+    @property
+    def compression_ratio_out(self) -> float | None:
+        """Message bytes to a byte on the wire, None before the first one."""
+        return self.message_bytes_out / self.wire_bytes_out if self.wire_bytes_out else None
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessCounters(Counters):
+    """`Counters` of all connections of a process, servers' and clients'."""
+
+    #: Connections that are open, and all that ever were.
+    open_connections: int = 0
+    connections: int = 0
+
+
+class Counted(Protocol):
+    def counters(self) -> Counters: ...
+
+
+class Holder(Protocol):
+    """Who has open connections: a poller, for those of one loop."""
+
+    def held(self) -> Iterable[Counted]: ...
+
+
+class _Closed:
+    """What closed connections have left. Loops of several threads may close some at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.connections = 0
+        self.sums = [0] * len(_SUMMED)
+
+    def add(self, before: Counters | None, after: Counters) -> None:
+        with self._lock:
+            if before is None:
+                self.connections += 1
+                before = _NONE
+            self.sums = [
+                total + getattr(after, name) - getattr(before, name)
+                for name, total in zip(_SUMMED, self.sums, strict=True)
+            ]
+
+
+_NONE = Counters()
+_SUMMED = tuple(field.name for field in dataclasses.fields(Counters) if field.name != "buffered_amount")
+_closed = _Closed()
+_holders: weakref.WeakSet[Holder] = weakref.WeakSet()
+
+#: Called with what a connection had counted when it was asked last, None if it was not, and what it has now.
+leave = _closed.add
+
+
+def watch(holder: Holder) -> None:
+    """Count the connections of ``holder`` too, for as long as there is one."""
+    _holders.add(holder)
+
+
+def counters() -> ProcessCounters:
+    """Return what went over all connections of this process so far. May be called in any thread."""
+    every = [connection.counters() for holder in list(_holders) for connection in holder.held()]
+    totals = dict(zip(_SUMMED, _closed.sums, strict=True))
+    for name in totals:
+        totals[name] += sum(getattr(each, name) for each in every)
+    return ProcessCounters(
+        **totals,
+        buffered_amount=sum(each.buffered_amount for each in every),
+        open_connections=len(every),
+        connections=_closed.connections + len(every),
+    )
