@@ -37,6 +37,7 @@ from tornado_ws.errors import (
     InvalidHandshakeError,
     WebSocketClosedError,
     WebSocketError,
+    WriteLimitError,
 )
 from tornado_ws.handler import WebSocketHandler
 from tornado_ws.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
@@ -63,6 +64,7 @@ __all__ = [
     "WebSocketHandler",
     "WebSocketProtocol",
     "WebSocketProtocol13",
+    "WriteLimitError",
     "counters",
     "install",
     "uninstall",

@@ -1002,6 +1002,10 @@ cdef class Channel:
             PyBuffer_Release(&view)
 
     cdef object put_message(self, const uint8_t* data, Py_ssize_t size, bint binary, bytes owner):
+        if self._backlog is not None:
+            refused = self.refuse()
+            if refused is not None:
+                return refused
         future = self.put(FIN | BINARY if binary else FIN | TEXT, data, size, owner)
         self.messages += 1
         self.message_bytes += size

@@ -48,6 +48,12 @@ class Receiver(Protocol):
     def eof_received(self, error: Exception | None) -> None:
         """Nothing more will be read; ``error`` is None when the peer closed its side in good order."""
 
+    def write_refused(self, unsent: int) -> asyncio.Future[None]:
+        """A message is not to be sent, since ``unsent`` bytes wait already; returns what ``write_message`` does."""
+
+    def writes_lost(self, unsent: int, writes: int) -> None:
+        """The stream is about to be closed with ``unsent`` bytes, and ``writes`` whose Futures are not done."""
+
     def connection_lost(self) -> None:
         """The stream is closed. Called once, never from inside the call that closed it."""
 
@@ -216,6 +222,10 @@ class Channel:
 
     def write_message(self, message: str | bytes, binary: bool) -> asyncio.Future[None]:
         """Send one uncompressed message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
+        if self._backlog is not None:
+            refused = self.refuse()
+            if refused is not None:
+                return refused
         payload = encode_message(message, binary)
         future = self.write_frame(FIN | BINARY if binary else FIN | TEXT, payload)
         self.messages += 1
@@ -233,6 +243,8 @@ class Channel:
 
     def write(self, data: bytes) -> asyncio.Future[None]:
         """Send ``data``. The Future is done when the kernel has taken it, or when it is sure to be offered to it next.
+
+        With watermarks it may be done before, while no more bytes wait than they allow.
 
         Raises `.StreamClosedError` on a closed stream. The Future fails with `.WebSocketClosedError` when the
         connection is lost before, which nobody has to retrieve.
@@ -283,6 +295,9 @@ class Channel:
     # The cold half
 
     def _change_thread(self) -> None:
+        raise NotImplementedError
+
+    def refuse(self) -> asyncio.Future[None] | None:
         raise NotImplementedError
 
     def _end_reading(self, error: Exception | None) -> None:

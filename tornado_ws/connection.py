@@ -93,8 +93,6 @@ class WebSocketProtocol13(Sending):
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
         self._reader: FrameReader | None = None
         super().__init__(handler, mask_outgoing, params)
-        self.close_code: int | None = None
-        self.close_reason: str | None = None
         self._handling: object = None
         self._inbox: Inbox | None = None
         self._end: Callable[[], None] | None = None

@@ -28,6 +28,8 @@ class Counters:
     message_bytes_out: int = 0
     wire_bytes_in: int = 0
     wire_bytes_out: int = 0
+    #: Messages that were not sent, under the policy "drop" of ``write_limit``.
+    dropped: int = 0
     #: Bytes that wait for the kernel now; those of closed connections do not.
     buffered_amount: int = 0
 

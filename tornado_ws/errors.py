@@ -22,6 +22,13 @@ class WebSocketClosedError(WebSocketError):
     """
 
 
+class WriteLimitError(WebSocketError):
+    """Raised by ``write_message`` when ``write_limit`` bytes wait already, under the policy "raise".
+
+    The message is not sent; the connection is open, and takes messages again when the peer has read some.
+    """
+
+
 class ProtocolError(WebSocketError):
     """The peer broke RFC 6455 or RFC 7692, or went over a limit of ours.
 

@@ -17,8 +17,9 @@ from tornado_ws import channel
 from tornado_ws.channel import Receiver
 from tornado_ws.closing import decode_close
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, TEXT, apply_mask, encode_message
+from tornado_ws.frames import BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, TEXT, apply_mask
 from tornado_ws.logs import Named, extra_of
+from tornado_ws.options import Options
 from tornado_ws.transport import Transport
 
 logger = logging.getLogger("tornado_ws.frames")
@@ -31,6 +32,10 @@ _MOST_BYTES = 24
 _STEP = 65536
 #: Steps for one frame; a larger one is not inflated, nor is what comes behind it.
 _MOST_STEPS = 256
+
+
+def is_on() -> bool:
+    return logger.isEnabledFor(logging.DEBUG)
 
 
 class FrameLog:
@@ -130,12 +135,12 @@ class Loggable(Receiver, Named, Protocol):
 
 
 class LoggedTransport(Transport):
-    """A transport that shows in the log what passes, by the slower way that this takes."""
+    """A transport that shows in the log what passes, by a slower way. It knows of frames, so none may pass another."""
 
     __slots__ = ("_in", "_out")
 
-    def __init__(self, stream: IOStream, receiver: Loggable, masked: bool) -> None:
-        super().__init__(stream, receiver, masked)
+    def __init__(self, stream: IOStream, receiver: Loggable, masked: bool, options: Options) -> None:
+        super().__init__(stream, receiver, masked, options)
         self._in = FrameSplitter(FrameLog(receiver, "<").log)
         self._out = FrameLog(receiver, ">")
 
@@ -148,20 +153,7 @@ class LoggedTransport(Transport):
         self._in.feed(chunk)
         super()._take(chunk)
 
-    def write_message(self, message: str | bytes, binary: bool) -> asyncio.Future[None]:
-        payload = encode_message(message, binary)
-        future = self.write_frame(FIN | BINARY if binary else FIN | TEXT, payload)
-        self.messages += 1
-        self.message_bytes += len(payload)
-        return future
-
     def write_frame(self, first_byte: int, payload: bytes) -> asyncio.Future[None]:
         future = super().write_frame(first_byte, payload)
         self._out.log(first_byte, payload)
         return future
-
-
-def make_transport(stream: IOStream, receiver: Loggable, masked: bool) -> Transport:
-    """Return a transport that logs frames if that is wanted now."""
-    cls = LoggedTransport if logger.isEnabledFor(logging.DEBUG) else Transport
-    return cls(stream, receiver, masked)

@@ -23,6 +23,18 @@ class Options:
     #: Messages, and bytes of them, that may wait while the application is busy with one before; then reading stops.
     read_ahead_messages: int = 64
     read_ahead_bytes: int = 1024 * 1024
+    #: Bytes that may wait for the kernel before ``write_message`` gives a Future that is not done.
+    write_high_watermark: int = 0
+    #: Bytes before the end of a message that may still wait when its Future is done; None is a quarter of the above.
+    write_low_watermark: int | None = None
+    #: Bytes that may wait before messages are refused, None for no limit; and what is done then.
+    write_limit: int | None = 64 * 1024 * 1024
+    write_limit_policy: str = "close"
+
+    @property
+    def low_watermark(self) -> int:
+        low = self.write_low_watermark
+        return self.write_high_watermark // 4 if low is None else low
 
 
 class OptionArguments(TypedDict, total=False):
@@ -31,6 +43,10 @@ class OptionArguments(TypedDict, total=False):
     close_timeout: float
     read_ahead_messages: int
     read_ahead_bytes: int
+    write_high_watermark: int
+    write_low_watermark: int | None
+    write_limit: int | None
+    write_limit_policy: str
 
 
 def _is_number(value: object) -> bool:
@@ -41,8 +57,16 @@ def _is_seconds(value: Any) -> bool:
     return _is_number(value) and 0 < value < float("inf")
 
 
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return _is_size(value) and value > 0
+
+
+#: What can be done with a message beyond ``write_limit``.
+POLICIES = ("close", "drop", "raise")
 
 
 #: What a value has to be, as a function and in words.
@@ -50,6 +74,13 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "close_timeout": (_is_seconds, "a number of seconds above 0"),
     "read_ahead_messages": (_is_count, "a whole number above 0"),
     "read_ahead_bytes": (_is_count, "a whole number of bytes above 0"),
+    "write_high_watermark": (_is_size, "a whole number of bytes, 0 or more"),
+    "write_low_watermark": (
+        lambda value: value is None or _is_size(value),
+        "a whole number of bytes, 0 or more, or None",
+    ),
+    "write_limit": (lambda value: value is None or _is_count(value), "a whole number of bytes above 0, or None"),
+    "write_limit_policy": (lambda value: value in POLICIES, f"one of {', '.join(map(repr, POLICIES))}"),
 }
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Options))
@@ -59,7 +90,15 @@ _DEFAULTS = tuple((_SERVER_PREFIX + field.name, field.default) for field in data
 def _make_options(prefix: str, *values: Any) -> Options:
     for name, value in zip(_NAMES, values, strict=True):
         _check(prefix, name, value)
-    return _share_options(*values)
+    options = _share_options(*values)
+    high = options.write_high_watermark
+    for name, value, is_right, words in (
+        ("write_low_watermark", options.low_watermark, options.low_watermark <= high, "at most"),
+        ("write_limit", options.write_limit, options.write_limit is None or options.write_limit > high, "above"),
+    ):
+        if not is_right:
+            raise ValueError(f"{prefix}{name} is {value}; it has to be {words} {prefix}write_high_watermark, {high}")
+    return options
 
 
 @functools.lru_cache(typed=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,16 +13,18 @@ from tornado.escape import json_encode
 from tornado.iostream import StreamClosedError
 from tornado.log import gen_log
 
+from tornado_ws import frame_log
+from tornado_ws.closing import TRY_AGAIN_LATER
 from tornado_ws.counting import Counters
 from tornado_ws.engine import Sender
-from tornado_ws.errors import WebSocketClosedError
-from tornado_ws.frame_log import make_transport
+from tornado_ws.errors import WebSocketClosedError, WriteLimitError
+from tornado_ws.frame_log import LoggedTransport
 from tornado_ws.frames import BINARY, FIN, PING, PONG, RSV1, TEXT, Outcome, encode_message
 from tornado_ws.logs import extra_of, mark_context, next_id
 from tornado_ws.opening import Opening
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.station import Station
-from tornado_ws.transport import Transport, peer_name
+from tornado_ws.transport import Transport, failed_future, peer_name
 
 _SENDABLE = (str, bytes, bytearray, memoryview)
 
@@ -40,6 +43,8 @@ class Sending(Sender, Opening):
         self._pong_future: Future[None] | None = None
         self._pending_pong: bytes | None = None
         self._connection_id = 0
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
 
     # What can be seen of the connection
 
@@ -97,7 +102,11 @@ class Sending(Sender, Opening):
         if self._transport is None:
             if self.stream.closed():
                 raise StreamClosedError(self.stream.error)
-            self._transport = make_transport(self.stream, self, self.mask_outgoing)
+            if frame_log.is_on():
+                # Messages then leave as frames, which is where they are logged.
+                self._reroute()
+            cls = LoggedTransport if frame_log.is_on() else Transport
+            self._transport = cls(self.stream, self, self.mask_outgoing, self.params.options)
             self._transport.context.run(mark_context, self)
             if self._compressor is None and not self._rerouted and not self.is_closing():
                 self._out = self._transport
@@ -111,13 +120,16 @@ class Sending(Sender, Opening):
         elif not isinstance(message, _SENDABLE):
             raise TypeError(f"message is of type {type(message).__name__}; allowed are str, bytes and dict")
         try:
-            if self._compressor is None and not self._rerouted:
-                return self._attach().write_message(message, binary)
-            payload = encode_message(message, binary)
-            opcode = BINARY if binary else TEXT
             transport = self._attach()
+            if self._compressor is None and not self._rerouted:
+                return transport.write_message(message, binary)
             # Before the compressor is touched, which has a state that both ends share.
             transport.check_thread()
+            refused = transport.refuse()
+            if refused is not None:
+                return refused
+            payload = encode_message(message, binary)
+            opcode = BINARY if binary else TEXT
             transport.messages += 1
             transport.message_bytes += len(payload)
             flags = 0
@@ -130,6 +142,23 @@ class Sending(Sender, Opening):
             return future
         except StreamClosedError:
             raise WebSocketClosedError() from None
+
+    def write_refused(self, unsent: int) -> asyncio.Future[None]:
+        """A message is not sent, since too many bytes wait already: do what the application has chosen."""
+        assert self._transport is not None
+        policy = self.params.options.write_limit_policy
+        what = f"{unsent} bytes wait to be sent, and write_limit is {self.params.options.write_limit}"
+        if policy == "raise":
+            raise WriteLimitError(what)
+        if policy == "drop":
+            return self._transport.drop()
+        self._log(logging.WARNING, "WebSocket from %s is too slow and closed: %s", what)
+        self.close_code, self.close_reason = TRY_AGAIN_LATER, "too slow"
+        self.close(self.close_code, self.close_reason)
+        return failed_future(self.stream.io_loop)
+
+    def writes_lost(self, unsent: int, writes: int) -> None:
+        self._log(logging.INFO, "WebSocket from %s closed with %d bytes unsent, %d writes waiting", unsent, writes)
 
     def write_ping(self, data: bytes) -> None:
         """Send a ping frame. Raises ValueError for more than 125 bytes and `WebSocketClosedError` after the end."""

@@ -24,27 +24,44 @@ from tornado_ws.channel import SEND_SIZE, Receiver
 from tornado_ws.counting import Counters, leave
 from tornado_ws.engine import Channel, FrameReader
 from tornado_ws.errors import WebSocketClosedError
+from tornado_ws.options import Options
 from tornado_ws.poller import READ, WRITE, poller_of
 
 _NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
 #: Seconds that the peer of a closed connection has to close its side.
 _LINGER_TIMEOUT = 2.0
+#: Bytes that the Future of a write that waits takes beside what is written, so that small messages are limited too.
+_FUTURE_SIZE = 256
 
 
 class Transport(Channel):
     """A channel with its beginning and its end, and with what the kernel does not take at once."""
 
-    __slots__ = ("__weakref__", "_drain_futures", "_events", "_left", "_poller", "_sent", "_shut_when_drained")
+    __slots__ = (
+        "__weakref__",
+        "_drain_futures",
+        "_drop_future",
+        "_events",
+        "_left",
+        "_options",
+        "_poller",
+        "_sent",
+        "_shut_when_drained",
+        "dropped",
+    )
 
-    def __init__(self, stream: IOStream, receiver: Receiver, masked: bool) -> None:
+    def __init__(self, stream: IOStream, receiver: Receiver, masked: bool, options: Options) -> None:
         """Take ``stream`` over. Reading begins with `start`."""
         super().__init__(stream, receiver, masked, completed_future(stream.io_loop))
         self._poller = poller_of(self._io_loop)
+        self._options = options
         self._events = 0
         self._sent = 0
         self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
         self._shut_when_drained = False
         self._left: Counters | None = None
+        self._drop_future: asyncio.Future[None] | None = None
+        self.dropped = 0
         unsent = _take_over(stream, self)
         # Frames are gathered here already; held back in the kernel too, the end of one would wait for the peer's
         # delayed acknowledgement of its beginning, 40 ms.
@@ -122,10 +139,8 @@ class Transport(Channel):
 
     def _keep(self, *pieces: bytes | memoryview) -> asyncio.Future[None]:
         """Keep what the kernel does not take now, until it does."""
-        future: asyncio.Future[None] = asyncio.Future(loop=self._done.get_loop())
         if self.fd < 0:
-            _fail(future)
-            return future
+            return failed_future(self._io_loop)
         if self._backlog is None:
             self._backlog = Backlog()
             self._watch()
@@ -135,6 +150,13 @@ class Transport(Channel):
                 raise StreamBufferFullError("Reached maximum write buffer size")
         for piece in pieces:
             self._backlog.append(piece)
+        if len(self._backlog) <= self._options.write_high_watermark:
+            return self._done
+        return self._future_of_last_write()
+
+    def _future_of_last_write(self) -> asyncio.Future[None]:
+        assert self._backlog is not None
+        future: asyncio.Future[None] = asyncio.Future(loop=self._done.get_loop())
         if self._drain_futures is None:
             self._drain_futures = deque()
         self._drain_futures.append((self._sent + len(self._backlog), future))
@@ -152,7 +174,8 @@ class Transport(Channel):
             if count < len(piece):
                 break
         if self._drain_futures is not None:
-            while self._drain_futures and self._drain_futures[0][0] <= self._sent:
+            enough = self._sent + self._options.low_watermark
+            while self._drain_futures and self._drain_futures[0][0] <= enough:
                 future = self._drain_futures.popleft()[1]
                 if not future.done():
                     future.set_result(None)
@@ -161,6 +184,27 @@ class Transport(Channel):
             self._watch()
             if self._shut_when_drained:
                 self._shut()
+
+    def refuse(self) -> asyncio.Future[None] | None:
+        """Return None when another message may be written, else what ``write_message`` returns instead."""
+        limit = self._options.write_limit
+        if limit is None or self.fd < 0:
+            return None
+        unsent = self.buffered
+        if unsent + _FUTURE_SIZE * len(self._drain_futures or ()) < limit:
+            return None
+        self.check_thread()
+        return self._receiver.write_refused(unsent)
+
+    def drop(self) -> asyncio.Future[None]:
+        """Count a message that is not sent; the Future tells when there may be room for the next one.
+
+        All that are dropped before something else is written share one, or they would take memory without a limit.
+        """
+        self.dropped += 1
+        if self._drop_future is None or self._drop_future.done():
+            self._drop_future = self._future_of_last_write()
+        return self._drop_future
 
     # Counting
 
@@ -174,6 +218,7 @@ class Transport(Channel):
             message_bytes_out=self.message_bytes,
             wire_bytes_in=reader.wire_bytes if reader is not None else 0,
             wire_bytes_out=self.wire_bytes,
+            dropped=self.dropped,
             buffered_amount=self.buffered,
         )
 
@@ -216,13 +261,16 @@ class Transport(Channel):
             with contextlib.suppress(OSError):
                 self._stream.write_to_fd(memoryview(corked))
         self.reading = self.direct = False
+        waiting = [future for _, future in self._drain_futures or () if not future.done()]
+        if self._backlog:
+            self._receiver.writes_lost(len(self._backlog), len(waiting))
         self._backlog = None
         self._poller.remove(self)
         self.fd = -1
         self.settle()
-        for _, future in self._drain_futures or ():
+        for future in waiting:
             _fail(future)
-        self._drain_futures = None
+        self._drain_futures = self._drop_future = None
         self._io_loop.add_callback(self.dispatch, self._receiver.connection_lost)
         self._stream.close_fd()
 
@@ -276,6 +324,13 @@ def peer_name(stream: IOStream) -> str:
     except (OSError, AttributeError):
         return "unknown peer"
     return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "Unix socket peer"
+
+
+def failed_future(io_loop: IOLoop) -> asyncio.Future[None]:
+    """Return the Future of a write on a closed connection."""
+    future: asyncio.Future[None] = asyncio.Future(loop=io_loop.asyncio_loop)  # type: ignore[attr-defined]
+    _fail(future)
+    return future
 
 
 def _fail(future: asyncio.Future[None]) -> None:

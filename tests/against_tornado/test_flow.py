@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.against_tornado import run_both
 
 
@@ -25,3 +27,19 @@ def test_a_write_from_another_thread_is_refused_in_words_and_sends_nothing() -> 
     assert "from the wrong thread" in both.tornado["messages sent"]
     assert both.ours["messages sent"] == ["from the right thread"]
     assert "write_message_threadsafe()" in both.ours["error"]
+
+
+@pytest.mark.parametrize(("limit", "most"), [("4", 5), ("default", 65)])
+def test_a_stalled_peer_costs_the_limit_and_not_what_was_written(limit: str, most: int) -> None:
+    both = run_both("stalled_peer", limit)
+    assert both.tornado["MiB held"] > 90
+    assert both.ours["MiB held"] < most
+    assert both.ours["closed with"] == 1013
+
+
+@pytest.mark.parametrize("compression", ["plain", "deflate"])
+def test_a_dead_peer_with_many_writes_is_one_line_and_no_traceback(compression: str) -> None:
+    both = run_both("dead_peer", compression)
+    assert both.tornado["tracebacks"] > 1000
+    assert (both.ours["lines"], both.ours["tracebacks"]) == (1, 0)
+    assert both.tornado["awaited"] == both.ours["awaited"] == ["WebSocketClosedError"]

@@ -238,7 +238,7 @@ async def test_a_filter_tells_the_connection_of_the_applications_lines(filtered:
     others: list[Any] = []
 
     class Handler(WebSocketHandler):
-        async def open(self) -> None:  # type: ignore[override]
+        async def open(self) -> None:
             others.append(self.ws_connection)
             app_log.warning("open")
 
@@ -396,7 +396,7 @@ async def test_a_log_that_is_off_puts_nothing_in_the_way(caplog: pytest.LogCaptu
     async with raw_pair() as (conn, _):
         protocol: Any = conn.protocol
         await until(lambda: protocol._transport is not None)
-        assert type(protocol._transport) is tornado_ws.transport.Transport  # type: ignore[attr-defined]
+        assert type(protocol._transport) is tornado_ws.transport.Transport
         # Decided when the connection opened.
         caplog.set_level(logging.DEBUG, "tornado_ws.frames")
         await conn.write_message("x")

@@ -21,6 +21,13 @@ WRONG = [
     ("read_ahead_messages", 1.5, "a whole number above 0"),
     ("read_ahead_bytes", -1, "a whole number of bytes above 0"),
     ("read_ahead_bytes", True, "a whole number of bytes above 0"),
+    ("write_high_watermark", -1, "a whole number of bytes, 0 or more"),
+    ("write_high_watermark", 1e6, "a whole number of bytes, 0 or more"),
+    ("write_low_watermark", -1, "a whole number of bytes, 0 or more, or None"),
+    ("write_limit", 0, "a whole number of bytes above 0, or None"),
+    ("write_limit", "1M", "a whole number of bytes above 0, or None"),
+    ("write_limit_policy", "ignore", "one of 'close', 'drop', 'raise'"),
+    ("write_limit_policy", [], "one of 'close', 'drop', 'raise'"),
 ]
 
 
@@ -84,6 +91,38 @@ async def test_a_wrong_setting_refuses_the_opening_handshake(name: str, value: A
 async def test_a_wrong_argument_of_a_client_is_an_error_at_once(name: str, value: Any, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}; it has to be {words}")):
         websocket_connect("ws://127.0.0.1:1/", **{name: value})
+
+
+TOGETHER = [
+    ({"write_low_watermark": 1}, "write_low_watermark is 1; it has to be at most {}write_high_watermark, 0"),
+    (
+        {"write_high_watermark": 10, "write_low_watermark": 11},
+        "write_low_watermark is 11; it has to be at most {}write_high_watermark, 10",
+    ),
+    (
+        {"write_high_watermark": 10, "write_limit": 10},
+        "write_limit is 10; it has to be above {}write_high_watermark, 10",
+    ),
+]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("options", "words"), TOGETHER)
+async def test_options_that_do_not_go_together(options: dict[str, Any], words: str, log: Log) -> None:
+    with pytest.raises(ValueError, match=re.escape(words.format(""))):
+        websocket_connect("ws://127.0.0.1:1/", **options)
+    async with serving(Echo, **{f"websocket_{name}": value for name, value in options.items()}) as url:
+        with pytest.raises(Exception, match="500"):
+            await websocket_connect(url)
+    (record,) = (record for record in log.records if record.exc_info)
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "websocket_" + words.format("websocket_")
+
+
+@pytest.mark.gen_test
+async def test_the_low_watermark_is_a_quarter_of_the_high_one() -> None:
+    assert (await options_of_server(Echo, websocket_write_high_watermark=1000)).low_watermark == 250
+    assert DEFAULT_OPTIONS.low_watermark == 0
 
 
 @pytest.mark.gen_test
