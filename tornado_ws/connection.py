@@ -73,6 +73,7 @@ from tornado_ws.turn import MessageQueue
 if TYPE_CHECKING:
     from tornado_ws.handler import WebSocketHandler
 
+
 class WebSocketProtocol13(Sending):
     """The protocol of RFC 6455, version 13, for one connection of either side.
 

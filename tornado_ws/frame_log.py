@@ -16,10 +16,12 @@ from tornado.iostream import IOStream
 from tornado_ws import channel
 from tornado_ws.channel import Receiver
 from tornado_ws.closing import decode_close
+from tornado_ws.counting import watch
 from tornado_ws.errors import ProtocolError
 from tornado_ws.frames import BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, TEXT, apply_mask
 from tornado_ws.logs import Named, extra_of
 from tornado_ws.options import Options
+from tornado_ws.poller import LoopPoller, Poller
 from tornado_ws.transport import Transport
 
 logger = logging.getLogger("tornado_ws.frames")
@@ -144,7 +146,14 @@ class LoggedTransport(Transport):
         self._in = FrameSplitter(FrameLog(receiver, "<").log)
         self._out = FrameLog(receiver, ">")
 
-    # With either engine what comes in goes the way of the pure one, which ends in `_take`.
+    # With either engine what comes in goes the way of the pure one, which ends in `_take`. The native one is not asked
+    # for events either: its poller would take the way that it knows.
+
+    def _find_poller(self) -> Poller:
+        poller = LoopPoller(self._io_loop)
+        watch(poller)
+        return poller
+
     handle_events = channel.Channel.handle_events
     _receive = channel.Channel._receive
     _read_into = channel.Channel._read_into

@@ -25,7 +25,7 @@ from tornado_ws.counting import Counters, leave
 from tornado_ws.engine import Channel, FrameReader
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.options import Options
-from tornado_ws.poller import READ, WRITE, poller_of
+from tornado_ws.poller import READ, WRITE, Poller, poller_of
 
 _NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
 #: Seconds that the peer of a closed connection has to close its side.
@@ -53,7 +53,7 @@ class Transport(Channel):
     def __init__(self, stream: IOStream, receiver: Receiver, masked: bool, options: Options) -> None:
         """Take ``stream`` over. Reading begins with `start`."""
         super().__init__(stream, receiver, masked, completed_future(stream.io_loop))
-        self._poller = poller_of(self._io_loop)
+        self._poller = self._find_poller()
         self._options = options
         self._events = 0
         self._sent = 0
@@ -69,6 +69,9 @@ class Transport(Channel):
         self._poller.add(self)
         if unsent:
             self._offer(unsent)
+
+    def _find_poller(self) -> Poller:
+        return poller_of(self._io_loop)
 
     # Reading
 
