@@ -265,8 +265,8 @@ class Transport(Channel):
                 self._stream.write_to_fd(memoryview(corked))
         self.reading = self.direct = False
         waiting = [future for _, future in self._drain_futures or () if not future.done()]
-        if self._backlog:
-            self._receiver.writes_lost(len(self._backlog), len(waiting))
+        if waiting:
+            self._receiver.writes_lost(self.buffered, len(waiting))
         self._backlog = None
         self._poller.remove(self)
         self.fd = -1
