@@ -34,6 +34,7 @@ class Sending(Sender, Opening):
 
     _rerouted = False
     _replacements: dict[str, Callable[..., Any]] | None = None
+    _connection_id = 0
 
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
         self._transport: Transport | None = None
@@ -42,7 +43,6 @@ class Sending(Sender, Opening):
         self.mask_outgoing = mask_outgoing
         self._pong_future: Future[None] | None = None
         self._pending_pong: bytes | None = None
-        self._connection_id = 0
         self.close_code: int | None = None
         self.close_reason: str | None = None
 

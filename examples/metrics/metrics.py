@@ -77,7 +77,7 @@ class Metrics(RequestHandler):
 
 def make_app() -> Application:
     registry = prometheus_client.CollectorRegistry()
-    registry.register(Collector())  # type: ignore[arg-type]
+    registry.register(Collector())
     return Application([("/", Echo), ("/metrics", Metrics, {"registry": registry})])
 
 
