@@ -344,7 +344,8 @@ def websocket_connect(
     ``compression_options`` is as in `.WebSocketHandler.get_compression_options`, ``ping_interval`` and
     ``ping_timeout`` (seconds) and ``max_message_size`` (bytes) as the handler's. ``subprotocols`` are offered in order,
     and ``resolver`` is a `.Resolver` to use. ``close_timeout`` is how many seconds the server has to answer a close
-    frame (5); the other options are those of `.WebSocketHandler`, without their prefix. Cancelling the Future closes the socket.
+    frame (5); the other options are those of `.WebSocketHandler`, without their prefix. Cancelling the Future closes
+    the socket.
 
     Raises `HandshakeRejectedError` (an `.HTTPError`) when the server answers with an error status, `HandshakeError` (a
     `WebSocketError`) for any other status but 101, `InvalidHandshakeError` (a `.StreamClosedError`) for a 101 that

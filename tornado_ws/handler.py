@@ -53,8 +53,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
     Application settings: ``websocket_ping_interval`` and ``websocket_ping_timeout`` (seconds, see `ping_interval` and
     `ping_timeout`), ``websocket_max_message_size`` (bytes, 10 MiB). Those that Tornado does not have can be class
     attributes too, of the same name, which go before the application's: ``websocket_close_timeout`` (seconds that the
-    client has to answer a close frame, 5), ``websocket_read_ahead_messages`` and ``websocket_read_ahead_bytes`` (what may
-    wait while a coroutine `on_message` is busy; 64 and 1 MiB), ``websocket_write_high_watermark`` and
+    client has to answer a close frame, 5), ``websocket_read_ahead_messages`` and ``websocket_read_ahead_bytes`` (what
+    may wait while a coroutine `on_message` is busy; 64 and 1 MiB), ``websocket_write_high_watermark`` and
     ``websocket_write_low_watermark`` (bytes between which a writer that awaits is held; 0, and a quarter of the other),
     ``websocket_write_limit`` (bytes that may wait to be sent; 64 MiB, None for no limit) and
     ``websocket_write_limit_policy`` (beyond that "close" with 1013, "drop" the message or "raise" `WriteLimitError`). A
