@@ -18,7 +18,6 @@ from tornado_ws.closing import TRY_AGAIN_LATER
 from tornado_ws.counting import Counters
 from tornado_ws.engine import Sender
 from tornado_ws.errors import WebSocketClosedError, WriteLimitError
-from tornado_ws.frame_log import LoggedTransport
 from tornado_ws.frames import BINARY, FIN, PING, PONG, RSV1, TEXT, Outcome, encode_message
 from tornado_ws.logs import extra_of, mark_context, next_id
 from tornado_ws.opening import Opening
@@ -102,11 +101,12 @@ class Sending(Sender, Opening):
         if self._transport is None:
             if self.stream.closed():
                 raise StreamClosedError(self.stream.error)
+            make = Transport
             if frame_log.is_on():
                 # Messages then leave as frames, which is where they are logged.
                 self._reroute()
-            cls = LoggedTransport if frame_log.is_on() else Transport
-            self._transport = cls(self.stream, self, self.mask_outgoing, self.params.options)
+                make = frame_log.LoggedTransport
+            self._transport = make(self.stream, self, self.mask_outgoing, self.params.options)
             self._transport.context.run(mark_context, self)
             if self._compressor is None and not self._rerouted and not self.is_closing():
                 self._out = self._transport
