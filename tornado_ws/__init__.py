@@ -25,6 +25,7 @@ from tornado.tcpclient import TCPClient as TCPClient
 from tornado.util import _websocket_mask as _websocket_mask
 
 from tornado_ws import engine as engine
+from tornado_ws.client import ConnectFuture as ConnectFuture
 from tornado_ws.client import WebSocketClientConnection, websocket_connect
 from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.deflate import _DecompressTooLargeError as _DecompressTooLargeError

@@ -68,7 +68,7 @@ from tornado_ws.inbox import Inbox
 from tornado_ws.opening import Opening
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.station import Station, has_stations
-from tornado_ws.transport import Transport, peer_name
+from tornado_ws.transport import Transport, has_unread, peer_name
 from tornado_ws.turn import MessageQueue
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class WebSocketProtocol13(Sender, Opening):
         self._lost = False
         self._outcome: tuple[int | None, str | None] | None = None
         self._is_closed = False
+        #: Whether the peer has sent a close frame.
+        self._was_clean = False
         self._closed: Future[None] | None = None
         self._close_timeout: object = None
 
@@ -196,10 +198,14 @@ class WebSocketProtocol13(Sender, Opening):
             except StreamClosedError:
                 self._abort()
                 self._notify_closed()
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
         if not self._is_closed:
             if self._closed is None:
                 self._closed = Future()
-            await self._closed
+            # Whoever gives up waiting does so for nobody else.
+            await asyncio.shield(self._closed)
 
     def _start_receiving(self) -> Transport:
         transport = self._attach()
@@ -264,6 +270,7 @@ class WebSocketProtocol13(Sender, Opening):
                     self._hurry()
                     return
                 if self._inbox is not None and self._inbox.is_full() and not self.server_terminated:
+                    self._was_deaf = True
                     self._transport.pause_reading()
                     return
                 outcome = self._next_outcome()
@@ -312,7 +319,7 @@ class WebSocketProtocol13(Sender, Opening):
 
     def _hurry(self) -> None:
         """An end waits behind the turn of a client's application: for a moment, or not at all if that has closed."""
-        if self._end is not None and isinstance(self._handling, MessageQueue):
+        if (self._end is not None or self._lost) and isinstance(self._handling, MessageQueue):
             if self.server_terminated:
                 IOLoop.current().add_callback(self._handling.end_turn)
             else:
@@ -363,11 +370,10 @@ class WebSocketProtocol13(Sender, Opening):
             decode_close(data)
             self._end = functools.partial(self._handle_close, data)
         elif opcode == PING:
-            self._heard = True
             self._send_pong(data)
             self._watch_over(self._run_callback(self.handler.on_ping, data))
         elif opcode == PONG:
-            self._heard = True
+            self._pong_received(data)
             self._watch_over(self._run_callback(self.handler.on_pong, data))
         return None
 
@@ -405,6 +411,7 @@ class WebSocketProtocol13(Sender, Opening):
             self._write_frame(True, PING, data)
         except StreamClosedError:
             raise WebSocketClosedError() from None
+        self._ping_sent(data)
 
     @Station
     def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Future[None]:
@@ -486,6 +493,7 @@ class WebSocketProtocol13(Sender, Opening):
 
     def _handle_close(self, payload: bytes) -> None:
         self.close_code, self.close_reason = decode_close(payload)
+        self._was_clean = True
         self.client_terminated = True
         # Section 5.5.1: the answer echoes the code.
         self.close(self.close_code)
@@ -530,12 +538,14 @@ class WebSocketProtocol13(Sender, Opening):
 
     # Keepalive
 
-    def _progress(self) -> tuple[int, int]:
-        reader = self._reader
-        return (reader.messages, reader.wire_bytes if reader.in_message else 0) if reader is not None else (0, 0)
+    def _unsent(self) -> int:
+        return self._transport.buffered if self._transport is not None else 0
 
     def _is_reading(self) -> bool:
         return self._transport is not None and self._transport.reading
+
+    def _has_unread(self) -> bool:
+        return has_unread(self.stream)
 
     def _give_up(self, reason: str) -> None:
         """End the connection with a peer that is probably gone, without waiting for its close frame.

@@ -51,8 +51,12 @@ class WebSocketHandler(tornado.web.RequestHandler):
     Application settings: ``websocket_ping_interval`` and ``websocket_ping_timeout`` (seconds, see `ping_interval` and
     `ping_timeout`), ``websocket_max_message_size`` (bytes, 10 MiB). Those that Tornado does not have can be class
     attributes too, of the same name, which go before the application's: ``websocket_close_timeout`` (seconds that the
-    client has to answer a close frame, 5). A wrong one is a ValueError, when the class is made if it is an attribute.
+    client has to answer a close frame, 5) and ``websocket_keepalive_timeout`` (seconds of silence after a ping, in the
+    place of `ping_timeout` and independent of `ping_interval`; None). A wrong one is a ValueError, when the class is made if it is an attribute.
     """
+
+    #: The connection from `close` to its end.
+    _ws_closing: WebSocketProtocol | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -128,8 +132,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
         """Seconds after a ping within which something has to be heard from the peer, 0 for no limit.
 
         At the timeout ``on_close`` is called with ``close_code`` 1006 and a reason. It cannot be longer than
-        `ping_interval`, and is equal to it by default, as in Tornado 6.5. Default: the ``websocket_ping_timeout``
-        setting.
+        `ping_interval`, and is equal to it by default, as in Tornado 6.5; ``websocket_keepalive_timeout`` can. Default:
+        the ``websocket_ping_timeout`` setting.
         """
         return cast("float | None", self.settings.get("websocket_ping_timeout", None))
 
@@ -228,7 +232,17 @@ class WebSocketHandler(tornado.web.RequestHandler):
         """
         if self.ws_connection:
             self.ws_connection.close(code, reason)
-            self.ws_connection = None
+            self._ws_closing, self.ws_connection = self.ws_connection, None
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed and `on_close` has been called; return at once where it is not open.
+
+        Not to be awaited in `on_message`: `on_close` is called when that has returned. Cancelling this cancels nothing
+        else.
+        """
+        connection = self.ws_connection or self._ws_closing
+        if self._ws_opened and connection is not None:
+            await connection.wait_closed()
 
     def check_origin(self, origin: str) -> bool:
         """Override to allow other origins; return True to accept the connection.
@@ -254,6 +268,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
         if self.ws_connection:
             self.ws_connection.on_connection_close()
             self.ws_connection = None
+        self._ws_closing = None
         if self._ws_opened and not self._on_close_called:
             self._on_close_called = True
             self.on_close()

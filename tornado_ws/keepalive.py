@@ -6,11 +6,13 @@ import abc
 import asyncio
 import functools
 import logging
+import time
 
 from tornado.ioloop import IOLoop
 from tornado.log import gen_log
 
 from tornado_ws.errors import WebSocketClosedError
+from tornado_ws.latency import UNKNOWN, Latency, RoundTrips
 from tornado_ws.protocol import WebSocketProtocol, _WebSocketDelegate, _WebSocketParams
 
 de_dupe_gen_log = functools.lru_cache(gen_log.log)
@@ -19,22 +21,38 @@ de_dupe_gen_log = functools.lru_cache(gen_log.log)
 class KeepAlive(WebSocketProtocol):
     """A protocol that sends pings every ``ping_interval`` seconds and gives up a peer that is silent for too long.
 
-    Any sign of life counts: a pong, a message, a part of a long one.
+    Any byte from the peer counts as life. While we do not read, the bytes that it takes from us count instead.
     """
+
+    _round_trips: RoundTrips | None = None
+    #: Set when reading is paused for an application that is behind: what the peer says is not heard then.
+    _was_deaf = False
 
     def __init__(self, handler: _WebSocketDelegate, params: _WebSocketParams) -> None:
         super().__init__(handler)
         self.params = params
         self._ping_coroutine: asyncio.Task[None] | None = None
-        #: Set by every control frame from the peer.
-        self._heard = False
+
+    @property
+    @abc.abstractmethod
+    def _wire_bytes_in(self) -> int:
+        """Bytes that were read from the peer."""
+
+    @property
+    @abc.abstractmethod
+    def _wire_bytes_out(self) -> int:
+        """Bytes that were written, sent or not."""
 
     @abc.abstractmethod
-    def _progress(self) -> object:
-        """Return what changes with every message, and with every part of a long one."""
+    def _unsent(self) -> int:
+        """Return how many bytes of those wait for the peer to take them."""
 
     @abc.abstractmethod
     def _is_reading(self) -> bool: ...
+
+    @abc.abstractmethod
+    def _has_unread(self) -> bool:
+        """Whether something from the peer is there to be read."""
 
     @abc.abstractmethod
     def _give_up(self, reason: str) -> None:
@@ -46,6 +64,8 @@ class KeepAlive(WebSocketProtocol):
 
     @property
     def ping_timeout(self) -> float:
+        if self.params.options.keepalive_timeout is not None:
+            return self.params.options.keepalive_timeout
         timeout = self.params.ping_timeout
         if timeout is None:
             return self.ping_interval
@@ -57,6 +77,11 @@ class KeepAlive(WebSocketProtocol):
             )
             return self.ping_interval
         return timeout
+
+    @property
+    def latency(self) -> Latency:
+        """The round trip from a ping of ours to its pong, the last one and the smoothed one in seconds."""
+        return self._round_trips.latency if self._round_trips is not None else UNKNOWN
 
     def start_pinging(self) -> None:
         """Send pings every ``ping_interval`` seconds, unless it is zero."""
@@ -74,24 +99,60 @@ class KeepAlive(WebSocketProtocol):
         return max(0, last_ping_time + interval - now)
 
     async def periodic_ping(self) -> None:
-        """Send a ping every interval; give the peer up when nothing was heard of it for the timeout after one."""
+        """Send a ping every interval; give the peer up when it shows no sign of life for the timeout after one."""
+        clock = IOLoop.current().time
         interval = self.ping_interval
         timeout = self.ping_timeout
-        await asyncio.sleep(interval)
-        while not self.is_closing():
-            self._heard = False
-            progress = self._progress()
-            ping_time = IOLoop.current().time()
-            try:
-                self.write_ping(b"")
-            except WebSocketClosedError:
+        ping_time = clock()
+        # Since when a ping waits for a sign of life, and what was read and taken by then.
+        silent_since: float | None = None
+        read = taken = 0
+        while True:
+            pause = self.ping_sleep_time(last_ping_time=ping_time, interval=interval, now=clock())
+            if silent_since is not None:
+                left = self.ping_sleep_time(last_ping_time=silent_since, interval=timeout, now=clock())
+                pause = min(pause, left)
+            await asyncio.sleep(pause)
+            if self.is_closing():
                 return
-            await asyncio.sleep(timeout)
-            # A peer that we are not reading from is not to blame for silence.
-            if timeout > 0 and not self._heard and progress == self._progress() and self._is_reading():
-                self._ping_coroutine = None
-                self._give_up("ping timed out")
-                return
-            await asyncio.sleep(
-                self.ping_sleep_time(last_ping_time=ping_time, interval=interval, now=IOLoop.current().time())
-            )
+            now = clock()
+            if silent_since is not None:
+                if self._is_alive(read, taken):
+                    silent_since = None
+                elif now >= silent_since + timeout:
+                    self._ping_coroutine = None
+                    self._give_up("ping timed out")
+                    return
+            if now >= ping_time + interval:
+                ping_time = now
+                if silent_since is None and timeout > 0:
+                    silent_since = now
+                    read = self._wire_bytes_in
+                    taken = self._wire_bytes_out - self._unsent()
+                    self._was_deaf = not self._is_reading()
+                try:
+                    self.write_ping(self._next_ping())
+                except WebSocketClosedError:
+                    return
+
+    def _is_alive(self, read: int, taken: int) -> bool:
+        """Whether the peer showed life since ``read`` bytes were read from it and ``taken`` bytes taken by it."""
+        if self._wire_bytes_in != read:
+            return True
+        if self._was_deaf or not self._is_reading():
+            # What it said may be unread. But one that takes nothing of what waits for it is not alive either: an
+            # application that awaits its writes would wait, and not read, for ever.
+            return not self._unsent() or self._wire_bytes_out - self._unsent() != taken
+        return self._has_unread()
+
+    def _next_ping(self) -> bytes:
+        return self._round_trips.next_payload() if self._round_trips is not None else b""
+
+    def _ping_sent(self, payload: bytes) -> None:
+        if self._round_trips is None:
+            self._round_trips = RoundTrips()
+        self._round_trips.sent(payload, time.perf_counter())
+
+    def _pong_received(self, payload: bytes) -> None:
+        if self._round_trips is not None:
+            self._round_trips.answered(payload, time.perf_counter())

@@ -20,12 +20,15 @@ class Options:
 
     #: Seconds that the peer has to answer a close frame; then the connection is aborted.
     close_timeout: float = 5.0
+    #: Seconds of silence after a ping at which the peer is given up. None: Tornado's ``ping_timeout`` holds.
+    keepalive_timeout: float | None = None
 
 
 class OptionArguments(TypedDict, total=False):
     """The same, as the arguments of a client."""
 
     close_timeout: float
+    keepalive_timeout: float | None
 
 
 def _is_number(value: object) -> bool:
@@ -36,9 +39,14 @@ def _is_seconds(value: Any) -> bool:
     return _is_number(value) and 0 < value < float("inf")
 
 
+def _is_seconds_or_none(value: Any) -> bool:
+    return value is None or _is_seconds(value)
+
+
 #: What a value has to be, as a function and in words.
 _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "close_timeout": (_is_seconds, "a number of seconds above 0"),
+    "keepalive_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
 }
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Options))
