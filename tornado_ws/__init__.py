@@ -25,7 +25,6 @@ from tornado.tcpclient import TCPClient as TCPClient
 from tornado.util import _websocket_mask as _websocket_mask
 
 from tornado_ws import engine as engine
-from tornado_ws.client import ConnectFuture as ConnectFuture
 from tornado_ws.client import WebSocketClientConnection, websocket_connect
 from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.deflate import _DecompressTooLargeError as _DecompressTooLargeError
@@ -42,10 +41,12 @@ from tornado_ws.handler import WebSocketHandler
 from tornado_ws.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
 from tornado_ws.install import install, uninstall
 from tornado_ws.keepalive import de_dupe_gen_log as de_dupe_gen_log
+from tornado_ws.latency import Latency
 from tornado_ws.protocol import WebSocketProtocol
 from tornado_ws.protocol import _default_max_message_size as _default_max_message_size
 from tornado_ws.protocol import _WebSocketDelegate as _WebSocketDelegate
 from tornado_ws.protocol import _WebSocketParams as _WebSocketParams
+from tornado_ws.reconnecting import reconnect
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,7 @@ __all__ = [
     "HandshakeError",
     "HandshakeRejectedError",
     "InvalidHandshakeError",
+    "Latency",
     "WebSocketClientConnection",
     "WebSocketClosedError",
     "WebSocketError",
@@ -60,6 +62,7 @@ __all__ = [
     "WebSocketProtocol",
     "WebSocketProtocol13",
     "install",
+    "reconnect",
     "uninstall",
     "websocket_connect",
 ]

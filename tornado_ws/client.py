@@ -416,9 +416,11 @@ def websocket_connect(
     ``on_message_callback`` each message is given to it, and None at the end; without, `read_message` gives them.
     ``compression_options`` is as in `.WebSocketHandler.get_compression_options`, ``ping_interval`` and
     ``ping_timeout`` (seconds) and ``max_message_size`` (bytes) as the handler's. ``subprotocols`` are offered in order,
-    and ``resolver`` is a `.Resolver` to use. ``close_timeout`` is how many seconds the server has to answer a close
-    frame (5). ``keepalive_timeout`` takes the place of ``ping_timeout`` and may be longer than ``ping_interval``: seconds
-    of silence after a ping at which the connection is aborted. Cancelling the Future closes the socket.
+    and ``resolver`` is a `.Resolver` to use. Cancelling the Future closes the socket.
+
+    What Tornado does not have: ``close_timeout`` is how many seconds the server has to answer a close frame (5).
+    ``keepalive_timeout`` is how many seconds of silence after a ping the server may keep; it goes before
+    ``ping_timeout`` and may be longer than ``ping_interval`` (None).
 
     Raises `HandshakeRejectedError` (an `.HTTPError`) when the server answers with an error status, `HandshakeError` (a
     `WebSocketError`) for any other status but 101, `InvalidHandshakeError` (a `.StreamClosedError`) for a 101 that

@@ -50,9 +50,12 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
     Application settings: ``websocket_ping_interval`` and ``websocket_ping_timeout`` (seconds, see `ping_interval` and
     `ping_timeout`), ``websocket_max_message_size`` (bytes, 10 MiB). Those that Tornado does not have can be class
-    attributes too, of the same name, which go before the application's: ``websocket_close_timeout`` (seconds that the
-    client has to answer a close frame, 5) and ``websocket_keepalive_timeout`` (seconds of silence after a ping, in the
-    place of `ping_timeout` and independent of `ping_interval`; None). A wrong one is a ValueError, when the class is made if it is an attribute.
+    attributes too, of the same name, which go before the application's; a wrong one is a ValueError, when the class is
+    made if it is an attribute:
+
+    - ``websocket_close_timeout``: seconds that the client has to answer a close frame, 5;
+    - ``websocket_keepalive_timeout``: seconds of silence after a ping at which the client is given up. It goes before
+      `ping_timeout`, and may be longer than `ping_interval`. Default: None, and `ping_timeout` holds.
     """
 
     #: The connection from `close` to its end.
