@@ -47,10 +47,12 @@ from tornado_ws.protocol import _default_max_message_size as _default_max_messag
 from tornado_ws.protocol import _WebSocketDelegate as _WebSocketDelegate
 from tornado_ws.protocol import _WebSocketParams as _WebSocketParams
 from tornado_ws.reconnecting import reconnect
+from tornado_ws.shutdown import ClosedAll, close_all
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClosedAll",
     "HandshakeError",
     "HandshakeRejectedError",
     "InvalidHandshakeError",
@@ -61,6 +63,7 @@ __all__ = [
     "WebSocketHandler",
     "WebSocketProtocol",
     "WebSocketProtocol13",
+    "close_all",
     "install",
     "reconnect",
     "uninstall",

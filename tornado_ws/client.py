@@ -272,7 +272,7 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         if message is not None:
             return message
         code, reason = self.close_code, self.close_reason
-        if self._ws_protocol is None or not self._ws_protocol._was_clean:
+        if self._ws_protocol is None or not self._ws_protocol.was_clean:
             code = code or ABNORMAL_CLOSURE
         elif self.protocol is None or code in _GOOD_ENDS:
             raise StopAsyncIteration

@@ -67,6 +67,7 @@ from tornado_ws.frames import (
 from tornado_ws.inbox import Inbox
 from tornado_ws.opening import Opening
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
+from tornado_ws.shutdown import connections_of
 from tornado_ws.station import Station, has_stations
 from tornado_ws.transport import Transport, has_unread, peer_name
 from tornado_ws.turn import MessageQueue
@@ -91,6 +92,8 @@ class WebSocketProtocol13(Sender, Opening):
     OPCODE_MASK = 0x0F
 
     _rerouted = False
+    #: Code and reason of the close frame that follows when all that was received is handled.
+    _farewell: tuple[int | None, str | None] | None = None
     _replacements: dict[str, Callable[..., Any]] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -112,7 +115,7 @@ class WebSocketProtocol13(Sender, Opening):
         self._outcome: tuple[int | None, str | None] | None = None
         self._is_closed = False
         #: Whether the peer has sent a close frame.
-        self._was_clean = False
+        self.was_clean = False
         self._closed: Future[None] | None = None
         self._close_timeout: object = None
 
@@ -214,6 +217,7 @@ class WebSocketProtocol13(Sender, Opening):
             is_server = isinstance(self.handler, RequestHandler)
             if is_server:
                 self.handler._ws_opened = True  # type: ignore[attr-defined]
+                connections_of(self.handler.application).add(self)  # type: ignore[attr-defined]
             self._reader = FrameReader(is_server, self.params.max_message_size, self._decompressor)
             transport.direct = self._is_direct()
             transport.start(self._reader)
@@ -236,6 +240,7 @@ class WebSocketProtocol13(Sender, Opening):
             and self._end is None
             and not self._client_terminated
             and not self._rerouted
+            and self._farewell is None
         )
 
     def eof_received(self, error: Exception | None) -> None:
@@ -275,6 +280,11 @@ class WebSocketProtocol13(Sender, Opening):
                     return
                 outcome = self._next_outcome()
                 if outcome is None:
+                    if self._farewell is not None and not self.server_terminated:
+                        self._transport.pause_reading()
+                        if self._handling is not None:
+                            return
+                        self.close(*self._farewell)
                     self._transport.direct = self._is_direct()
                     self._transport.resume_reading()
                     return
@@ -308,6 +318,9 @@ class WebSocketProtocol13(Sender, Opening):
             self._abort()
         elif opcode == VIOLATION:
             self._end = functools.partial(self._fail, payload)
+        elif self._farewell is not None and self.server_terminated:
+            # Nobody could answer it.
+            pass
         elif self._handling is None:
             self._hand_out(opcode, payload, size)
         else:
@@ -480,8 +493,24 @@ class WebSocketProtocol13(Sender, Opening):
             IOLoop.current().remove_timeout(self._close_timeout)
             self._close_timeout = None
 
+    def close_when_handled(self, code: int | None, reason: str | None) -> None:
+        """Close when all that has been received is handled. What arrives after that is not handed out any more."""
+        if self._transport is None or self._is_closed:
+            return
+        if self._farewell is None:
+            # A last look at what has arrived and is not read.
+            self._transport.handle_events()
+        self._farewell = code, reason
+        self._transport.dispatch(self.advance)
+
+    def cut_off(self, code: int | None, reason: str | None) -> None:
+        """Abort, after a close frame that nobody waits for."""
+        if not self.stream.closed():
+            self.close(code, reason)
+            self._on_close_timeout()
+
     def _on_close_timeout(self) -> None:
-        self._close_timeout = None
+        self._stop_waiting()
         if self._end is not None:
             # The peer has answered in time; it is our application that is busy.
             end, self._end = self._end, None
@@ -493,7 +522,7 @@ class WebSocketProtocol13(Sender, Opening):
 
     def _handle_close(self, payload: bytes) -> None:
         self.close_code, self.close_reason = decode_close(payload)
-        self._was_clean = True
+        self.was_clean = True
         self.client_terminated = True
         # Section 5.5.1: the answer echoes the code.
         self.close(self.close_code)
@@ -526,6 +555,8 @@ class WebSocketProtocol13(Sender, Opening):
                 self.handler.on_ws_connection_close(code, reason)
             except Exception:
                 self.handler.log_exception(*sys.exc_info())
+            if isinstance(self.handler, RequestHandler):
+                connections_of(self.handler.application).remove(self)
             if self._closed is not None and not self._closed.done():
                 self._closed.set_result(None)
 

@@ -23,6 +23,7 @@ from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.options import check_attributes, handler_options
 from tornado_ws.protocol import WebSocketProtocol, _WebSocketParams
+from tornado_ws.shutdown import connections_of
 
 #: What a WebSocket handler cannot do after the upgrade.
 _HTTP_METHODS = ("write", "redirect", "set_header", "set_cookie", "set_status", "flush", "finish")
@@ -84,6 +85,9 @@ class WebSocketHandler(tornado.web.RequestHandler):
             return
         if not handshake.has_token(self.request.headers, "Connection", "upgrade"):
             self._ws_refuse(400, '"Connection" must be "Upgrade".')
+            return
+        if connections_of(self.application).closings:
+            self._ws_refuse(503, "Shutting down")
             return
         error = self._ws_check_origin()
         if error is not None:
