@@ -17,6 +17,9 @@ WRONG = [
     ("close_timeout", "5", "a number of seconds above 0"),
     ("close_timeout", True, "a number of seconds above 0"),
     ("close_timeout", [], "a number of seconds above 0"),
+    ("keepalive_timeout", 0, "a number of seconds above 0, or None"),
+    ("keepalive_timeout", float("inf"), "a number of seconds above 0, or None"),
+    ("keepalive_timeout", "20", "a number of seconds above 0, or None"),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from typing import Any
@@ -130,15 +131,14 @@ class Slow(Recording):
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("handler", [Recording, Slow])
-@pytest.mark.parametrize("read", [False, True], ids=["in the kernel", "in our hands"])
-async def test_what_was_received_is_answered_before_the_close_frame(handler: Any, read: bool) -> None:
+@pytest.mark.parametrize("pause", [0, 0.005], ids=["at once", "in our hands"])
+async def test_what_was_received_is_answered_before_the_close_frame(handler: Any, pause: float) -> None:
     """More than are read ahead for a slow application, and than are handed out in one turn of the loop."""
     count = 400
     async with Served(handler) as served, raw_client(served.url) as client:
         await opened(served, 1)
         await client.send(*[client.frame(TEXT, b"%d" % number) for number in range(count)])
-        if read:
-            await asyncio.sleep(0.005)
+        await asyncio.sleep(pause)
         closing = asyncio.ensure_future(close_all(served.application))
         answers = await client.answer_close()
         assert answers == [Frame(TEXT, b"%d" % number) for number in range(count)]
@@ -394,3 +394,18 @@ async def test_an_application_knows_no_connection_that_is_closed() -> None:
         gc.collect()
         assert [handler() for handler in handlers] == [None] * 3
         assert await close_all(served.application) == (0, 0)
+
+
+@pytest.mark.gen_test
+async def test_what_the_kernel_has_was_received_too() -> None:
+    """Of more sockets than are served in one turn of the loop."""
+    count = 300
+    async with Served() as served, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(raw_client(served.url)) for _ in range(count)]
+        await opened(served, count)
+        for client in clients:
+            await client.send_frame(TEXT, b"x")
+        closing = asyncio.ensure_future(close_all(served.application))
+        for client in clients:
+            assert await client.answer_close() == [Frame(TEXT, b"x")]
+        assert await closing == (count, 0)
