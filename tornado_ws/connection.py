@@ -275,7 +275,6 @@ class WebSocketProtocol13(Sender, Opening):
                     self._hurry()
                     return
                 if self._inbox is not None and self._inbox.is_full() and not self.server_terminated:
-                    self._was_deaf = True
                     self._transport.pause_reading()
                     return
                 outcome = self._next_outcome()

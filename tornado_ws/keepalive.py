@@ -7,6 +7,7 @@ import asyncio
 import functools
 import logging
 import time
+from typing import NamedTuple
 
 from tornado.ioloop import IOLoop
 from tornado.log import gen_log
@@ -18,6 +19,14 @@ from tornado_ws.protocol import WebSocketProtocol, _WebSocketDelegate, _WebSocke
 de_dupe_gen_log = functools.lru_cache(gen_log.log)
 
 
+class _Signs(NamedTuple):
+    """Whether we read, and how many bytes were read from the peer and taken by it."""
+
+    reading: bool
+    read: int
+    taken: int
+
+
 class KeepAlive(WebSocketProtocol):
     """A protocol that sends pings every ``ping_interval`` seconds and gives up a peer that is silent for too long.
 
@@ -25,8 +34,6 @@ class KeepAlive(WebSocketProtocol):
     """
 
     _round_trips: RoundTrips | None = None
-    #: Set when reading is paused for an application that is behind: what the peer says is not heard then.
-    _was_deaf = False
 
     def __init__(self, handler: _WebSocketDelegate, params: _WebSocketParams) -> None:
         super().__init__(handler)
@@ -104,46 +111,48 @@ class KeepAlive(WebSocketProtocol):
         interval = self.ping_interval
         timeout = self.ping_timeout
         ping_time = clock()
-        # Since when a ping waits for a sign of life, and what was read and taken by then.
-        silent_since: float | None = None
-        read = taken = 0
+        # When the first ping was sent that waits for a sign of life, and how things stood then.
+        silent_since = 0.0
+        before: _Signs | None = None
         while True:
             pause = self.ping_sleep_time(last_ping_time=ping_time, interval=interval, now=clock())
-            if silent_since is not None:
+            if before is not None:
                 left = self.ping_sleep_time(last_ping_time=silent_since, interval=timeout, now=clock())
                 pause = min(pause, left)
             await asyncio.sleep(pause)
             if self.is_closing():
                 return
             now = clock()
-            if silent_since is not None:
-                if self._is_alive(read, taken):
-                    silent_since = None
+            if before is not None:
+                if self._is_alive(before):
+                    before = None
                 elif now >= silent_since + timeout:
                     self._ping_coroutine = None
                     self._give_up("ping timed out")
                     return
             if now >= ping_time + interval:
                 ping_time = now
-                if silent_since is None and timeout > 0:
+                if before is None and timeout > 0:
                     silent_since = now
-                    read = self._wire_bytes_in
-                    taken = self._wire_bytes_out - self._unsent()
-                    self._was_deaf = not self._is_reading()
+                    before = self._signs()
                 try:
                     self.write_ping(self._next_ping())
                 except WebSocketClosedError:
                     return
 
-    def _is_alive(self, read: int, taken: int) -> bool:
-        """Whether the peer showed life since ``read`` bytes were read from it and ``taken`` bytes taken by it."""
-        if self._wire_bytes_in != read:
+    def _signs(self) -> _Signs:
+        return _Signs(self._is_reading(), self._wire_bytes_in, self._wire_bytes_out - self._unsent())
+
+    def _is_alive(self, before: _Signs) -> bool:
+        """Whether the peer has shown life since ``before``, or might have without our knowing it."""
+        signs = self._signs()
+        if signs.read != before.read:
             return True
-        if self._was_deaf or not self._is_reading():
-            # What it said may be unread. But one that takes nothing of what waits for it is not alive either: an
-            # application that awaits its writes would wait, and not read, for ever.
-            return not self._unsent() or self._wire_bytes_out - self._unsent() != taken
-        return self._has_unread()
+        if before.reading and signs.reading:
+            return self._has_unread()
+        # What it said may be unread. But one that takes nothing of what waits for it is not alive either: an
+        # application that awaits its writes would wait, and not read, for ever.
+        return not self._unsent() or signs.taken != before.taken
 
     def _next_ping(self) -> bytes:
         return self._round_trips.next_payload() if self._round_trips is not None else b""
