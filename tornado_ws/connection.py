@@ -91,6 +91,8 @@ class WebSocketProtocol13(Sender, Opening):
     RSV_MASK = RSV1 | RSV2 | RSV3
     OPCODE_MASK = 0x0F
 
+    #: Whether the peer has sent a close frame.
+    was_clean = False
     _rerouted = False
     #: Code and reason of the close frame that follows when all that was received is handled.
     _farewell: tuple[int | None, str | None] | None = None
@@ -114,8 +116,6 @@ class WebSocketProtocol13(Sender, Opening):
         self._lost = False
         self._outcome: tuple[int | None, str | None] | None = None
         self._is_closed = False
-        #: Whether the peer has sent a close frame.
-        self.was_clean = False
         self._closed: Future[None] | None = None
         self._close_timeout: object = None
 
