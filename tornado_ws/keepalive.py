@@ -20,10 +20,10 @@ de_dupe_gen_log = functools.lru_cache(gen_log.log)
 
 
 class _Signs(NamedTuple):
-    """Whether we read, and how many bytes were read from the peer and taken by it."""
+    """Whether we read, what was read from the peer, and how many bytes it has taken."""
 
     reading: bool
-    read: int
+    read: object
     taken: int
 
 
@@ -40,10 +40,9 @@ class KeepAlive(WebSocketProtocol):
         self.params = params
         self._ping_coroutine: asyncio.Task[None] | None = None
 
-    @property
     @abc.abstractmethod
-    def _wire_bytes_in(self) -> int:
-        """Bytes that were read from the peer."""
+    def _read(self) -> object:
+        """Return what changes with every byte that is read from the peer."""
 
     @property
     @abc.abstractmethod
@@ -141,7 +140,7 @@ class KeepAlive(WebSocketProtocol):
                     return
 
     def _signs(self) -> _Signs:
-        return _Signs(self._is_reading(), self._wire_bytes_in, self._wire_bytes_out - self._unsent())
+        return _Signs(self._is_reading(), self._read(), self._wire_bytes_out - self._unsent())
 
     def _is_alive(self, before: _Signs) -> bool:
         """Whether the peer has shown life since ``before``, or might have without our knowing it."""

@@ -116,7 +116,7 @@ class MessageQueue:
 class _Reading(Handover["str | bytes | None"]):
     """What `MessageQueue.get` returns while there is no message."""
 
-    __slots__ = ("queue",)
+    queue: MessageQueue
 
     def _give_back(self, result: str | bytes | None) -> None:
         if result is not None:
