@@ -56,7 +56,6 @@ async def running() -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
         if process.returncode is None:
             process.kill()
         await process.communicate()
-        process._transport.close()  # type: ignore[attr-defined]
 
 
 async def last_line(process: asyncio.subprocess.Process) -> list[int]:
