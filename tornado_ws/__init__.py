@@ -43,20 +43,25 @@ from tornado_ws.handler import WebSocketHandler
 from tornado_ws.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
 from tornado_ws.install import install, uninstall
 from tornado_ws.keepalive import de_dupe_gen_log as de_dupe_gen_log
+from tornado_ws.latency import Latency
 from tornado_ws.logs import ConnectionFilter
 from tornado_ws.protocol import WebSocketProtocol
 from tornado_ws.protocol import _default_max_message_size as _default_max_message_size
 from tornado_ws.protocol import _WebSocketDelegate as _WebSocketDelegate
 from tornado_ws.protocol import _WebSocketParams as _WebSocketParams
+from tornado_ws.reconnecting import reconnect
+from tornado_ws.shutdown import ClosedAll, close_all
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClosedAll",
     "ConnectionFilter",
     "Counters",
     "HandshakeError",
     "HandshakeRejectedError",
     "InvalidHandshakeError",
+    "Latency",
     "ProcessCounters",
     "WebSocketClientConnection",
     "WebSocketClosedError",
@@ -65,8 +70,10 @@ __all__ = [
     "WebSocketProtocol",
     "WebSocketProtocol13",
     "WriteLimitError",
+    "close_all",
     "counters",
     "install",
+    "reconnect",
     "uninstall",
     "websocket_connect",
 ]

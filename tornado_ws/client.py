@@ -21,6 +21,7 @@ from tornado.log import app_log
 from tornado.netutil import Resolver
 
 from tornado_ws import handshake
+from tornado_ws.closing import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
 from tornado_ws.connecting import AbortableTCPClient
 from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.errors import (
@@ -29,6 +30,8 @@ from tornado_ws.errors import (
     InvalidHandshakeError,
     WebSocketClosedError,
 )
+from tornado_ws.handover import Handover
+from tornado_ws.latency import UNKNOWN, Latency
 from tornado_ws.options import OptionArguments, client_options
 from tornado_ws.protocol import WebSocketProtocol, _default_max_message_size, _WebSocketParams
 from tornado_ws.threads import write_message_threadsafe
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+#: The close codes (RFC 6455 section 7.4.1) of a connection that has served its purpose; None is a close frame without.
+_GOOD_ENDS = (None, NORMAL_CLOSURE, GOING_AWAY)
 
 _SCHEMES = {"ws": "http", "wss": "https"}
 
@@ -65,9 +71,15 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
 
     Made by `websocket_connect`, or by subclasses that override ``on_ping``, ``on_message`` and the like and await
     ``connect_future``.
+
+    ``async with conn`` closes it at the end, with 1000, or with 1001 when the block is left by an exception, and waits
+    until it is closed. ``async for message in conn`` reads messages up to the end; see `__anext__`.
     """
 
+    #: None before the opening handshake, and once `close` was called.
     protocol: WebSocketProtocol | None = None
+    #: The same one, kept.
+    _ws_protocol: WebSocketProtocol13 | None = None
     tcp_client: AbortableTCPClient
 
     @_accepts_io_loop
@@ -83,7 +95,7 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         resolver: Resolver | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
-        self.connect_future: Future[WebSocketClientConnection] = Future()
+        self.connect_future: ConnectFuture = ConnectFuture()
         self.read_queue = MessageQueue()
         self.key = base64.b64encode(os.urandom(16))
         self._on_message_callback = on_message_callback
@@ -220,6 +232,7 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
             return
         self.protocol = protocol
         protocol.stream = stream
+        self._ws_protocol = cast(WebSocketProtocol13, protocol)
         self.io_loop.add_callback(protocol._receive_frame_loop)
         protocol.start_pinging()
         self.connect_future.set_result(self)
@@ -258,6 +271,28 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
             self.io_loop.add_future(future, callback)
         return future
 
+    def __aiter__(self) -> WebSocketClientConnection:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """Return the next message.
+
+        Raises StopAsyncIteration after a closing handshake that `close` of this side began, or that came with code
+        1000, 1001 or none. Raises `WebSocketClosedError`, with ``close_code`` and ``close_reason``, after any other
+        end. The code is 1006 when there was no close frame (RFC 6455 section 7.1.5).
+        """
+        message = await self.read_message()
+        if message is not None:
+            return message
+        code, reason = self.close_code, self.close_reason
+        if self._ws_protocol is None or not self._ws_protocol.was_clean:
+            code = code or ABNORMAL_CLOSURE
+        elif self.protocol is None or code in _GOOD_ENDS:
+            raise StopAsyncIteration
+        raise WebSocketClosedError(
+            f"connection closed with {code}{f': {reason}' if reason else ''}", close_code=code, close_reason=reason
+        )
+
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         return self._on_message(message)
 
@@ -291,6 +326,28 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
             self.protocol.close(code, reason)
             self.protocol = None
 
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed, by whichever side. Cancelling this cancels nothing else."""
+        if self._ws_protocol is not None:
+            await self._ws_protocol.wait_closed()
+
+    async def __aenter__(self) -> WebSocketClientConnection:
+        return self
+
+    async def __aexit__(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close(NORMAL_CLOSURE if typ is None else GOING_AWAY)
+        try:
+            await self.wait_closed()
+        except asyncio.CancelledError:
+            self._ws_abort()
+            raise
+
+    def _ws_abort(self) -> None:
+        if self._ws_protocol is not None:
+            self._ws_protocol._abort()
+
     def on_connection_close(self) -> None:
         if self.protocol is not None and not self.stream.closed():
             # Older Tornados say so when their HTTP ends with a 101 behind a 103.
@@ -309,6 +366,14 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         self.on_connection_close()
 
     @property
+    def latency(self) -> Latency:
+        """The round trip from a ping of ours to its pong, ``last`` and ``smoothed``, in seconds; None before the first.
+
+        Pings are sent every ``ping_interval`` seconds, and by `ping`.
+        """
+        return self._ws_protocol.latency if self._ws_protocol is not None else UNKNOWN
+
+    @property
     def selected_subprotocol(self) -> str | None:
         """The subprotocol selected by the server."""
         assert self.protocol is not None
@@ -320,6 +385,25 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         assert typ is not None
         assert value is not None
         app_log.error("Uncaught exception %s", value, exc_info=(typ, value, tb))
+
+
+class ConnectFuture(Handover[WebSocketClientConnection]):
+    """What `websocket_connect` returns: a Future of the connection.
+
+    ``async with websocket_connect(...) as conn`` awaits it, and closes the connection at the end.
+    """
+
+    async def __aenter__(self) -> WebSocketClientConnection:
+        return await self
+
+    async def __aexit__(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.result().__aexit__(typ, value, tb)
+
+    def _give_back(self, result: WebSocketClientConnection) -> None:
+        # Nobody has this connection, so nobody else can close it.
+        result._ws_abort()
 
 
 @_accepts_io_loop
@@ -335,17 +419,22 @@ def websocket_connect(
     subprotocols: list[str] | None = None,
     resolver: Resolver | None = None,
     **options: Unpack[OptionArguments],
-) -> Awaitable[WebSocketClientConnection]:
+) -> ConnectFuture:
     """Connect to a WebSocket server; returns a Future of a `WebSocketClientConnection`.
+
+    To close the connection whatever happens: ``async with websocket_connect(...) as conn``.
 
     ``url`` is a ``ws://`` or ``wss://`` URL or an `.HTTPRequest` with one. ``connect_timeout`` is in seconds and covers
     all steps: name resolution, TCP, TLS and the opening handshake; 20 by default, as Tornado's. With
     ``on_message_callback`` each message is given to it, and None at the end; without, `read_message` gives them.
     ``compression_options`` is as in `.WebSocketHandler.get_compression_options`, ``ping_interval`` and
     ``ping_timeout`` (seconds) and ``max_message_size`` (bytes) as the handler's. ``subprotocols`` are offered in order,
-    and ``resolver`` is a `.Resolver` to use. ``close_timeout`` is how many seconds the server has to answer a close
-    frame (5); the other options are those of `.WebSocketHandler`, without their prefix. Cancelling the Future closes
-    the socket.
+    and ``resolver`` is a `.Resolver` to use. Cancelling the Future closes the socket.
+
+    What Tornado does not have: ``close_timeout`` is how many seconds the server has to answer a close frame (5).
+    ``keepalive_timeout`` is how many seconds of silence after a ping the server may keep; it goes before
+    ``ping_timeout`` and may be longer than ``ping_interval`` (None). The other options are those of
+    `.WebSocketHandler`, without their prefix.
 
     Raises `HandshakeRejectedError` (an `.HTTPError`) when the server answers with an error status, `HandshakeError` (a
     `WebSocketError`) for any other status but 101, `InvalidHandshakeError` (a `.StreamClosedError`) for a 101 that

@@ -66,8 +66,9 @@ from tornado_ws.inbox import Inbox
 from tornado_ws.logs import mark_context
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.sending import Sending
+from tornado_ws.shutdown import connections_of
 from tornado_ws.station import Station, has_stations
-from tornado_ws.transport import Transport
+from tornado_ws.transport import Transport, has_unread
 from tornado_ws.turn import MessageQueue
 
 if TYPE_CHECKING:
@@ -86,6 +87,12 @@ class WebSocketProtocol13(Sending):
     RSV3 = RSV3
     RSV_MASK = RSV1 | RSV2 | RSV3
     OPCODE_MASK = 0x0F
+
+    #: Whether the peer has sent a close frame.
+    was_clean = False
+    _control_frames = 0
+    #: Code and reason of the close frame that follows when all that was received is handled.
+    _farewell: tuple[int | None, str | None] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -159,10 +166,14 @@ class WebSocketProtocol13(Sending):
             except StreamClosedError:
                 self._abort()
                 self._notify_closed()
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
         if not self._is_closed:
             if self._closed is None:
                 self._closed = Future()
-            await self._closed
+            # Whoever gives up waiting does so for nobody else.
+            await asyncio.shield(self._closed)
 
     def _start_receiving(self) -> Transport:
         transport = self._attach()
@@ -171,6 +182,7 @@ class WebSocketProtocol13(Sending):
             is_server = isinstance(self.handler, RequestHandler)
             if is_server:
                 self.handler._ws_opened = True  # type: ignore[attr-defined]
+                connections_of(self.handler.application).add(self)  # type: ignore[attr-defined]
             self._reader = FrameReader(is_server, self.params.max_message_size, self._decompressor)
             transport.direct = self._is_direct()
             transport.start(self._reader)
@@ -184,6 +196,7 @@ class WebSocketProtocol13(Sending):
             and self._end is None
             and not self._client_terminated
             and not self._rerouted
+            and self._farewell is None
         )
 
     def eof_received(self, error: Exception | None) -> None:
@@ -222,6 +235,11 @@ class WebSocketProtocol13(Sending):
                     return
                 outcome = self._next_outcome()
                 if outcome is None:
+                    if self._farewell is not None and not self.server_terminated:
+                        self._transport.pause_reading()
+                        if self._handling is not None:
+                            return
+                        self.close(*self._farewell)
                     self._transport.direct = self._is_direct()
                     self._transport.resume_reading()
                     return
@@ -255,6 +273,9 @@ class WebSocketProtocol13(Sending):
             self._abort()
         elif opcode == VIOLATION:
             self._end = functools.partial(self._fail, payload)
+        elif self._farewell is not None and self.server_terminated:
+            # Nobody could answer it.
+            pass
         elif self._handling is None:
             self._hand_out(opcode, payload, size)
         else:
@@ -266,7 +287,7 @@ class WebSocketProtocol13(Sending):
 
     def _hurry(self) -> None:
         """An end waits behind the turn of a client's application: for a moment, or not at all if that has closed."""
-        if self._end is not None and isinstance(self._handling, MessageQueue):
+        if (self._end is not None or self._lost) and isinstance(self._handling, MessageQueue):
             if self.server_terminated:
                 IOLoop.current().add_callback(self._handling.end_turn)
             else:
@@ -317,11 +338,12 @@ class WebSocketProtocol13(Sending):
             decode_close(data)
             self._end = functools.partial(self._handle_close, data)
         elif opcode == PING:
-            self._heard = True
+            self._control_frames += 1
             self._send_pong(data)
             self._watch_over(self._run_callback(self.handler.on_ping, data))
         elif opcode == PONG:
-            self._heard = True
+            self._control_frames += 1
+            self._pong_received(data)
             self._watch_over(self._run_callback(self.handler.on_pong, data))
         return None
 
@@ -363,8 +385,24 @@ class WebSocketProtocol13(Sending):
             IOLoop.current().remove_timeout(self._close_timeout)
             self._close_timeout = None
 
+    def close_when_handled(self, code: int | None, reason: str | None) -> None:
+        """Close when all that has been received is handled. What arrives after that is not handed out any more."""
+        if self._transport is None or self._is_closed:
+            return
+        if self._farewell is None:
+            # A last look at what has arrived and is not read.
+            self._transport.handle_events()
+        self._farewell = code, reason
+        self._transport.dispatch(self.advance)
+
+    def cut_off(self, code: int | None, reason: str | None) -> None:
+        """Abort, after a close frame that nobody waits for."""
+        if not self.stream.closed():
+            self.close(code, reason)
+            self._on_close_timeout()
+
     def _on_close_timeout(self) -> None:
-        self._close_timeout = None
+        self._stop_waiting()
         if self._end is not None:
             # The peer has answered in time; it is our application that is busy.
             end, self._end = self._end, None
@@ -376,6 +414,7 @@ class WebSocketProtocol13(Sending):
 
     def _handle_close(self, payload: bytes) -> None:
         self.close_code, self.close_reason = decode_close(payload)
+        self.was_clean = True
         self.client_terminated = True
         # Section 5.5.1: the answer echoes the code.
         self.close(self.close_code)
@@ -410,6 +449,8 @@ class WebSocketProtocol13(Sending):
                 self.handler.on_ws_connection_close(code, reason)
             except Exception:
                 self.handler.log_exception(*sys.exc_info())
+            if isinstance(self.handler, RequestHandler):
+                connections_of(self.handler.application).remove(self)
             if self._closed is not None and not self._closed.done():
                 self._closed.set_result(None)
 
@@ -418,12 +459,21 @@ class WebSocketProtocol13(Sending):
 
     # Keepalive
 
-    def _progress(self) -> tuple[int, int]:
+    def _read(self) -> object:
         reader = self._reader
-        return (reader.messages, reader.wire_bytes if reader.in_message else 0) if reader is not None else (0, 0)
+        if reader is None or not self._rerouted:
+            return self._wire_bytes_in
+        # Whoever replaces `_handle_message` may keep from us what was read; a test of Tornado's does so with pongs.
+        return self._control_frames, reader.messages, reader.wire_bytes if reader.in_message else 0
+
+    def _unsent(self) -> int:
+        return self._transport.buffered if self._transport is not None else 0
 
     def _is_reading(self) -> bool:
         return self._transport is not None and self._transport.reading
+
+    def _has_unread(self) -> bool:
+        return has_unread(self.stream)
 
     def _give_up(self, reason: str) -> None:
         """End the connection with a peer that is probably gone, without waiting for its close frame.

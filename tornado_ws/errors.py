@@ -18,8 +18,15 @@ class WebSocketError(Exception):
 class WebSocketClosedError(WebSocketError):
     """Raised by operations on a closed connection.
 
+    ``close_code`` and ``close_reason`` tell how it ended where that is known, else they are None.
+
     .. versionadded:: Tornado 3.2
     """
+
+    def __init__(self, *args: object, close_code: int | None = None, close_reason: str | None = None) -> None:
+        super().__init__(*args)
+        self.close_code = close_code
+        self.close_reason = close_reason
 
 
 class WriteLimitError(WebSocketError):

@@ -24,6 +24,7 @@ from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.options import check_attributes, handler_options
 from tornado_ws.protocol import WebSocketProtocol, _WebSocketParams
+from tornado_ws.shutdown import connections_of
 from tornado_ws.threads import write_message_threadsafe
 
 #: What a WebSocket handler cannot do after the upgrade.
@@ -52,14 +53,22 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
     Application settings: ``websocket_ping_interval`` and ``websocket_ping_timeout`` (seconds, see `ping_interval` and
     `ping_timeout`), ``websocket_max_message_size`` (bytes, 10 MiB). Those that Tornado does not have can be class
-    attributes too, of the same name, which go before the application's: ``websocket_close_timeout`` (seconds that the
-    client has to answer a close frame, 5), ``websocket_read_ahead_messages`` and ``websocket_read_ahead_bytes`` (what
-    may wait while a coroutine `on_message` is busy; 64 and 1 MiB), ``websocket_write_high_watermark`` and
-    ``websocket_write_low_watermark`` (bytes between which a writer that awaits is held; 0, and a quarter of the other),
-    ``websocket_write_limit`` (bytes that may wait to be sent; 64 MiB, None for no limit) and
-    ``websocket_write_limit_policy`` (beyond that "close" with 1013, "drop" the message or "raise" `WriteLimitError`). A
-    wrong one is a ValueError, when the class is made if it is an attribute.
+    attributes too, of the same name, which go before the application's; a wrong one is a ValueError, when the class is
+    made if it is an attribute:
+
+    - ``websocket_close_timeout``: seconds that the client has to answer a close frame, 5;
+    - ``websocket_keepalive_timeout``: seconds of silence after a ping at which the client is given up. It goes before
+      `ping_timeout`, and may be longer than `ping_interval`. Default: None, and `ping_timeout` holds;
+    - ``websocket_read_ahead_messages`` and ``websocket_read_ahead_bytes``: what may wait while a coroutine `on_message`
+      is busy, 64 and 1 MiB;
+    - ``websocket_write_high_watermark`` and ``websocket_write_low_watermark``: bytes between which a writer that awaits
+      is held, 0 and a quarter of the other;
+    - ``websocket_write_limit``: bytes that may wait to be sent, 64 MiB, None for no limit;
+    - ``websocket_write_limit_policy``: beyond that "close" with 1013, "drop" the message or "raise" `WriteLimitError`.
     """
+
+    #: The connection from `close` to its end.
+    _ws_closing: WebSocketProtocol | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -84,6 +93,9 @@ class WebSocketHandler(tornado.web.RequestHandler):
             return
         if not handshake.has_token(self.request.headers, "Connection", "upgrade"):
             self._ws_refuse(400, '"Connection" must be "Upgrade".')
+            return
+        if connections_of(self.application).closings:
+            self._ws_refuse(503, "Shutting down")
             return
         error = self._ws_check_origin()
         if error is not None:
@@ -135,8 +147,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
         """Seconds after a ping within which something has to be heard from the peer, 0 for no limit.
 
         At the timeout ``on_close`` is called with ``close_code`` 1006 and a reason. It cannot be longer than
-        `ping_interval`, and is equal to it by default, as in Tornado 6.5. Default: the ``websocket_ping_timeout``
-        setting.
+        `ping_interval`, and is equal to it by default, as in Tornado 6.5; ``websocket_keepalive_timeout`` can. Default:
+        the ``websocket_ping_timeout`` setting.
         """
         return cast("float | None", self.settings.get("websocket_ping_timeout", None))
 
@@ -249,7 +261,17 @@ class WebSocketHandler(tornado.web.RequestHandler):
         """
         if self.ws_connection:
             self.ws_connection.close(code, reason)
-            self.ws_connection = None
+            self._ws_closing, self.ws_connection = self.ws_connection, None
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed and `on_close` has been called; return at once where it is not open.
+
+        Not to be awaited in `on_message`: `on_close` is called when that has returned. Cancelling this cancels nothing
+        else.
+        """
+        connection = self.ws_connection or self._ws_closing
+        if self._ws_opened and connection is not None:
+            await connection.wait_closed()
 
     def check_origin(self, origin: str) -> bool:
         """Override to allow other origins; return True to accept the connection.
@@ -275,6 +297,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
         if self.ws_connection:
             self.ws_connection.on_connection_close()
             self.ws_connection = None
+        self._ws_closing = None
         if self._ws_opened and not self._on_close_called:
             self._on_close_called = True
             self.on_close()

@@ -6,35 +6,59 @@ import abc
 import asyncio
 import functools
 import logging
+import time
+from typing import NamedTuple
 
 from tornado.ioloop import IOLoop
 from tornado.log import gen_log
 
 from tornado_ws.errors import WebSocketClosedError
+from tornado_ws.latency import UNKNOWN, Latency, RoundTrips
 from tornado_ws.protocol import WebSocketProtocol, _WebSocketDelegate, _WebSocketParams
 
 de_dupe_gen_log = functools.lru_cache(gen_log.log)
 
 
+class _Signs(NamedTuple):
+    """Whether we read, what was read from the peer, and how many bytes it has taken."""
+
+    reading: bool
+    read: object
+    taken: int
+
+
 class KeepAlive(WebSocketProtocol):
     """A protocol that sends pings every ``ping_interval`` seconds and gives up a peer that is silent for too long.
 
-    Any sign of life counts: a pong, a message, a part of a long one.
+    Any byte from the peer counts as life. While we do not read, the bytes that it takes from us count instead.
     """
+
+    _round_trips: RoundTrips | None = None
 
     def __init__(self, handler: _WebSocketDelegate, params: _WebSocketParams) -> None:
         super().__init__(handler)
         self.params = params
         self._ping_coroutine: asyncio.Task[None] | None = None
-        #: Set by every control frame from the peer.
-        self._heard = False
 
     @abc.abstractmethod
-    def _progress(self) -> object:
-        """Return what changes with every message, and with every part of a long one."""
+    def _read(self) -> object:
+        """Return what changes with every byte that is read from the peer."""
+
+    @property
+    @abc.abstractmethod
+    def _wire_bytes_out(self) -> int:
+        """Bytes that were written, sent or not."""
+
+    @abc.abstractmethod
+    def _unsent(self) -> int:
+        """Return how many bytes of those wait for the peer to take them."""
 
     @abc.abstractmethod
     def _is_reading(self) -> bool: ...
+
+    @abc.abstractmethod
+    def _has_unread(self) -> bool:
+        """Whether something from the peer is there to be read."""
 
     @abc.abstractmethod
     def _give_up(self, reason: str) -> None:
@@ -46,6 +70,8 @@ class KeepAlive(WebSocketProtocol):
 
     @property
     def ping_timeout(self) -> float:
+        if self.params.options.keepalive_timeout is not None:
+            return self.params.options.keepalive_timeout
         timeout = self.params.ping_timeout
         if timeout is None:
             return self.ping_interval
@@ -57,6 +83,11 @@ class KeepAlive(WebSocketProtocol):
             )
             return self.ping_interval
         return timeout
+
+    @property
+    def latency(self) -> Latency:
+        """The round trip from a ping of ours to its pong, the last one and the smoothed one in seconds."""
+        return self._round_trips.latency if self._round_trips is not None else UNKNOWN
 
     def start_pinging(self) -> None:
         """Send pings every ``ping_interval`` seconds, unless it is zero."""
@@ -74,24 +105,62 @@ class KeepAlive(WebSocketProtocol):
         return max(0, last_ping_time + interval - now)
 
     async def periodic_ping(self) -> None:
-        """Send a ping every interval; give the peer up when nothing was heard of it for the timeout after one."""
+        """Send a ping every interval; give the peer up when it shows no sign of life for the timeout after one."""
+        clock = IOLoop.current().time
         interval = self.ping_interval
         timeout = self.ping_timeout
-        await asyncio.sleep(interval)
-        while not self.is_closing():
-            self._heard = False
-            progress = self._progress()
-            ping_time = IOLoop.current().time()
-            try:
-                self.write_ping(b"")
-            except WebSocketClosedError:
+        ping_time = clock()
+        # When the first ping was sent that waits for a sign of life, and how things stood then.
+        silent_since = 0.0
+        before: _Signs | None = None
+        while True:
+            pause = self.ping_sleep_time(last_ping_time=ping_time, interval=interval, now=clock())
+            if before is not None:
+                left = self.ping_sleep_time(last_ping_time=silent_since, interval=timeout, now=clock())
+                pause = min(pause, left)
+            await asyncio.sleep(pause)
+            if self.is_closing():
                 return
-            await asyncio.sleep(timeout)
-            # A peer that we are not reading from is not to blame for silence.
-            if timeout > 0 and not self._heard and progress == self._progress() and self._is_reading():
-                self._ping_coroutine = None
-                self._give_up("ping timed out")
-                return
-            await asyncio.sleep(
-                self.ping_sleep_time(last_ping_time=ping_time, interval=interval, now=IOLoop.current().time())
-            )
+            now = clock()
+            if before is not None:
+                if self._is_alive(before):
+                    before = None
+                elif now >= silent_since + timeout:
+                    self._ping_coroutine = None
+                    self._give_up("ping timed out")
+                    return
+            if now >= ping_time + interval:
+                ping_time = now
+                if before is None and timeout > 0:
+                    silent_since = now
+                    before = self._signs()
+                try:
+                    self.write_ping(self._next_ping())
+                except WebSocketClosedError:
+                    return
+
+    def _signs(self) -> _Signs:
+        return _Signs(self._is_reading(), self._read(), self._wire_bytes_out - self._unsent())
+
+    def _is_alive(self, before: _Signs) -> bool:
+        """Whether the peer has shown life since ``before``, or might have without our knowing it."""
+        signs = self._signs()
+        if signs.read != before.read:
+            return True
+        if before.reading and signs.reading:
+            return self._has_unread()
+        # What it said may be unread. But one that takes nothing of what waits for it is not alive either: an
+        # application that awaits its writes would wait, and not read, for ever.
+        return not self._unsent() or signs.taken != before.taken
+
+    def _next_ping(self) -> bytes:
+        return self._round_trips.next_payload() if self._round_trips is not None else b""
+
+    def _ping_sent(self, payload: bytes) -> None:
+        if self._round_trips is None:
+            self._round_trips = RoundTrips()
+        self._round_trips.sent(payload, time.perf_counter())
+
+    def _pong_received(self, payload: bytes) -> None:
+        if self._round_trips is not None:
+            self._round_trips.answered(payload, time.perf_counter())

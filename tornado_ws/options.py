@@ -36,6 +36,9 @@ class Options:
         low = self.write_low_watermark
         return self.write_high_watermark // 4 if low is None else low
 
+    #: Seconds of silence after a ping at which the peer is given up. None: Tornado's ``ping_timeout`` holds.
+    keepalive_timeout: float | None = None
+
 
 class OptionArguments(TypedDict, total=False):
     """The same, as the arguments of a client."""
@@ -47,6 +50,7 @@ class OptionArguments(TypedDict, total=False):
     write_low_watermark: int | None
     write_limit: int | None
     write_limit_policy: str
+    keepalive_timeout: float | None
 
 
 def _is_number(value: object) -> bool:
@@ -69,6 +73,10 @@ def _is_count(value: Any) -> bool:
 POLICIES = ("close", "drop", "raise")
 
 
+def _is_seconds_or_none(value: Any) -> bool:
+    return value is None or _is_seconds(value)
+
+
 #: What a value has to be, as a function and in words.
 _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "close_timeout": (_is_seconds, "a number of seconds above 0"),
@@ -81,6 +89,7 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "write_limit": (lambda value: value is None or _is_count(value), "a whole number of bytes above 0, or None"),
     "write_limit_policy": (lambda value: value in POLICIES, f"one of {', '.join(map(repr, POLICIES))}"),
+    "keepalive_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
 }
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Options))

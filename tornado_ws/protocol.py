@@ -139,5 +139,9 @@ class WebSocketProtocol(abc.ABC):
     @abc.abstractmethod
     async def _receive_frame_loop(self) -> None: ...
 
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed and ``on_close`` has been called."""
+        raise NotImplementedError
+
     @abc.abstractmethod
     def set_nodelay(self, x: bool) -> None: ...

@@ -101,7 +101,7 @@ class Sending(Sender, Opening):
         if self._transport is None:
             if self.stream.closed():
                 raise StreamClosedError(self.stream.error)
-            make = Transport
+            make: type[Transport] = Transport
             if frame_log.is_on():
                 # Messages then leave as frames, which is where they are logged.
                 self._reroute()
@@ -168,6 +168,7 @@ class Sending(Sender, Opening):
             self._write_frame(True, PING, data)
         except StreamClosedError:
             raise WebSocketClosedError() from None
+        self._ping_sent(data)
 
     @Station
     def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Future[None]:

@@ -320,6 +320,18 @@ def peer_has_closed(stream: IOStream) -> bool:
         return True
 
 
+def has_unread(stream: IOStream) -> bool:
+    """Whether the kernel has something from the peer, the end of the connection included."""
+    try:
+        # Past what TLS makes of it: this is about bytes.
+        socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def peer_name(stream: IOStream) -> str:
     """Return the peer's address for a log line."""
     try:

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any
 
+from tornado_ws.handover import Handover
+
 #: Seconds that an application has with a message before the end of the connection that waits behind it is handled.
 _LAST_TURN = 0.05
 #: The same while it leaves messages unread.
@@ -55,16 +57,27 @@ class MessageQueue:
         """Return a Future of the next message, None when there will be no more."""
         if not self._messages:
             self.end_turn()
-        future: asyncio.Future[str | bytes | None] = asyncio.get_event_loop().create_future()
+        loop = asyncio.get_event_loop()
+        if not self._messages and not self._ended:
+            waiter = _Reading(loop=loop)
+            waiter.queue = self
+            self._waiters.append(waiter)
+            return waiter
+        future: asyncio.Future[str | bytes | None] = loop.create_future()
         if self._messages:
             future.set_result(self._messages.popleft())
             if self._hurried:
                 self.hurry()
-        elif self._ended:
-            future.set_result(None)
         else:
-            self._waiters.append(future)
+            future.set_result(None)
         return future
+
+    def put_back(self, message: str | bytes) -> None:
+        """Take ``message`` again, which is the oldest that nobody has."""
+        while self._waiters:
+            if _resolve(self._waiters.popleft(), message):
+                return
+        self._messages.appendleft(message)
 
     def add_done_callback(self, callback: Callable[[MessageQueue], Any]) -> None:
         """Call ``callback`` when the turn ends."""
@@ -98,6 +111,16 @@ class MessageQueue:
         callbacks, self._turn_callbacks = self._turn_callbacks, []
         for callback in callbacks:
             callback(self)
+
+
+class _Reading(Handover["str | bytes | None"]):
+    """What `MessageQueue.get` returns while there is no message."""
+
+    queue: MessageQueue
+
+    def _give_back(self, result: str | bytes | None) -> None:
+        if result is not None:
+            self.queue.put_back(result)
 
 
 def _resolve(future: asyncio.Future[Any], result: object) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -311,3 +314,172 @@ async def test_on_close_of_a_peer_given_up_waits_for_on_message() -> None:
         await client.receive_rest()
         await until(lambda: len(calls) == 3)
     assert calls == ["open", "done", ("close", 1006, "ping timed out")]
+
+
+# keepalive_timeout
+
+
+@contextlib.asynccontextmanager
+async def either_end(side: str, ends: list[Any], **options: Any) -> AsyncIterator[RawPeer]:
+    """Give the peer of a connection with ``options``; how that ended is put into ``ends``."""
+    if side == "client":
+        async with raw_pair(**options) as (conn, server):
+            yield server
+            await conn.wait_closed()
+            ends.append((conn.close_code, conn.close_reason))
+    else:
+
+        class Handler(Echo):
+            def on_close(self) -> None:
+                ends.append((self.close_code, self.close_reason))
+
+        settings = {f"websocket_{name}": value for name, value in options.items()}
+        async with serving(Handler, **settings) as url, raw_client(url) as client:
+            yield client
+            await until(lambda: ends)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("side", ["server", "client"])
+async def test_keepalive_timeout_may_be_longer_than_the_interval(side: str, log: Log) -> None:
+    ends: list[Any] = []
+    async with either_end(side, ends, ping_interval=0.05, keepalive_timeout=0.5) as peer:
+        before = now()
+        frames = await peer.receive_rest()
+        assert now() - before >= 0.5
+    assert frames[-1] == GIVEN_UP
+    # Pings go on meanwhile.
+    assert len(frames) > 4
+    assert set(frames[:-1]) == {Frame(PING)}
+    assert ends == [(1006, "ping timed out")]
+    # Tornado's setting is cut to the interval with a warning; nothing is cut here.
+    assert not [record for record in log.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("side", ["server", "client"])
+async def test_keepalive_timeout_may_be_shorter_than_the_interval_and_goes_first(side: str) -> None:
+    ends: list[Any] = []
+    options = {"ping_interval": 0.5, "ping_timeout": 0, "keepalive_timeout": 0.05}
+    async with either_end(side, ends, **options) as peer:
+        assert await peer.receive() == Frame(PING)
+        before = now()
+        assert await peer.receive_rest() == [GIVEN_UP]
+        assert now() - before < 0.4
+    assert ends == [(1006, "ping timed out")]
+
+
+@pytest.mark.gen_test
+async def test_a_late_pong_is_life() -> None:
+    settings: dict[str, Any] = {"websocket_ping_interval": 0.1, "websocket_keepalive_timeout": 0.8}
+    async with serving(Echo, **settings) as url, raw_client(url) as client:
+        started = now()
+        while now() - started < 2:
+            assert await client.receive() == Frame(PING)
+            if now() - started > 0.5:
+                await client.send_frame(PONG, b"late")
+        await client.send_frame(CLOSE)
+        assert GIVEN_UP not in await client.receive_rest()
+
+
+@pytest.mark.gen_test
+async def test_a_single_byte_is_life() -> None:
+    async with serving(Echo, **LONG) as url, raw_client(url) as client:
+        header = client.frame(BINARY, bytes(70_000))
+        for index in range(10):
+            await client.send(header[index : index + 1])
+            await asyncio.sleep(0.1)
+        await client.send(header[10:], client.frame(CLOSE))
+        frames = await client.receive_rest()
+    assert len([frame for frame in frames if frame == Frame(PING)]) >= 3
+    assert frames[-1] == Frame(CLOSE)
+
+
+# Whom we do not hear
+
+
+@pytest.mark.gen_test
+async def test_a_peer_that_we_did_not_read_from_gets_the_time_to_answer() -> None:
+    """It could not be heard while reading was paused, and what it had to say may still be on its way."""
+
+    class Busy(Echo):
+        websocket_read_ahead_messages = 2
+
+        async def on_message(self, message: str | bytes) -> None:
+            if message == "0":
+                await asyncio.sleep(0.4)
+
+    settings: dict[str, Any] = {"websocket_ping_interval": 0.2, "websocket_keepalive_timeout": 0.4}
+    async with serving(Busy, **settings) as url, raw_client(url) as client:
+        await client.send(*[client.frame(TEXT, b"%d" % number) for number in range(10)])
+        started = now()
+        assert await client.receive() == Frame(PING)
+        # The application is done at 0.4, the timeout would be at 0.6.
+        await asyncio.sleep(0.75 - (now() - started))
+        await client.send(client.frame(PONG), client.frame(CLOSE))
+        assert GIVEN_UP not in await client.receive_rest()
+
+
+@pytest.mark.gen_test
+async def test_a_peer_whose_answer_is_there_unread_is_kept() -> None:
+    """After a blocked loop timers are due with sockets unread, of which no more than 256 are served at once."""
+    calls: list[Any] = []
+
+    class Filler(Echo):
+        ping_interval = None
+
+    routes: list[Any] = [("/", Recording, {"calls": calls}), ("/filler", Filler)]
+    settings: dict[str, Any] = {"websocket_ping_interval": 0.5, "websocket_keepalive_timeout": 0.1}
+    async with serving(routes, **settings) as url, contextlib.AsyncExitStack() as stack:
+        fillers = [await stack.enter_async_context(raw_client(url + "/filler")) for _ in range(400)]
+        client = await stack.enter_async_context(raw_client(url))
+        assert await client.receive() == Frame(PING)
+        for filler in fillers:
+            await filler.send_frame(TEXT, b"x")
+        await client.send_frame(PONG)
+        time.sleep(0.2)
+        await asyncio.sleep(0.05)
+        await client.send_frame(TEXT, b"still here")
+        assert await client.receive() == Frame(TEXT, b"still here")
+
+
+class Answering8MiB(Recording):
+    """Waits until the peer has taken a long answer, and reads on then."""
+
+    websocket_read_ahead_messages = 2
+
+    async def on_message(self, message: str | bytes) -> None:
+        await self.write_message(bytes(8 << 20), binary=True)
+
+
+@pytest.mark.gen_test
+async def test_a_dead_peer_is_given_up_though_we_wait_for_it_and_do_not_read() -> None:
+    """Its messages fill what is read ahead, and the application awaits a write that it never takes."""
+    calls: list[Any] = []
+    settings: dict[str, Any] = {"websocket_ping_interval": 0.1, "websocket_keepalive_timeout": 0.2}
+    async with (
+        serving([("/", Answering8MiB, {"calls": calls})], **settings) as url,
+        raw_client(url, stalling=True) as client,
+    ):
+        await client.send(*[client.frame(TEXT, b"x")] * 10)
+        await until(lambda: len(calls) == 2)
+    assert calls == ["open", ("close", 1006, "ping timed out")]
+
+
+@pytest.mark.gen_test
+async def test_a_slow_peer_is_kept_though_we_wait_for_it_and_do_not_read() -> None:
+    calls: list[Any] = []
+    settings: dict[str, Any] = {"websocket_ping_interval": 0.1, "websocket_keepalive_timeout": 0.3}
+    async with (
+        serving([("/", Answering8MiB, {"calls": calls})], **settings) as url,
+        raw_client(url, stalling=True) as client,
+    ):
+        await client.send(*[client.frame(TEXT, b"x")] * 10)
+        started = now()
+        # A kernel tells of room when there is a good deal of it: the pieces may not be too small.
+        while now() - started < 1.5:
+            taken = 0
+            while taken < 1 << 19:
+                taken += len(await client.receive_bytes())
+            await asyncio.sleep(0.05)
+        assert calls == ["open"]

@@ -28,6 +28,9 @@ WRONG = [
     ("write_limit", "1M", "a whole number of bytes above 0, or None"),
     ("write_limit_policy", "ignore", "one of 'close', 'drop', 'raise'"),
     ("write_limit_policy", [], "one of 'close', 'drop', 'raise'"),
+    ("keepalive_timeout", 0, "a number of seconds above 0, or None"),
+    ("keepalive_timeout", float("inf"), "a number of seconds above 0, or None"),
+    ("keepalive_timeout", "20", "a number of seconds above 0, or None"),
 ]
 
 

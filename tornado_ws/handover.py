@@ -1,0 +1,36 @@
+"""Futures whose results are not lost when whoever awaits them is cancelled."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Handover(asyncio.Future[_T]):
+    """A Future with a result that somebody has to get.
+
+    A task may be cancelled between the moment when the result is set and the moment when the task runs on. The result
+    would be lost then; here it is given back.
+    """
+
+    _is_given_back = False
+
+    def cancel(self, msg: Any = None) -> bool:
+        # A task that is cancelled cancels what it waits for first, whether that is done or not.
+        if self.done() and not self.cancelled() and self.exception() is None:
+            waiting = [task for task in asyncio.all_tasks(self.get_loop()) if _waits_for(task, self)]
+            if len(waiting) == 1 and not self._is_given_back:
+                self._is_given_back = True
+                self._give_back(self.result())
+        return super().cancel(msg)
+
+    @abc.abstractmethod
+    def _give_back(self, result: _T) -> None:
+        """Called when ``result`` was on its way to a task that was cancelled."""
+
+
+def _waits_for(task: asyncio.Task[Any], future: asyncio.Future[Any]) -> bool:
+    return getattr(task, "_fut_waiter", None) is future
