@@ -101,7 +101,7 @@ class Sending(Sender, Opening):
         if self._transport is None:
             if self.stream.closed():
                 raise StreamClosedError(self.stream.error)
-            make = Transport
+            make: type[Transport] = Transport
             if frame_log.is_on():
                 # Messages then leave as frames, which is where they are logged.
                 self._reroute()
