@@ -119,7 +119,7 @@ async def test_client_connection_subclass_with_its_own_protocol_and_write_messag
         def get_websocket_protocol(self) -> Protocol:
             return Protocol(self, mask_outgoing=True, params=self.params)
 
-        def write_message(self, message: Any, binary: bool = False) -> Any:
+        def write_message(self, message: Any, binary: bool = False) -> Any:  # type: ignore[override]
             return super().write_message({"wrapped": message}, binary)
 
     async with serving(Echo) as url:

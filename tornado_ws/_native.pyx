@@ -116,6 +116,8 @@ cdef enum:
 cdef object NOT_DONE = _frames.NOT_DONE
 cdef object RAISED = _frames.RAISED
 cdef object VIOLATION = _frames.VIOLATION
+cdef int LATER = _frames.LATER
+cdef Py_ssize_t INFLATED_AT_ONCE = _frames.INFLATED_AT_ONCE
 cdef tuple _ENOUGH = (_frames.ENOUGH, None, 0)
 cdef object check_header = _frames.check_header
 cdef object check_extended_length = _frames.check_extended_length
@@ -562,6 +564,9 @@ cdef class FrameReader:
         if self._compressed:
             piece = self._inflater.inflate(piece, self._limit - self._size)
             self.append(piece)
+            while PyBytes_GET_SIZE(piece) == INFLATED_AT_ONCE:
+                piece = self._inflater.inflate(b"", self._limit - self._size)
+                self.append(piece)
         else:
             self.check_utf8(out, size)
             self._size += size
@@ -602,8 +607,9 @@ cdef class FrameReader:
     cdef object end_message(self):
         cdef bytes message
         cdef Py_ssize_t size
+        cdef object rest = None
         if self._compressed:
-            self._inflater.end_message()
+            rest = self._inflater.end_message()
         size = self._size
         self.in_message = False
         if self._message == NULL:
@@ -617,6 +623,10 @@ cdef class FrameReader:
                 keep_spare(self._message)
             Py_CLEAR(self._message)
         self._room = self._size = 0
+        if rest is not None:
+            self._event_size = size + <Py_ssize_t>rest.size
+            self._event = self._opcode | LATER
+            return rest, message
         self._event_size = size
         self._event = BINARY
         if self._opcode != TEXT:
@@ -1192,7 +1202,7 @@ cdef class Sender:
         """Return True once either side has begun to close, or the stream is closed."""
         return (self._out is None or self._out.fd < 0) and self._is_closing()
 
-    def write_message(self, message, binary=False):
+    def write_message(self, message, binary=False, *, compress=True):
         """Send a message; see `.WebSocketHandler.write_message`.
 
         Raises `WebSocketClosedError` when a close frame was sent or the connection is lost, and ValueError for bytes
@@ -1200,7 +1210,7 @@ cdef class Sender:
         """
         if self._out is not None and self._out.fd >= 0 and (isinstance(message, str) or isinstance(message, bytes)):
             return self._out.send(message, binary)
-        return self._write_message(message, binary)
+        return self._write_message(message, binary, compress)
 
 
 def serve_ready(epoll, dict channels):

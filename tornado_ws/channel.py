@@ -96,7 +96,9 @@ class Sender:
         """Return True once either side has begun to close, or the stream is closed."""
         return (self._out is None or self._out.fd < 0) and self._is_closing()
 
-    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> asyncio.Future[None]:
+    def write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool = False, *, compress: bool = True
+    ) -> asyncio.Future[None]:
         """Send a message; see `.WebSocketHandler.write_message`.
 
         Raises `WebSocketClosedError` when a close frame was sent or the connection is lost, and ValueError for bytes
@@ -105,12 +107,14 @@ class Sender:
         out = self._out
         if out is not None and out.fd >= 0 and isinstance(message, (str, bytes)):
             return out.write_message(message, binary)
-        return self._write_message(message, binary)
+        return self._write_message(message, binary, compress)
 
     def _is_closing(self) -> bool:
         raise NotImplementedError
 
-    def _write_message(self, message: str | bytes | dict[str, Any], binary: bool) -> asyncio.Future[None]:
+    def _write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool, compress: bool
+    ) -> asyncio.Future[None]:
         raise NotImplementedError
 
 

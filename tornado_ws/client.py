@@ -24,6 +24,7 @@ from tornado_ws import handshake
 from tornado_ws.closing import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
 from tornado_ws.connecting import AbortableTCPClient
 from tornado_ws.connection import WebSocketProtocol13
+from tornado_ws.deflate_options import deflate_options
 from tornado_ws.errors import (
     HandshakeError,
     HandshakeRejectedError,
@@ -125,7 +126,8 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         if subprotocols:
             request.headers["Sec-WebSocket-Protocol"] = ",".join(subprotocols)
         if compression_options is not None:
-            request.headers["Sec-WebSocket-Extensions"] = handshake.DEFLATE_OFFER
+            offer = handshake.encode_deflate_offer(deflate_options(compression_options))
+            request.headers["Sec-WebSocket-Extensions"] = offer
         request.follow_redirects = False
 
         self.tcp_client = AbortableTCPClient(resolver=resolver)
@@ -242,10 +244,14 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
 
     # Messages
 
-    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Future[None]:
+    def write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool = False, *, compress: bool = True
+    ) -> Future[None]:
         """Send ``message`` to the server; see `.WebSocketHandler.write_message`."""
         if self.protocol is None:
             raise WebSocketClosedError("Client connection has been closed")
+        if not compress:
+            return self.protocol.write_message(message, binary=binary, compress=False)
         return self.protocol.write_message(message, binary=binary)
 
     def write_message_threadsafe(

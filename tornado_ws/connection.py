@@ -51,6 +51,7 @@ from tornado_ws.frames import (
     CLOSE,
     ENOUGH,
     FIN,
+    LATER,
     NOT_DONE,
     PING,
     PONG,
@@ -183,7 +184,7 @@ class WebSocketProtocol13(Sending):
             if is_server:
                 self.handler._ws_opened = True  # type: ignore[attr-defined]
                 connections_of(self.handler.application).add(self)  # type: ignore[attr-defined]
-            self._reader = FrameReader(is_server, self.params.max_message_size, self._decompressor)
+            self._reader = FrameReader(is_server, self.params.max_message_size, self._inflater)
             transport.direct = self._is_direct()
             transport.start(self._reader)
         return transport
@@ -261,7 +262,7 @@ class WebSocketProtocol13(Sending):
             return VIOLATION, error, 0
 
     def _handle_outcome(self, opcode: int, payload: Any, size: int) -> None:
-        if opcode >= CLOSE:
+        if CLOSE <= opcode < LATER:
             try:
                 self._handle_message(opcode, payload)
             except ProtocolError as error:
@@ -293,8 +294,13 @@ class WebSocketProtocol13(Sending):
             else:
                 self._handling.hurry()
 
-    def _hand_out(self, opcode: int, payload: str | bytes, size: int) -> None:
+    def _hand_out(self, opcode: int, payload: Any, size: int) -> None:
         assert self._reader is not None
+        if opcode >= LATER:
+            rest, begun = payload
+            self._handling = inflating = rest.inflate(opcode ^ LATER, begun)
+            inflating.add_done_callback(functools.partial(self._on_inflated, opcode ^ LATER))
+            return
         self._reader.messages += 1
         self._reader.message_bytes += size
         if self._rerouted:
@@ -323,6 +329,19 @@ class WebSocketProtocol13(Sending):
         self._check_handled(handled)
         self._handling = None
         assert self._transport is not None
+        self._transport.dispatch(self.advance)
+
+    def _on_inflated(self, opcode: int, inflated: asyncio.Future[tuple[str | bytes, int]]) -> None:
+        """A thread has inflated the message whose turn it is."""
+        assert self._transport is not None
+        self._handling = None
+        if not self._client_terminated:
+            try:
+                self._transport.dispatch(self._hand_out, opcode, *inflated.result())
+            except ProtocolError as error:
+                self._fail(error)
+            except Exception:
+                self._log_and_abort()
         self._transport.dispatch(self.advance)
 
     @Station
@@ -366,19 +385,22 @@ class WebSocketProtocol13(Sending):
                 code = POLICY_VIOLATION
             payload = encode_close(code, reason)
             self.server_terminated = True
-            if self.stream is not None and not self.stream.closed():
-                self._write_frame(True, CLOSE, payload)
+            self._after_messages(self._write_close, payload)
         self._stop_pinging()
         if self.client_terminated:
             self._stop_waiting()
             if self._transport is not None:
-                self._transport.close_gracefully()
+                self._after_messages(self._transport.close_gracefully)
         elif self._close_timeout is None:
             self._close_timeout = IOLoop.current().call_later(self.params.options.close_timeout, self._on_close_timeout)
             self._hurry()
             if self._transport is not None and not self._transport.reading:
                 # The peer's close frame may be behind messages that we had stopped reading for.
                 IOLoop.current().add_callback(self._transport.dispatch, self.advance)
+
+    def _write_close(self, payload: bytes) -> None:
+        if self.stream is not None and not self.stream.closed():
+            self._write_frame(True, CLOSE, payload)
 
     def _stop_waiting(self) -> None:
         if self._close_timeout is not None:

@@ -39,11 +39,18 @@ _CONTROL = 0x8
 _WHOLE_MESSAGE = (FIN | TEXT, FIN | BINARY)
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 
-Event: TypeAlias = tuple[int, "str | bytes", int]
+#: Marks the opcode of a message that is not inflated to its end.
+LATER = 0x100
+
+Event: TypeAlias = tuple[int, Any, int]
 
 #: What `FrameReader.hand_out` tells beside control frames, in the place of an opcode.
 NOT_DONE, RAISED, VIOLATION, ENOUGH = -1, -2, -3, -4
 Outcome: TypeAlias = tuple[int, Any, int]
+
+
+#: Most bytes that `Inflater.inflate` returns.
+INFLATED_AT_ONCE = 128 * 1024
 
 
 class Inflater(Protocol):
@@ -52,11 +59,16 @@ class Inflater(Protocol):
     def inflate(self, data: bytes, limit: int) -> bytes:
         """Return what ``data`` inflates to, one byte more than ``limit`` standing for all that are too many.
 
+        What has `INFLATED_AT_ONCE` bytes may go on: no data then gives what follows.
         Raises `.ProtocolError` for what does not inflate.
         """
 
-    def end_message(self) -> None:
-        """Raise `.ProtocolError` when the message's stream is cut short."""
+    def end_message(self) -> Any:
+        """Raise `.ProtocolError` when the message's stream is cut short.
+
+        Returns None, or what there is of the message beside that which was inflated, with its ``size`` in bytes: then
+        the event is ``(opcode | LATER, (that, the message's beginning as bytes), size of both)``.
+        """
 
 
 def encode_message(message: str | bytes | bytearray | memoryview, binary: bool) -> bytes:
@@ -268,7 +280,7 @@ class FrameReader:
                 pos += length
                 if mask:
                     payload = apply_mask(mask, payload)
-                yield opcode, _decode(payload) if opcode == TEXT else payload, length
+                yield opcode, decode_text(payload) if opcode == TEXT else payload, length
                 payload = b""
                 continue
 
@@ -317,9 +329,17 @@ class _Message:
         return len(self._buffer)
 
     def add(self, piece: bytes) -> None:
+        if self._inflater is None:
+            self._append(piece)
+            return
+        inflated = self._inflater.inflate(piece, self._limit - len(self._buffer))
+        self._append(inflated)
+        while len(inflated) == INFLATED_AT_ONCE:
+            inflated = self._inflater.inflate(b"", self._limit - len(self._buffer))
+            self._append(inflated)
+
+    def _append(self, piece: bytes) -> None:
         room = self._limit - len(self._buffer)
-        if self._inflater is not None:
-            piece = self._inflater.inflate(piece, room)
         if self._check_utf8 is not None:
             # First, and no further than the limit: what is wrong does not depend on how the bytes are cut.
             self._check_utf8(piece[:room])
@@ -328,13 +348,15 @@ class _Message:
         self._buffer += piece
 
     def end(self) -> Event:
-        if self._inflater is not None:
-            self._inflater.end_message()
+        rest = self._inflater.end_message() if self._inflater is not None else None
         payload = bytes(self._buffer)
-        return self._opcode, _decode(payload) if self._opcode == TEXT else payload, len(payload)
+        if rest is not None:
+            return self._opcode | LATER, (rest, payload), len(payload) + rest.size
+        return self._opcode, decode_text(payload) if self._opcode == TEXT else payload, len(payload)
 
 
-def _decode(payload: bytes) -> str:
+def decode_text(payload: bytes) -> str:
+    """Return the text of a message. Raises `.ProtocolError` unless it is UTF-8."""
     try:
         return payload.decode()
     except UnicodeDecodeError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import urllib.parse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import tornado.web
@@ -21,6 +21,7 @@ from tornado.log import gen_log
 
 from tornado_ws import handshake
 from tornado_ws.connection import WebSocketProtocol13
+from tornado_ws.deflate_options import deflate_options
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.options import check_attributes, handler_options
 from tornado_ws.protocol import WebSocketProtocol, _WebSocketParams
@@ -73,6 +74,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_attributes(vars(cls))
+        if "get_compression_options" in vars(cls):
+            _check_compression_options(cls)
 
     def __init__(
         self, application: tornado.web.Application, request: httputil.HTTPServerRequest, **kwargs: Any
@@ -163,12 +166,15 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
         return cast(int, self.settings.get("websocket_max_message_size", tornado_ws._default_max_message_size))
 
-    def write_message(self, message: bytes | str | dict[str, Any], binary: bool = False) -> Future[None]:
+    def write_message(
+        self, message: bytes | str | dict[str, Any], binary: bool = False, *, compress: bool = True
+    ) -> Future[None]:
         """Send ``message`` to the client.
 
-        A dict is sent as JSON. With ``binary`` false the message goes as text, and bytes have to be UTF-8. Returns a
-        `.Future` for flow control, done when the operating system has taken the message, or earlier as the watermarks
-        allow.
+        A dict is sent as JSON. With ``binary`` false the message goes as text, and bytes have to be UTF-8. With
+        ``compress`` false it goes as it is though compression was agreed on: for what is compressed already, and for
+        secrets beside text that others choose. Returns a `.Future` for flow control, done when the operating system
+        has taken the message, or earlier as the watermarks allow.
 
         Raises `WebSocketClosedError` when the connection is closed or closing; the Future fails with it when the
         connection is lost later, and may be ignored. Raises ValueError for bytes that are not UTF-8, and RuntimeError
@@ -178,6 +184,9 @@ class WebSocketHandler(tornado.web.RequestHandler):
             raise WebSocketClosedError()
         if isinstance(message, dict):
             message = json_encode(message)
+        # Protocols of others do not have the argument.
+        if not compress:
+            return self.ws_connection.write_message(message, binary=binary, compress=False)
         return self.ws_connection.write_message(message, binary=binary)
 
     def write_message_threadsafe(
@@ -209,7 +218,9 @@ class WebSocketHandler(tornado.web.RequestHandler):
         """Override to return options for permessage-deflate (RFC 7692); None, the default, leaves it off.
 
         An empty dict turns it on. ``compression_level`` (0 to 9, default 6) and ``mem_level`` (1 to 9, default 8) are
-        those of `zlib.compressobj`.
+        those of `zlib.compressobj`. All that can be set is in `.DeflateOptions`, and what it is good for in
+        docs/compression.md. A wrong option is a ValueError that names it: when the class is made, if this method can
+        be called without a request then (it is called once to see), else a 500 at the opening handshake.
         """
         return None
 
@@ -330,6 +341,17 @@ class WebSocketHandler(tornado.web.RequestHandler):
         for method in _HTTP_METHODS:
             setattr(self, method, _raise_not_supported_for_websockets)
         return self.detach()
+
+
+def _check_compression_options(cls: type[WebSocketHandler]) -> None:
+    """Raise ValueError for wrong options, where they can be told before there is a request."""
+    try:
+        options = cls.get_compression_options(object.__new__(cls))
+    except Exception:
+        # It asks for the request or the application: then they are checked at the opening handshake.
+        return
+    if isinstance(options, Mapping):
+        deflate_options(options)
 
 
 def _raise_not_supported_for_websockets(*args: Any, **kwargs: Any) -> None:

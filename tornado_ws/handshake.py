@@ -10,10 +10,12 @@ import base64
 import hashlib
 import re
 from typing import Any, TypeAlias
+from zlib import MAX_WBITS
 
 from tornado.httputil import HTTPHeaders
 
-from tornado_ws.deflate import MIN_DEFLATE_WBITS, DeflateParams
+from tornado_ws.deflate import DeflateParams
+from tornado_ws.deflate_options import DEFAULT_DEFLATE_OPTIONS, MIN_DEFLATE_WBITS, DeflateOptions
 
 VERSION = "13"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -158,8 +160,8 @@ def _deflate_params(parameters: list[tuple[str, str | None]], valueless_client_b
     return DeflateParams(**found)
 
 
-def accept_deflate_offer(header: str) -> DeflateParams | None:
-    """Return what a server agrees to: the first offer it can serve, None when there is none.
+def accept_deflate_offer(header: str, options: DeflateOptions = DEFAULT_DEFLATE_OPTIONS) -> DeflateParams | None:
+    """Return what a server with ``options`` agrees to: the first offer it can serve, None when there is none.
 
     Section 5: an offer that is malformed or asks for what we cannot do is declined, never an error.
     """
@@ -175,19 +177,41 @@ def accept_deflate_offer(header: str) -> DeflateParams | None:
         except ValueError:
             continue
         if (params.server_max_window_bits or MIN_DEFLATE_WBITS) >= MIN_DEFLATE_WBITS:
-            return params
+            # Section 7.1.2.2: only a client that names its window can be asked for a smaller one.
+            may_ask = any(name == "client_max_window_bits" for name, _ in parameters)
+            return DeflateParams(
+                params.server_no_context_takeover or options.server_no_context_takeover,
+                params.client_no_context_takeover or options.client_no_context_takeover,
+                _narrow(params.server_max_window_bits, options.max_wbits),
+                _narrow(params.client_max_window_bits, options.client_max_wbits) if may_ask else None,
+            )
     return None
 
 
-def check_extensions_response(header: str, offered: bool) -> DeflateParams | None:
-    """Return what a server agreed to; raises ValueError for what the client did not offer or cannot take."""
+def _narrow(bits: int | None, largest: int) -> int | None:
+    """Return the smaller window; None, where nobody named one, is the largest that there is."""
+    if largest == MAX_WBITS:
+        return bits
+    return min(bits or MAX_WBITS, largest)
+
+
+def check_extensions_response(
+    header: str, offered: bool, options: DeflateOptions = DEFAULT_DEFLATE_OPTIONS
+) -> DeflateParams | None:
+    """Return what a server agreed to; raises ValueError for what a client with ``options`` did not offer."""
     extensions = parse_extensions(header)
     if not extensions:
         return None
     (name, parameters), *others = extensions
     if others or name != _DEFLATE or not offered:
         raise ValueError(f"the server selected extensions {header!r}; offered was {_DEFLATE if offered else 'none'}")
-    return _deflate_params(parameters, valueless_client_bits=False)
+    agreed = _deflate_params(parameters, valueless_client_bits=False)
+    # Sections 7.1.1.1 and 7.1.2.1: a server that does not do what it was asked for has to decline.
+    if options.server_no_context_takeover and not agreed.server_no_context_takeover:
+        raise ValueError(f"the server selected {header!r}; asked for was server_no_context_takeover")
+    if (agreed.server_max_window_bits or MAX_WBITS) > options.max_wbits:
+        raise ValueError(f"the server selected {header!r}; asked for was server_max_window_bits={options.max_wbits}")
+    return agreed
 
 
 def encode_deflate_params(params: DeflateParams) -> str:
@@ -202,5 +226,12 @@ def encode_deflate_params(params: DeflateParams) -> str:
     return "; ".join(parts)
 
 
-#: What a client offers: any window that the server wishes for, and nothing asked of the server.
-DEFLATE_OFFER = f"{_DEFLATE}; client_max_window_bits"
+def encode_deflate_offer(options: DeflateOptions) -> str:
+    """Return the header value of a client: what it asks for, and that it takes any smaller window."""
+    asked = DeflateParams(
+        options.server_no_context_takeover,
+        options.client_no_context_takeover,
+        _narrow(None, options.max_wbits),
+        _narrow(None, options.client_max_wbits),
+    )
+    return encode_deflate_params(asked) + ("" if asked.client_max_window_bits else "; client_max_window_bits")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import zlib
 from typing import TYPE_CHECKING
 
 from tornado import httputil
@@ -16,12 +17,11 @@ from tornado.log import gen_log
 from tornado.web import HTTPError
 
 from tornado_ws import handshake
-from tornado_ws.deflate import (
-    MIN_DEFLATE_WBITS,
-    DeflateParams,
-    _PerMessageDeflateCompressor,
-    _PerMessageDeflateDecompressor,
-)
+from tornado_ws.deflate import DeflateParams, _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate_offload import OffloadingInflater
+from tornado_ws.deflate_options import MIN_DEFLATE_WBITS, deflate_options
+from tornado_ws.deflate_ratio import RatioLimitedInflater
+from tornado_ws.frames import Inflater
 from tornado_ws.keepalive import KeepAlive
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.transport import completed_future, peer_has_closed
@@ -40,6 +40,8 @@ class Opening(KeepAlive):
         self._selected_subprotocol: str | None = None
         self._compressor: _PerMessageDeflateCompressor | None = None
         self._decompressor: _PerMessageDeflateDecompressor | None = None
+        #: The same, within the limits of the options.
+        self._inflater: Inflater | None = None
 
     @property
     def selected_subprotocol(self) -> str | None:
@@ -93,7 +95,11 @@ class Opening(KeepAlive):
         self.selected_subprotocol = selected
 
         if self.params.compression_options is not None:
-            agreed = handshake.accept_deflate_offer(headers.get("Sec-WebSocket-Extensions", ""))
+            try:
+                options = deflate_options(self.params.compression_options)
+            except ValueError as error:
+                raise HTTPError(500, str(error)) from None
+            agreed = handshake.accept_deflate_offer(headers.get("Sec-WebSocket-Extensions", ""), options)
             if agreed is not None:
                 self._create_compressors("server", agreed)
                 handler.set_header("Sec-WebSocket-Extensions", handshake.encode_deflate_params(agreed))
@@ -119,7 +125,9 @@ class Opening(KeepAlive):
         """Take the headers of the server's 101. Raises ValueError where they break RFC 6455 or RFC 7692."""
         handshake.check_response(headers, key)
         agreed = handshake.check_extensions_response(
-            headers.get("Sec-WebSocket-Extensions", ""), self.params.compression_options is not None
+            headers.get("Sec-WebSocket-Extensions", ""),
+            self.params.compression_options is not None,
+            deflate_options(self.params.compression_options),
         )
         if agreed is not None:
             self._create_compressors("client", agreed)
@@ -128,14 +136,25 @@ class Opening(KeepAlive):
     # Both
 
     def _create_compressors(self, side: str, agreed: DeflateParams) -> None:
-        options = self.params.compression_options
+        options = deflate_options(self.params.compression_options)
         server = (not agreed.server_no_context_takeover, agreed.server_max_window_bits)
         client = (not agreed.client_no_context_takeover, agreed.client_max_window_bits)
+        if side == "client":
+            # Nobody has to agree to what makes it easier for the peer.
+            client = (
+                client[0] and not options.client_no_context_takeover,
+                min(client[1] or zlib.MAX_WBITS, options.client_max_wbits),
+            )
         ours, theirs = (server, client) if side == "server" else (client, server)
         # For a window that zlib cannot keep to there is no compressor: messages may always go uncompressed.
         if (ours[1] or MIN_DEFLATE_WBITS) >= MIN_DEFLATE_WBITS:
             self._compressor = _PerMessageDeflateCompressor(*ours, options)
-        self._decompressor = _PerMessageDeflateDecompressor(*theirs, self.params.max_message_size, options)
+        limit = self.params.max_message_size
+        self._inflater = self._decompressor = _PerMessageDeflateDecompressor(*theirs, limit, options)
+        if options.max_ratio is not None:
+            self._inflater = RatioLimitedInflater(self._inflater, options.max_ratio)
+        if options.offload_size is not None:
+            self._inflater = OffloadingInflater(self._inflater, options.offload_size, limit)
 
 
 def _shed(request: httputil.HTTPServerRequest, done: asyncio.Future[None]) -> None:

@@ -121,7 +121,9 @@ class WebSocketProtocol(abc.ABC):
         return 0
 
     @abc.abstractmethod
-    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Future[None]: ...
+    def write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool = False, *, compress: bool = True
+    ) -> Future[None]: ...
 
     @property
     @abc.abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from tornado_ws.errors import WebSocketClosedError, WriteLimitError
 from tornado_ws.frames import BINARY, FIN, PING, PONG, RSV1, TEXT, Outcome, encode_message
 from tornado_ws.logs import extra_of, mark_context, next_id
 from tornado_ws.opening import Opening
+from tornado_ws.outbox import Ordered
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.station import Station
 from tornado_ws.transport import Transport, failed_future, peer_name
@@ -28,7 +30,7 @@ from tornado_ws.transport import Transport, failed_future, peer_name
 _SENDABLE = (str, bytes, bytearray, memoryview)
 
 
-class Sending(Sender, Opening):
+class Sending(Sender, Opening, Ordered):
     """A protocol that sends frames by way of a `Transport`, which is made when first needed."""
 
     _rerouted = False
@@ -73,8 +75,9 @@ class Sending(Sender, Opening):
 
     @property
     def buffered_amount(self) -> int:
-        """Bytes of frames that wait for the kernel to take them; 0 on a closed connection."""
-        return self._transport.buffered if self._transport is not None else 0
+        """Bytes that wait for the kernel to take them, or for a thread to deflate them; 0 on a closed connection."""
+        waiting = self._outbox.size if self._outbox is not None else 0
+        return waiting + (self._transport.buffered if self._transport is not None else 0)
 
     def _log(self, level: int, message: str, *args: object) -> None:
         """Log a line about the connection. The peer's name is the first argument, given here."""
@@ -112,16 +115,17 @@ class Sending(Sender, Opening):
                 self._out = self._transport
         return self._transport
 
-    def _write_message(self, message: str | bytes | dict[str, Any], binary: bool) -> Future[None]:
+    def _write_message(self, message: str | bytes | dict[str, Any], binary: bool, compress: bool) -> Future[None]:
         if self.server_terminated:
             raise WebSocketClosedError()
         if isinstance(message, dict):
             message = json_encode(message)
         elif not isinstance(message, _SENDABLE):
             raise TypeError(f"message is of type {type(message).__name__}; allowed are str, bytes and dict")
+        compressor = self._compressor if compress else None
         try:
             transport = self._attach()
-            if self._compressor is None and not self._rerouted:
+            if compressor is None and self._outbox is None and not self._rerouted:
                 return transport.write_message(message, binary)
             # Before the compressor is touched, which has a state that both ends share.
             transport.check_thread()
@@ -132,16 +136,22 @@ class Sending(Sender, Opening):
             opcode = BINARY if binary else TEXT
             transport.messages += 1
             transport.message_bytes += len(payload)
-            flags = 0
-            if self._compressor is not None:
-                payload = self._compressor.compress(payload)
-                flags = RSV1
-            if not self._rerouted:
-                return transport.write_frame(FIN | flags | opcode, payload)
-            future: Future[None] = self._write_frame(True, opcode, payload, flags)
-            return future
+            if compressor is not None and len(payload) < compressor.threshold:
+                compressor = None
+            if self._outbox is not None or (compressor is not None and len(payload) >= compressor.offload_size):
+                return self._in_turn().put_message(functools.partial(self._write_payload, opcode), payload, compressor)
+            if compressor is None:
+                return self._write_payload(opcode, payload, False)
+            return self._write_payload(opcode, compressor.compress(payload), True)
         except StreamClosedError:
             raise WebSocketClosedError() from None
+
+    def _write_payload(self, opcode: int, payload: bytes, deflated: bool) -> Future[None]:
+        flags = RSV1 if deflated else 0
+        if not self._rerouted:
+            return self._attach().write_frame(FIN | flags | opcode, payload)
+        future: Future[None] = self._write_frame(True, opcode, payload, flags)
+        return future
 
     def write_refused(self, unsent: int) -> asyncio.Future[None]:
         """A message is not sent, since too many bytes wait already: do what the application has chosen."""

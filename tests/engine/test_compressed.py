@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from tests.engine.wire import (
@@ -25,6 +28,7 @@ from tests.engine.wire import (
 )
 from tornado_ws.deflate import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
 from tornado_ws.errors import ProtocolError
+from tornado_ws.frames import LATER
 
 HELLO = bytes.fromhex("f248cdc9c90700")
 
@@ -267,3 +271,37 @@ def test_a_violation_that_an_inflater_sees_is_the_readers(peer: Peer) -> None:
     wire = peer.send(Frame(PING), *compressed(TEXT, b"text"), Frame(PING))
     assert peer.outcome(wire, inflater=Strict()) == Outcome([(PING, b"", 0)], 1007)
     assert peer.outcome(wire, inflater=StrictAtTheEnd()) == Outcome([(PING, b"", 0)], 1007)
+
+
+class Holding(Recorder):
+    """Gives two bytes of each message, and holds back the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rest = SimpleNamespace(size=40)
+
+    def inflate(self, data: bytes, limit: int) -> bytes:
+        return super().inflate(data, limit)[:2]
+
+    def end_message(self) -> Any:
+        super().end_message()
+        return self.rest
+
+
+@pytest.mark.parametrize(
+    ("opcode", "payload"), [(TEXT, b"text"), (BINARY, b"\xff\xfe\xfd"), (TEXT, b"\xc3"), (TEXT, b"")]
+)
+def test_what_an_inflater_holds_back_is_left_to_whoever_takes_the_event(
+    peer: Peer, opcode: int, payload: bytes
+) -> None:
+    inflater = Holding()
+    wire = peer.send(*compressed(opcode, payload), Frame(PING), *compressed(opcode, payload), Frame(TEXT, b"plain"))
+    event = (opcode | LATER, (inflater.rest, payload[:2]), len(payload[:2]) + 40)
+    assert peer.outcome(wire, inflater=inflater) == Outcome([event, (PING, b"", 0), event, (TEXT, "plain", 5)])
+
+    handed_out: list[Any] = []
+    reader = peer.reader(inflater=inflater)
+    reader.feed(wire)
+    handler = SimpleNamespace(on_message=handed_out.append)
+    assert [reader.hand_out(handler, 100) for _ in range(4)] == [event, (PING, b"", 0), event, None]
+    assert handed_out == ["plain"]

@@ -8,11 +8,12 @@ import time
 import pytest
 
 from tornado_ws.deflate import DeflateParams
+from tornado_ws.deflate_options import DEFAULT_DEFLATE_OPTIONS
 from tornado_ws.handshake import (
-    DEFLATE_OFFER,
     Extension,
     accept_deflate_offer,
     check_extensions_response,
+    encode_deflate_offer,
     encode_deflate_params,
     parse_extensions,
 )
@@ -228,8 +229,9 @@ def test_a_server_declines_all_that_is_in_a_malformed_header(header: str) -> Non
 
 
 def test_a_server_accepts_what_our_client_offers() -> None:
-    assert accept_deflate_offer(DEFLATE_OFFER) == DEFAULT
-    assert parse_extensions(DEFLATE_OFFER) == [("permessage-deflate", [("client_max_window_bits", None)])]
+    offer = encode_deflate_offer(DEFAULT_DEFLATE_OPTIONS)
+    assert accept_deflate_offer(offer) == DEFAULT
+    assert parse_extensions(offer) == [("permessage-deflate", [("client_max_window_bits", None)])]
 
 
 # What a client makes of the answer

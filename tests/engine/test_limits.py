@@ -261,7 +261,7 @@ def test_the_memory_of_a_large_message_is_used_again_only_when_nobody_has_it(pee
         ((_, message, _),) = events_now(reader)
         hash(message)
         if number % 3:
-            kept.append(memoryview(message) if number % 2 else message)  # type: ignore[arg-type]
+            kept.append(memoryview(message) if number % 2 else message)
         del message
         # Whoever has a message sees it stay as it came, and a new one does not have the hash of an old one.
         assert [bytes(message) for message in kept] == [p for n, p in enumerate(payloads[: number + 1]) if n % 3]

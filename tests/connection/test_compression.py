@@ -1,0 +1,263 @@
+"""Options of permessage-deflate on real connections: where they are checked, what is negotiated, what is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.connection.conftest import Log
+from tests.connection.peer import BINARY, CLOSE, RSV1, TEXT, deflated, inflated, raw_client, raw_server
+from tests.support import Echo, connected, serving, until
+from tornado_ws import WebSocketHandler, websocket_connect
+from tornado_ws.errors import InvalidHandshakeError
+
+
+def echo(options: dict[str, Any]) -> type[Echo]:
+    class Handler(Echo):
+        def get_compression_options(self) -> dict[str, Any]:
+            return options
+
+    return Handler
+
+
+# Where a mistake is found
+
+
+def test_a_wrong_option_is_an_error_of_the_handlers_class() -> None:
+    with pytest.raises(ValueError, match="compression option mem_level is 10; it has to be a level from 1 to 9"):
+        echo({"mem_level": 10})
+
+
+def test_what_cannot_be_asked_without_a_request_is_not_an_error_of_the_class() -> None:
+    class AsksTheApplication(WebSocketHandler):
+        def get_compression_options(self) -> dict[str, Any]:
+            return {"mem_level": self.settings["level"]}
+
+    class CallsTheOneAbove(AsksTheApplication):
+        def get_compression_options(self) -> dict[str, Any]:
+            return {**super().get_compression_options(), "threshold": 1}
+
+    class Off(WebSocketHandler):
+        def get_compression_options(self) -> None:
+            return None
+
+    class Odd(WebSocketHandler):
+        def get_compression_options(self) -> Any:
+            return "on"
+
+    assert all(issubclass(cls, WebSocketHandler) for cls in (CallsTheOneAbove, Off, Odd))
+
+
+@pytest.mark.gen_test
+async def test_an_option_that_is_wrong_in_this_application_refuses_the_handshake_in_one_line(log: Log) -> None:
+    class Handler(Echo):
+        def get_compression_options(self) -> dict[str, Any]:
+            return {"mem_level": self.settings["level"]}
+
+    async with serving(Handler, level=10) as url:
+        async with raw_client(url, Sec_WebSocket_Extensions="permessage-deflate") as peer:
+            assert peer.status == 500
+        async with raw_client(url) as peer:
+            assert peer.status == 500
+    assert len([line for line in log.lines if "compression option mem_level is 10; it has to be" in line]) == 2
+    assert not [record for record in log.records if record.exc_info]
+
+
+@pytest.mark.gen_test
+async def test_a_wrong_option_of_a_client_is_an_error_at_once() -> None:
+    with pytest.raises(ValueError, match="compression option backend is 'gzip'; it has to be one of zlib,"):
+        websocket_connect("ws://127.0.0.1:1/", compression_options={"backend": "gzip"})
+
+
+# What is negotiated
+
+SERVER: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "permessage-deflate; client_max_window_bits", "permessage-deflate"),
+    ({"max_wbits": 11}, "permessage-deflate", "permessage-deflate; server_max_window_bits=11"),
+    (
+        {"max_wbits": 11},
+        "permessage-deflate; server_max_window_bits=10",
+        "permessage-deflate; server_max_window_bits=10",
+    ),
+    (
+        {"max_wbits": 11},
+        "permessage-deflate; server_max_window_bits=12",
+        "permessage-deflate; server_max_window_bits=11",
+    ),
+    (
+        {"client_max_wbits": 9},
+        "permessage-deflate; client_max_window_bits",
+        "permessage-deflate; client_max_window_bits=9",
+    ),
+    (
+        {"client_max_wbits": 12},
+        "permessage-deflate; client_max_window_bits=10",
+        "permessage-deflate; client_max_window_bits=10",
+    ),
+    ({"client_max_wbits": 9}, "permessage-deflate", "permessage-deflate"),
+    ({"server_no_context_takeover": True}, "permessage-deflate", "permessage-deflate; server_no_context_takeover"),
+    ({"client_no_context_takeover": True}, "permessage-deflate", "permessage-deflate; client_no_context_takeover"),
+    (
+        {},
+        "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+    ),
+]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("options", "offer", "answer"), SERVER)
+async def test_a_server_answers_with_what_both_allow(options: dict[str, Any], offer: str, answer: str) -> None:
+    async with serving(echo(options)) as url, raw_client(url, Sec_WebSocket_Extensions=offer) as peer:
+        assert peer.header("Sec-WebSocket-Extensions") == answer
+        await peer.send_frame(TEXT, deflated(b"Hello"), rsv=RSV1)
+        frame = await peer.receive()
+        assert frame is not None
+        assert inflated(frame.payload) == b"Hello"
+
+
+CLIENT: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "permessage-deflate; client_max_window_bits", "permessage-deflate; server_max_window_bits=9"),
+    (
+        {"max_wbits": 11},
+        "permessage-deflate; server_max_window_bits=11; client_max_window_bits",
+        "permessage-deflate; server_max_window_bits=10",
+    ),
+    ({"client_max_wbits": 9}, "permessage-deflate; client_max_window_bits=9", "permessage-deflate"),
+    (
+        {"server_no_context_takeover": True, "client_no_context_takeover": True},
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover; client_max_window_bits",
+        "permessage-deflate; server_no_context_takeover",
+    ),
+]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("options", "offer", "answer"), CLIENT)
+async def test_a_client_offers_what_it_was_told_to(options: dict[str, Any], offer: str, answer: str) -> None:
+    async with raw_server() as server:
+        connecting = websocket_connect(server.url, compression_options=options)
+        peer = await server.accept(Sec_WebSocket_Extensions=answer)
+        assert peer.header("Sec-WebSocket-Extensions") == offer
+        conn = await connecting
+        conn.write_message("x" * 2000)
+        frame = await peer.receive()
+        assert frame is not None
+        assert inflated(frame.payload) == b"x" * 2000
+        conn.close()
+        peer.close()
+        await until(conn.stream.closed)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        ({"max_wbits": 11}, "permessage-deflate"),
+        ({"max_wbits": 11}, "permessage-deflate; server_max_window_bits=12"),
+        ({"server_no_context_takeover": True}, "permessage-deflate"),
+    ],
+)
+async def test_a_client_refuses_a_server_that_does_not_do_what_it_was_asked_for(
+    options: dict[str, Any], answer: str
+) -> None:
+    async with raw_server() as server:
+        connecting = websocket_connect(server.url, compression_options=options)
+        await server.accept(Sec_WebSocket_Extensions=answer)
+        with pytest.raises(InvalidHandshakeError, match="asked for was server_"):
+            await connecting
+
+
+@pytest.mark.gen_test
+async def test_both_ends_keep_to_small_windows_and_to_no_takeover() -> None:
+    far_apart = [(bytes(range(256)) * 8).hex(), "short", (bytes(range(256)) * 8).hex()]
+    for options in (
+        {"max_wbits": 9, "client_max_wbits": 10},
+        {"server_no_context_takeover": True, "client_no_context_takeover": True},
+        {"backend": "auto", "max_wbits": 10},
+        {"takeover_memory": 0},
+    ):
+        async with serving(echo(options)) as url, connected(url, compression_options=options) as conn:
+            for message in far_apart:
+                await conn.write_message(message)
+                assert await conn.read_message() == message
+
+
+# What is sent
+
+
+@pytest.mark.gen_test
+async def test_a_message_can_go_uncompressed() -> None:
+    class Handler(echo({})):  # type: ignore[misc]
+        def on_message(self, message: str | bytes) -> None:
+            self.write_message(message, isinstance(message, bytes), compress=False)
+            self.write_message(message, isinstance(message, bytes))
+
+    async with serving(Handler) as url, raw_client(url, Sec_WebSocket_Extensions="permessage-deflate") as peer:
+        for opcode, message in ((TEXT, b"text"), (BINARY, b"\xff")):
+            await peer.send_frame(opcode, message)
+            assert await peer.receive() == (opcode, message, 0, True)
+            frame = await peer.receive()
+            assert frame is not None
+            assert frame.rsv == RSV1
+
+
+@pytest.mark.gen_test
+async def test_a_message_of_a_client_can_go_uncompressed() -> None:
+    async with raw_server() as server:
+        connecting = websocket_connect(server.url, compression_options={"threshold": 5})
+        peer = await server.accept(Sec_WebSocket_Extensions="permessage-deflate")
+        conn = await connecting
+        conn.write_message("12345", compress=False)
+        conn.write_message("1234")
+        conn.write_message({"a": 1})
+        assert [await peer.receive() for _ in range(2)] == [(TEXT, b"12345", 0, True), (TEXT, b"1234", 0, True)]
+        frame = await peer.receive()
+        assert frame is not None
+        assert (frame.rsv, inflated(frame.payload)) == (RSV1, b'{"a": 1}')
+        conn.close()
+        peer.close()
+        await until(conn.stream.closed)
+
+
+@pytest.mark.gen_test
+async def test_it_may_be_said_where_nothing_was_negotiated_and_on_a_protocol_that_does_not_know_of_it() -> None:
+    class Handler(Echo):
+        def open(self) -> None:
+            self.write_message("hello", compress=False)
+
+        def on_message(self, message: str | bytes) -> Any:
+            connection: Any = self.ws_connection
+            inner = connection.write_message
+            connection.write_message = lambda message, binary=False: inner(message, binary)
+            return super().on_message(message)
+
+    async with serving(Handler) as url, connected(url) as conn:
+        assert await conn.read_message() == "hello"
+        conn.write_message("a", compress=False)
+        assert await conn.read_message() == "a"
+
+
+# Bombs
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("ratio", "size", "refused"), [(20, 1_000_000, True), (2000, 1_000_000, False), (2, 60_000, False)]
+)
+async def test_a_message_that_inflates_to_too_many_times_its_size_is_refused(
+    ratio: float, size: int, refused: bool
+) -> None:
+    options = {"max_ratio": ratio}
+    async with serving(echo(options)) as url, raw_client(url, Sec_WebSocket_Extensions="permessage-deflate") as peer:
+        await peer.send_frame(BINARY, deflated(b"before"), rsv=RSV1)
+        await peer.send_frame(BINARY, deflated(bytes(size)), rsv=RSV1)
+        assert await peer.receive() is not None
+        frame = await peer.receive()
+        assert frame is not None
+        if refused:
+            assert (frame.opcode, frame.payload[2:]) == (CLOSE, b"message inflates to more than 20 times its size")
+            assert int.from_bytes(frame.payload[:2], "big") == 1009
+        else:
+            assert inflated(frame.payload) == bytes(size)

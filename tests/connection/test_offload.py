@@ -1,0 +1,355 @@
+"""Large messages deflated and inflated by threads (``offload_size``): order, limits, and ends at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.connection.peer import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    RawPeer,
+    Recording,
+    close_payload,
+    deflated,
+    inflated,
+    raw_client,
+)
+from tests.support import Echo, connected, serving, until
+from tornado_ws import WebSocketClosedError, deflate_offload
+from tornado_ws.deflate import _PerMessageDeflateDecompressor
+from tornado_ws.errors import ProtocolError
+
+SIZE = 2000
+#: What inflates to more than `SIZE`, and what does not deflate to less.
+LARGE = "large " * 1000
+NOISE = os.urandom(50_000)
+
+
+class Threads:
+    """In the place of `deflate_offload.run_in_thread`: what is to be done waits until a test lets it be done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waiting: list[tuple[asyncio.Future[Any], Callable[[], Any]]] = []
+        monkeypatch.setattr(deflate_offload, "run_in_thread", self.run_in_thread)
+
+    def run_in_thread(self, work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append((future, lambda: work(*args)))
+        return future
+
+    def finish(self) -> None:
+        """Do what waits, which may be only one piece of work for each connection."""
+        (future, work), *more = self.waiting
+        assert not more
+        self.waiting.clear()
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Threads:
+    return Threads(monkeypatch)
+
+
+class Offloading(Recording):
+    def get_compression_options(self) -> dict[str, Any]:
+        return {"offload_size": SIZE}
+
+
+def compressed(peer: RawPeer, message: str | bytes, opcode: int = TEXT) -> bytes:
+    return peer.frame(opcode, deflated(message.encode() if isinstance(message, str) else message), rsv=RSV1)
+
+
+def client(url: str) -> Any:
+    return raw_client(url, Sec_WebSocket_Extensions="permessage-deflate")
+
+
+async def echoed(peer: RawPeer) -> str | bytes:
+    frame = await peer.receive()
+    assert frame is not None
+    payload = inflated(frame.payload) if frame.rsv else frame.payload
+    return payload.decode() if frame.opcode == TEXT else payload
+
+
+# In
+
+
+@pytest.mark.gen_test
+async def test_messages_behind_a_large_one_wait_for_it_and_pings_do_not(threads: Threads) -> None:
+    calls: list[Any] = []
+
+    class Handler(Offloading):
+        def on_message(self, message: str | bytes) -> Any:
+            self.calls.append(message)
+
+    async with serving([("/", Handler, {"calls": calls})]) as url, client(url) as peer:
+        await peer.send(
+            compressed(peer, "one"),
+            compressed(peer, LARGE),
+            compressed(peer, "two"),
+            peer.frame(BINARY, b"plain"),
+            peer.frame(PING, b"ping"),
+        )
+        pong = await peer.receive()
+        assert pong is not None
+        assert (pong.opcode, pong.payload) == (PONG, b"ping")
+        assert calls == ["open", "one"]
+        threads.finish()
+        await until(lambda: calls == ["open", "one", LARGE])
+        # It may refer to what a thread has just inflated.
+        await until(lambda: threads.waiting)
+        threads.finish()
+        await until(lambda: calls == ["open", "one", LARGE, "two", b"plain"])
+        await peer.send(compressed(peer, "three"))
+        await until(lambda: calls[-1] == "three")
+        assert not threads.waiting
+
+
+@pytest.mark.gen_test
+async def test_a_stream_with_context_takeover_is_inflated_in_its_order() -> None:
+    calls: list[Any] = []
+    messages = [NOISE, b"small", NOISE[:3000], LARGE.encode(), NOISE, b"", b"small", NOISE[10_000:20_000]] * 5
+    compressor = zlib.compressobj(wbits=-15)
+
+    async with serving([("/", Offloading, {"calls": calls})]) as url, client(url) as peer:
+        for message in messages:
+            payload = (compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4] or b"\x00"
+            half = len(payload) // 2
+            await peer.send_frame(BINARY, payload[:half], rsv=RSV1, fin=False)
+            await peer.send_frame(PING)
+            await peer.send_frame(CONTINUATION, payload[half:])
+        inflater = zlib.decompressobj(-15)
+        answers: list[bytes] = []
+        while len(answers) < len(messages):
+            frame = await peer.receive()
+            assert frame is not None
+            if frame.opcode == BINARY:
+                answers.append(inflater.decompress(frame.payload + b"\x00\x00\xff\xff"))
+        assert answers == messages
+    assert calls[1 : len(messages) + 1] == messages
+
+
+BAD = {
+    "garbage behind the beginning": (deflated(NOISE)[:4000] + b"\xff" * 40_000, 1007),
+    "cut short": (deflated(NOISE)[:-20_000], 1007),
+    "not UTF-8": (deflated(b"a" * 5000 + b"\xff"), 1007),
+    "too big when inflated": (deflated(bytes(200_000)), 1009),
+    "too big as it is": (deflated(os.urandom(150_000)), 1009),
+}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("payload", "code"), BAD.values(), ids=BAD)
+async def test_a_violation_inside_a_large_message_is_the_end_behind_those_before_it(payload: bytes, code: int) -> None:
+    calls: list[Any] = []
+    routes = [("/", Offloading, {"calls": calls})]
+    async with serving(routes, websocket_max_message_size=100_000) as url, client(url) as peer:
+        await peer.send(
+            compressed(peer, LARGE), peer.frame(TEXT, payload, rsv=RSV1), compressed(peer, "never"), peer.frame(TEXT)
+        )
+        frames = await peer.answer_close()
+        assert [frame.opcode for frame in frames] == [TEXT]
+        await until(lambda: len(calls) == 3)
+    assert calls[:2] == ["open", LARGE]
+    assert calls[2][:2] == ("close", code)
+
+
+@pytest.mark.gen_test
+async def test_a_close_frame_behind_a_large_message_waits_for_it(threads: Threads) -> None:
+    calls: list[Any] = []
+    async with serving([("/", Offloading, {"calls": calls})]) as url, client(url) as peer:
+        await peer.send(compressed(peer, LARGE), peer.frame(CLOSE, close_payload(4000, "bye")))
+        await until(lambda: threads.waiting)
+        threads.finish()
+        # The answer is large too.
+        await until(lambda: threads.waiting)
+        assert calls == ["open", LARGE, ("close", 4000, "bye")] or calls == ["open", LARGE]
+        threads.finish()
+        first, last = await peer.receive_rest()
+        assert inflated(first.payload) == LARGE.encode()
+        assert (last.opcode, last.payload) == (CLOSE, close_payload(4000))
+        await until(lambda: calls == ["open", LARGE, ("close", 4000, "bye")])
+
+
+@pytest.mark.gen_test
+async def test_a_peer_that_vanishes_while_a_thread_inflates(threads: Threads) -> None:
+    calls: list[Any] = []
+
+    class Handler(Offloading):
+        def on_message(self, message: str | bytes) -> Any:
+            self.calls.append(message)
+
+    async with serving([("/", Handler, {"calls": calls})]) as url, client(url) as peer:
+        await peer.send(compressed(peer, LARGE), compressed(peer, "behind"))
+        await until(lambda: threads.waiting)
+        peer.reset()
+        await asyncio.sleep(0.05)
+        assert calls == ["open"]
+        threads.finish()
+        await until(lambda: threads.waiting)
+        threads.finish()
+        # All that had come before the end is handed out, as from a peer whose messages are small.
+        await until(lambda: calls == ["open", LARGE, "behind", ("close", None, None)])
+
+
+@pytest.mark.gen_test
+async def test_a_handler_that_closes_while_a_thread_inflates_gets_no_more_messages(threads: Threads) -> None:
+    handlers: list[Any] = []
+
+    class Handler(Offloading):
+        def open(self) -> None:
+            handlers.append(self)
+
+    calls: list[Any] = []
+    async with serving([("/", Handler, {"calls": calls})]) as url, client(url) as peer:
+        await peer.send(compressed(peer, LARGE))
+        await until(lambda: threads.waiting)
+        handlers[0].ws_connection._abort()
+        threads.finish()
+        await until(lambda: calls)
+    assert calls == [("close", None, None)]
+
+
+# Out
+
+
+class Pusher(Offloading):
+    handler: Pusher
+
+    def open(self) -> None:
+        Pusher.handler = self
+
+
+@pytest.fixture
+def pusher() -> Iterator[Callable[[], Pusher]]:
+    yield lambda: Pusher.handler
+    del Pusher.handler
+
+
+@pytest.mark.gen_test
+async def test_what_is_written_behind_a_large_message_waits_and_pings_do_not(
+    threads: Threads, pusher: Callable[[], Pusher]
+) -> None:
+    async with serving([("/", Pusher, {"calls": []})]) as url, client(url) as peer:
+        await until(lambda: hasattr(Pusher, "handler"))
+        handler = pusher()
+        written = [
+            handler.write_message(LARGE),
+            handler.write_message("small"),
+            handler.write_message("plain", compress=False),
+            handler.write_message(NOISE, binary=True),
+            handler.write_message("last"),
+        ]
+        handler.ping(b"ping")
+        ping = await peer.receive()
+        assert ping is not None
+        assert (ping.opcode, ping.payload) == (PING, b"ping")
+        assert not any(future.done() for future in written)
+        assert handler.ws_connection is not None
+        assert handler.ws_connection.buffered_amount == len(LARGE) + len("smallplainlast") + len(NOISE)
+        handler.close(4001, "done")
+        threads.finish()
+        await until(lambda: threads.waiting)
+        threads.finish()
+        inflater = zlib.decompressobj(-15)
+        frames = [await peer.receive() for _ in range(6)]
+        messages = [
+            inflater.decompress(frame.payload + b"\x00\x00\xff\xff") if frame.rsv else frame.payload
+            for frame in frames
+            if frame is not None
+        ]
+        assert messages == [LARGE.encode(), b"small", b"plain", NOISE, b"last", close_payload(4001, "done")]
+        for future in written:
+            await future
+        with pytest.raises(WebSocketClosedError):
+            handler.write_message("too late")
+        await peer.send_frame(CLOSE, close_payload(4001))
+
+
+@pytest.mark.gen_test
+async def test_the_answer_to_a_close_frame_and_the_end_of_the_socket_wait_too(threads: Threads) -> None:
+    class Handler(Offloading):
+        def on_message(self, message: str | bytes) -> Any:
+            self.write_message(LARGE)
+
+    calls: list[Any] = []
+    async with serving([("/", Handler, {"calls": calls})]) as url, client(url) as peer:
+        await peer.send(compressed(peer, "small"), peer.frame(CLOSE, close_payload(4000)))
+        await until(lambda: threads.waiting)
+        await asyncio.sleep(0.02)
+        threads.finish()
+        first, last = await peer.receive_rest()
+        assert inflated(first.payload) == LARGE.encode()
+        assert (last.opcode, last.payload) == (CLOSE, close_payload(4000))
+
+
+@pytest.mark.gen_test
+async def test_writes_that_wait_fail_when_the_connection_is_lost(
+    threads: Threads, pusher: Callable[[], Pusher]
+) -> None:
+    calls: list[Any] = []
+    async with serving([("/", Pusher, {"calls": calls})]) as url, client(url) as peer:
+        await until(lambda: hasattr(Pusher, "handler"))
+        handler = pusher()
+        written = [handler.write_message(LARGE), handler.write_message("small"), handler.write_message("nobody waits")]
+        peer.reset()
+        await until(lambda: calls)
+        threads.finish()
+        for future in written[:2]:
+            with pytest.raises(WebSocketClosedError):
+                await future
+
+
+@pytest.mark.gen_test
+async def test_threads_are_used_for_what_is_large_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+    compress, decompress = zlib.compressobj, zlib.decompressobj
+
+    class Noting:
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            used.append(threading.current_thread().name)
+            return getattr(self._inner, name)
+
+    monkeypatch.setattr(zlib, "compressobj", lambda *args: Noting(compress(*args)))
+    monkeypatch.setattr(zlib, "decompressobj", lambda *args, **kw: Noting(decompress(*args, **kw)))
+    me = threading.current_thread().name
+
+    class Handler(Echo):
+        def get_compression_options(self) -> dict[str, Any]:
+            # Another level, so that no compressor of another test is in the pool.
+            return {"offload_size": SIZE, "compression_level": 3}
+
+    async with serving(Handler) as url, connected(url, compression_options={"offload_size": SIZE}) as conn:
+        await conn.write_message("small")
+        assert await conn.read_message() == "small"
+        assert set(used) == {me}
+        await conn.write_message(LARGE)
+        assert await conn.read_message() == LARGE
+        assert any(name.startswith("tornado_ws-deflate") for name in used)
+
+
+def test_no_more_is_held_back_than_a_message_may_have() -> None:
+    inflater = deflate_offload.OffloadingInflater(_PerMessageDeflateDecompressor(True, None, 100_000), SIZE, 100_000)
+    payload = deflated(os.urandom(250_000))
+    assert len(inflater.inflate(payload[:50_000], 100_000)) == SIZE + 1
+    inflater.inflate(payload[50_000:100_000], 100_000)
+    with pytest.raises(ProtocolError) as caught:
+        inflater.inflate(payload[100_000:], 100_000)
+    assert caught.value.close_code == 1009

@@ -1,0 +1,123 @@
+"""What ``get_compression_options`` and ``compression_options`` may hold, and what a wrong value says."""
+
+from __future__ import annotations
+
+import logging
+import re
+import zlib
+from typing import Any
+
+import pytest
+
+from tornado_ws import deflate_backends
+from tornado_ws.deflate_options import DEFAULT_DEFLATE_OPTIONS, DeflateOptions, deflate_options
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("compression_level", 10, "a level from 0 to 9"),
+    ("compression_level", "6", "a level from 0 to 9"),
+    ("compression_level", True, "a level from 0 to 9"),
+    ("mem_level", 0, "a level from 1 to 9"),
+    ("mem_level", None, "a level from 1 to 9"),
+    ("mem_level", 8.0, "a level from 1 to 9"),
+    ("max_wbits", 8, "a number of bits from 9 to 15"),
+    ("max_wbits", 16, "a number of bits from 9 to 15"),
+    ("client_max_wbits", -15, "a number of bits from 9 to 15"),
+    ("server_no_context_takeover", 1, "True or False"),
+    ("client_no_context_takeover", "yes", "True or False"),
+    ("threshold", -1, "a number of bytes"),
+    ("threshold", None, "a number of bytes"),
+    ("strategy", 5, "a strategy of zlib's, 0 to 4"),
+    ("backend", "brotli", "one of zlib, zlib_ng, isal, auto"),
+    ("backend", [], "one of zlib, zlib_ng, isal, auto"),
+    ("max_ratio", 0.5, "a number from 1 on, or None"),
+    ("max_ratio", float("inf"), "a number from 1 on, or None"),
+    ("offload_size", -1, "a number of bytes, or None"),
+    ("offload_size", 1.5, "a number of bytes, or None"),
+    ("takeover_memory", -1, "a number of bytes"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), WRONG)
+def test_a_wrong_value_names_its_key_and_what_is_accepted(key: str, value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"compression option {key} is {value!r}; it has to be {words}")):
+        deflate_options({key: value})
+
+
+def test_a_level_or_strategy_that_the_backend_lacks() -> None:
+    with pytest.raises(ValueError, match="compression option compression_level is 4; backend 'isal' has 0 to 3"):
+        deflate_options({"backend": "isal", "compression_level": 4})
+    with pytest.raises(ValueError, match="compression option strategy is 1; backend 'isal' has no other than"):
+        deflate_options({"backend": "isal", "strategy": zlib.Z_FILTERED})
+
+
+@pytest.mark.parametrize(("name", "package"), [("zlib_ng", "zlib-ng"), ("isal", "isal")])
+def test_a_backend_that_is_not_installed_says_what_to_install(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deflate_backends, "_find", lambda name: None)
+    # Not the values of another test, which are remembered.
+    with pytest.raises(ValueError, match=f"compression option backend is '{name}', .*pip install {package}, or"):
+        deflate_options({"backend": name, "takeover_memory": 1})
+
+
+def test_every_option_of_the_class_is_checked() -> None:
+    defaults = {name: getattr(DEFAULT_DEFLATE_OPTIONS, name) for name in DeflateOptions.__dataclass_fields__}
+    assert deflate_options(defaults) == DEFAULT_DEFLATE_OPTIONS
+    assert {key for key, _, _ in WRONG} == set(defaults)
+
+
+def test_equal_options_are_one_object() -> None:
+    assert deflate_options({}) is deflate_options(None) is DEFAULT_DEFLATE_OPTIONS
+    first = deflate_options({"mem_level": 9, "threshold": 100})
+    assert first is deflate_options({"mem_level": 9, "threshold": 100})
+    assert first is not deflate_options({"mem_level": 9, "threshold": 101})
+    assert deflate_options(first) is first
+
+
+def test_an_unknown_key_has_no_effect_and_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "tornado.general"):
+        assert deflate_options({"compresion_level": 1}) is DEFAULT_DEFLATE_OPTIONS
+        assert deflate_options({"compresion_level": 2}) is DEFAULT_DEFLATE_OPTIONS
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "'compresion_level' is not known" in line
+    assert "compression_level" in line
+
+
+# Which library "auto" is
+
+AUTO: list[tuple[tuple[str, ...], dict[str, int], tuple[str, int], tuple[str, int], str]] = [
+    (("zlib_ng", "isal"), {}, ("zlib_ng", 1), ("isal", 1), "isal"),
+    (("isal",), {}, ("isal", 1), ("isal", 1), "isal"),
+    (("zlib_ng",), {}, ("zlib_ng", 2), ("zlib_ng", 2), "zlib_ng"),
+    ((), {}, ("zlib", 6), ("zlib", 6), "zlib"),
+    (("zlib_ng", "isal"), {"compression_level": 6}, ("zlib_ng", 6), ("zlib_ng", 6), "isal"),
+    (("isal",), {"compression_level": 1}, ("zlib", 1), ("zlib", 1), "isal"),
+    (("zlib_ng", "isal"), {"strategy": zlib.Z_RLE}, ("zlib_ng", 6), ("zlib_ng", 6), "isal"),
+]
+
+
+@pytest.mark.parametrize(("installed", "options", "small", "large", "inflating"), AUTO)
+def test_auto_is_by_what_is_installed_and_by_the_level(
+    installed: tuple[str, ...],
+    options: dict[str, int],
+    small: tuple[str, int],
+    large: tuple[str, int],
+    inflating: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    find = deflate_backends._find
+    monkeypatch.setattr(deflate_backends, "_find", lambda name: find(name) if name in ("zlib", *installed) else None)
+    level, strategy = options.get("compression_level"), options.get("strategy", zlib.Z_DEFAULT_STRATEGY)
+    codecs = deflate_backends.choose_codecs("auto", level, 5, strategy)
+    assert [(codec.backend.name, codec.level) for codec in (codecs.to_deflate(93), codecs.to_deflate(14_000))] == [
+        small,
+        large,
+    ]
+    assert (codecs.to_inflate(20).backend.name, codecs.to_inflate(2000).backend.name) == ("zlib", inflating)
+
+
+@pytest.mark.parametrize("name", ["zlib", "zlib_ng", "isal"])
+def test_a_backend_by_name_does_everything(name: str) -> None:
+    codecs = deflate_options({"backend": name}).codecs
+    all_of_them = {codecs.to_deflate(1), codecs.to_deflate(1 << 20), codecs.to_inflate(1), codecs.to_inflate(1 << 20)}
+    assert [codec.backend.name for codec in all_of_them] == [name]

@@ -1,0 +1,119 @@
+"""What is written while a thread deflates a message before it (``offload_size``): it waits, so that order is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from tornado.iostream import StreamClosedError
+
+from tornado_ws import deflate_offload
+from tornado_ws.deflate import _PerMessageDeflateCompressor
+from tornado_ws.errors import WebSocketClosedError
+
+
+class Ordered:
+    """A connection that may have an outbox: as long as something is in it."""
+
+    _outbox: Outbox | None = None
+
+    def _in_turn(self) -> Outbox:
+        if self._outbox is None:
+            self._outbox = Outbox(functools.partial(setattr, self, "_outbox", None))
+        return self._outbox
+
+    def _after_messages(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call ``callback`` when every message before is written: at once, unless there is an outbox."""
+        if self._outbox is None:
+            callback(*args)
+        else:
+            self._outbox.put(lambda _: callback(*args))
+
+
+class Outbox:
+    """What waits to be written while a thread deflates a message before it."""
+
+    def __init__(self, on_empty: Callable[[], None]) -> None:
+        self._on_empty = on_empty
+        self._entries: deque[tuple[Callable[[], Any] | None, Callable[[Any], None]]] = deque()
+        #: Bytes of messages that wait.
+        self.size = 0
+
+    def put(self, finish: Callable[[Any], None], work: Callable[[], Any] | None = None) -> None:
+        """Call ``finish`` when all before it is done, with a Future of ``work`` done by a thread, or with None."""
+        self._entries.append((work, finish))
+        if len(self._entries) == 1:
+            self._go_on()
+
+    def put_message(
+        self,
+        write: Callable[[bytes, bool], asyncio.Future[None]],
+        payload: bytes,
+        compressor: _PerMessageDeflateCompressor | None,
+    ) -> asyncio.Future[None]:
+        """Write a message when it is its turn, deflated by ``compressor`` if that is not None.
+
+        ``write`` takes the payload and whether it is deflated, and may raise.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.size += len(payload)
+
+        def finish(deflating: asyncio.Future[bytes] | None) -> None:
+            self.size -= len(payload)
+            try:
+                if deflating is not None:
+                    written = write(deflating.result(), True)
+                elif compressor is not None:
+                    written = write(compressor.compress(payload), True)
+                else:
+                    written = write(payload, False)
+            except StreamClosedError:
+                _fail(future, WebSocketClosedError())
+                return
+            except Exception as error:
+                _fail(future, error)
+                return
+            if written.done():
+                _pass_on(future, written)
+            else:
+                written.add_done_callback(lambda written: _pass_on(future, written))
+
+        work = None
+        if compressor is not None and len(payload) >= compressor.offload_size:
+            work = functools.partial(compressor.compress, payload)
+        self.put(finish, work)
+        return future
+
+    def _go_on(self) -> None:
+        while self._entries:
+            work, finish = self._entries[0]
+            if work is not None:
+                deflate_offload.run_in_thread(work).add_done_callback(self._on_worked)
+                return
+            finish(None)
+            self._entries.popleft()
+        self._on_empty()
+
+    def _on_worked(self, worked: asyncio.Future[Any]) -> None:
+        _, finish = self._entries[0]
+        finish(worked)
+        self._entries.popleft()
+        self._go_on()
+
+
+def _pass_on(future: asyncio.Future[None], written: asyncio.Future[None]) -> None:
+    error = None if written.cancelled() else written.exception()
+    if error is not None:
+        _fail(future, error)
+    elif not future.done():
+        future.set_result(None)
+
+
+def _fail(future: asyncio.Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+        # Retrieved here, so that a write which nobody awaited logs no traceback.
+        future.exception()
