@@ -104,6 +104,7 @@ DEF SPARE_MIN = 131072
 DEF SPARE_MAX = FIRST_ALLOCATION
 DEF SPARES = 4
 DEF SOCKETS_PER_TURN = 256
+DEF BUSY = 8
 
 cdef enum:
     TEXT = 1
@@ -1217,12 +1218,11 @@ def serve_ready(epoll, dict channels):
     """Call ``handle_events`` of the channels whose descriptors are ready, of a good many at most."""
     cdef int[SOCKETS_PER_TURN] ready
     cdef int left = SOCKETS_PER_TURN
-    cdef int i, count
-    # More than once: another turn of the loop costs more than another look.
-    while left > 0 and not epoll.closed:
+    cdef int i
+    cdef int count = BUSY
+    # Where many are ready others will be by then, and another look costs less than another turn of the loop.
+    while count >= BUSY and left > 0 and not epoll.closed:
         count = tws_epoll_wait(epoll.fileno(), ready, left)
-        if count <= 0:
-            return
         left -= count
         for i in range(count):
             # One that was closed by another's callback is no longer there.

@@ -29,6 +29,8 @@ from tornado_ws.frames import BINARY, FIN, TEXT, FrameReader, Outcome, encode_fr
 MESSAGES_PER_TURN = 256
 #: Sockets served before the rest of the loop gets its turn.
 SOCKETS_PER_TURN = 256
+#: Sockets ready at once that make a loop a busy one.
+BUSY = 8
 #: Bytes read from one socket before the others get their turn.
 READ_SIZE = 256 * 1024
 #: Bytes sent to one socket before the others get their turn.
@@ -68,12 +70,12 @@ class Servable(Protocol):
 def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable]) -> None:
     """Call ``handle_events`` of the channels whose descriptors are ready, of a good many at most."""
     left = SOCKETS_PER_TURN
-    # More than once: another turn of the loop costs more than another look.
-    while left > 0 and not epoll.closed:
+    # Where many are ready others will be by then, and another look costs less than another turn of the loop.
+    count = BUSY
+    while count >= BUSY and left > 0 and not epoll.closed:
         ready = epoll.poll(0, left)
-        if not ready:
-            return
-        left -= len(ready)
+        count = len(ready)
+        left -= count
         for fd, _ in ready:
             # One that was closed by another's callback is no longer there.
             channel = channels.get(fd)

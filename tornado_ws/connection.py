@@ -220,6 +220,9 @@ class WebSocketProtocol13(Sending):
                     if self._inbox and not self._client_terminated:
                         self._hand_out(*self._inbox.get())
                         continue
+                    if self._end is not None or self._lost:
+                        self._wait_for(self._open_turn())
+                if self._handling is None:
                     if self._end is not None:
                         end, self._end = self._end, None
                         end()
@@ -285,6 +288,11 @@ class WebSocketProtocol13(Sending):
             # Once we have closed nobody stops reading, or the close frame behind it all would not be seen.
             if not self._inbox.is_full():
                 self._inbox.put((opcode, payload, size))
+
+    def _open_turn(self) -> MessageQueue | None:
+        """Return what a client's application reads from, if it has its turn with a message."""
+        queue = getattr(self.handler, "read_queue", None)
+        return queue if isinstance(queue, MessageQueue) and queue.is_open else None
 
     def _hurry(self) -> None:
         """An end waits behind the turn of a client's application: for a moment, or not at all if that has closed."""

@@ -18,9 +18,10 @@ _UNREAD_TURN = 1.0
 class MessageQueue:
     """The reading end of a client connection.
 
-    What ``put`` returns can be awaited and stands for the application's turn with the message: it ends when the
-    application asks for the next one. Until then the connection hands out no more, and a close frame or a violation
-    that arrived behind the message waits, so that the message can still be answered.
+    The application has its turn with a message until it asks for the next one (`is_open`). A close frame or a
+    violation that arrived behind the message waits for that, so that the message can still be answered. A message that
+    nobody waits for is a turn that has not begun: ``put`` returns what can be awaited, and the connection hands out no
+    more until then.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,8 @@ class MessageQueue:
         #: Whether the application had its time, and the connection is not to wait for it any more.
         self._is_late = False
         self._ended = False
+        #: Whether the application has its turn.
+        self.is_open = False
 
     def qsize(self) -> int:
         """Return the number of messages that have not been read."""
@@ -49,7 +52,8 @@ class MessageQueue:
         while self._waiters:
             if _resolve(self._waiters.popleft(), message):
                 # Somebody who waits for the next one has had the turn already.
-                return None if self._waiters else self
+                self.is_open = not self._waiters
+                return None
         self._messages.append(message)
         return None if self._is_late else self
 
@@ -106,11 +110,13 @@ class MessageQueue:
 
     def end_turn(self) -> None:
         """Let the connection hand out what comes next."""
+        self.is_open = False
         self._stop_timer()
         self._hurried = False
-        callbacks, self._turn_callbacks = self._turn_callbacks, []
-        for callback in callbacks:
-            callback(self)
+        if self._turn_callbacks:
+            callbacks, self._turn_callbacks = self._turn_callbacks, []
+            for callback in callbacks:
+                callback(self)
 
 
 class _Reading(Handover["str | bytes | None"]):

@@ -182,13 +182,16 @@ async def test_a_turn_lasts_until_the_next_message_is_asked_for() -> None:
     # A turn is over once.
     queue.end_turn()
     assert ended == [queue]
-    second = queue.put("2")
+    # Somebody waits for the second one: its turn begins at once, and only what ends the connection waits for it.
+    assert not queue.is_open
+    assert queue.put("2") is None
     assert await waiting == "2"
-    assert second is not None
-    turn_of_second = asyncio.ensure_future(wait_for_turn(second))
+    assert queue.is_open
+    turn_of_second = asyncio.ensure_future(wait_for_turn(queue))
     await asyncio.sleep(0)
     assert not turn_of_second.done()
     queue.get().cancel()
+    assert not queue.is_open
     await turn_of_second
 
 
