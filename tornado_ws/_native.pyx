@@ -1220,6 +1220,11 @@ def serve_ready(epoll, dict channels):
     cdef int left = SOCKETS_PER_TURN
     cdef int i
     cdef int count = BUSY
+    if len(channels) == 1:
+        # It is this one: the epoll has nothing else to tell of.
+        for channel in list(channels.values()):
+            (<Channel?>channel).serve()
+        return
     # Where many are ready others will be by then, and another look costs less than another turn of the loop.
     while count >= BUSY and left > 0 and not epoll.closed:
         count = tws_epoll_wait(epoll.fileno(), ready, left)

@@ -70,6 +70,11 @@ class Servable(Protocol):
 def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable]) -> None:
     """Call ``handle_events`` of the channels whose descriptors are ready, of a good many at most."""
     left = SOCKETS_PER_TURN
+    if len(channels) == 1:
+        # It is this one: the epoll has nothing else to tell of.
+        for only in list(channels.values()):
+            only.handle_events()
+        return
     # Where many are ready others will be by then, and another look costs less than another turn of the loop.
     count = BUSY
     while count >= BUSY and left > 0 and not epoll.closed:

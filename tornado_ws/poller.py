@@ -1,19 +1,23 @@
-"""Which sockets are ready: one epoll of our own nested in an IOLoop, or the loop itself where there is no epoll.
+"""Which sockets are ready: one selector of our own nested in an IOLoop, or the loop itself where none can be.
 
-asyncio spends about a microsecond on each event of its selector (handle, context, callback); an epoll whose one
-descriptor is registered with the loop spends that once a turn for all its ready sockets. Events are hints: whoever is
-called finds out by reading or writing, so one that outlived its socket in a batch does no harm.
+asyncio spends about a microsecond on each event of its selector (handle, context, callback); an epoll or kqueue, itself
+registered with the loop, spends that once a turn for all its ready sockets. Events are hints: whoever is called finds
+out by reading or writing, so one that outlived its socket in a batch does no harm.
 """
 
 from __future__ import annotations
 
+import abc
+import asyncio
+import functools
 import select
-from typing import Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
 from tornado.ioloop import IOLoop
 
 from tornado_ws import counting
-from tornado_ws.channel import Servable
+from tornado_ws.channel import SOCKETS_PER_TURN, Servable
 from tornado_ws.counting import Counters
 from tornado_ws.engine import serve_ready
 
@@ -61,71 +65,135 @@ class LoopPoller:
         pollable.handle_events()
 
 
-class EpollPoller:
-    """Watches all sockets of an IOLoop with one epoll, which lives as long as there are any."""
+class NestedPoller(abc.ABC):
+    """Watches all sockets of an IOLoop with one selector of the kernel, which lives as long as there are any."""
 
     def __init__(self, io_loop: IOLoop) -> None:
         self._io_loop = io_loop
-        self._epoll: select.epoll | None = None
+        self._selector: Any = None
         self._pollables: dict[int, Pollable] = {}
         self._events: dict[int, int] = {}
 
+    @abc.abstractmethod
+    def _open(self) -> Any:
+        """Return a new selector."""
+
+    @abc.abstractmethod
+    def _change(self, fd: int, before: int, events: int) -> None:
+        """Tell the selector what is to be watched."""
+
+    @abc.abstractmethod
+    def _server(self) -> Callable[[], None]:
+        """Return what is called when the selector has something to tell."""
+
     def add(self, pollable: Pollable) -> None:
         """Take ``pollable`` in, watched for nothing yet."""
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            self._io_loop.add_handler(self, self._handle_ready, READ)
+        if self._selector is None:
+            self._selector = self._open()
+            # Tornado's loop closes what it knows of; what is ready comes from asyncio's without a detour.
+            self._io_loop.add_handler(self, lambda poller, events: None, 0)
+            self._asyncio_loop.add_reader(self._selector.fileno(), self._server())
         self._pollables[pollable.fileno()] = pollable
 
     def watch(self, pollable: Pollable, events: int) -> None:
         """Watch for ``events``: READ, WRITE, both or zero."""
-        if self._epoll is None:
+        if self._selector is None:
             return
         fd = pollable.fileno()
         before = self._events.pop(fd, 0)
         if events:
             self._events[fd] = events
-            (self._epoll.modify if before else self._epoll.register)(fd, events)
-        elif before:
-            # Not modified to zero: it would go on to tell of a hang-up, over and over.
-            self._epoll.unregister(fd)
+        if events != before:
+            self._change(fd, before, events)
 
     def remove(self, pollable: Pollable) -> None:
-        if self._epoll is None:
+        if self._selector is None:
             return
         self.watch(pollable, 0)
         del self._pollables[pollable.fileno()]
         if not self._pollables:
             self._io_loop.remove_handler(self)
-            self._epoll.close()
-            self._epoll = None
+            self._close_selector()
 
-    def _handle_ready(self, poller: object, events: int) -> None:
-        if self._epoll is not None:
-            serve_ready(self._epoll, self._pollables)
+    def _close_selector(self) -> None:
+        if self._selector is not None:
+            self._asyncio_loop.remove_reader(self._selector.fileno())
+            self._selector.close()
+            self._selector = None
+
+    @property
+    def _asyncio_loop(self) -> asyncio.AbstractEventLoop:
+        return self._io_loop.asyncio_loop  # type: ignore[attr-defined, no-any-return]
 
     def held(self) -> list[Pollable]:
         """Return the pollables, at once: another thread may ask."""
         return list(self._pollables.values())
 
     def fileno(self) -> int:
-        return self._epoll.fileno() if self._epoll is not None else -1
+        return self._selector.fileno() if self._selector is not None else -1
 
     def close(self) -> None:
         """Called by ``IOLoop.close(all_fds=True)``, which would close each socket if it were the loop's own."""
-        pollables = list(self._pollables.values())
-        if self._epoll is not None:
-            self._epoll.close()
-            self._epoll = None
+        pollables = self.held()
+        self._close_selector()
         self._pollables.clear()
         self._events.clear()
         for pollable in pollables:
             pollable.close()
 
 
-Poller: TypeAlias = "EpollPoller | LoopPoller"
+class EpollPoller(NestedPoller):
+    """Linux."""
 
-_make_poller: type[EpollPoller] | type[LoopPoller] = EpollPoller if hasattr(select, "epoll") else LoopPoller
+    def _open(self) -> Any:
+        return select.epoll()
+
+    def _change(self, fd: int, before: int, events: int) -> None:
+        if not events:
+            # Not modified to zero: it would go on to tell of a hang-up, over and over.
+            self._selector.unregister(fd)
+        elif before:
+            self._selector.modify(fd, events)
+        else:
+            self._selector.register(fd, events)
+
+    def _server(self) -> Callable[[], None]:
+        return functools.partial(serve_ready, self._selector, self._pollables)
+
+
+class KqueuePoller(NestedPoller):
+    """macOS and the BSDs."""
+
+    def _open(self) -> Any:
+        return _select.kqueue()
+
+    def _change(self, fd: int, before: int, events: int) -> None:
+        changes = [
+            _select.kevent(fd, watched_by, _select.KQ_EV_ADD if events & flag else _select.KQ_EV_DELETE)
+            for flag, watched_by in ((READ, _select.KQ_FILTER_READ), (WRITE, _select.KQ_FILTER_WRITE))
+            if (before ^ events) & flag
+        ]
+        self._selector.control(changes, 0)
+
+    def _server(self) -> Callable[[], None]:
+        return self._serve
+
+    def _serve(self) -> None:
+        for event in self._selector.control(None, SOCKETS_PER_TURN, 0):
+            # One that was closed by another's callback is no longer there.
+            pollable = self._pollables.get(event.ident)
+            if pollable is not None:
+                pollable.handle_events()
+
+
+#: Type checkers see the parts of the module that their platform has.
+_select: Any = select
+
+Poller: TypeAlias = "NestedPoller | LoopPoller"
+
+_make_poller: type[NestedPoller] | type[LoopPoller] = (
+    EpollPoller if hasattr(select, "epoll") else KqueuePoller if hasattr(select, "kqueue") else LoopPoller
+)
 
 
 def poller_of(io_loop: IOLoop) -> Poller:

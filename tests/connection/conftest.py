@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import select
 import ssl
 from typing import NamedTuple
 
 import pytest
 import trustme
 
+from tests.connection.kqueue import imitate_kqueue
 from tornado_ws import poller
 
 _LOGGERS = ("tornado.general", "tornado.application", "asyncio")
@@ -58,7 +60,9 @@ def tls() -> Tls:
     return Tls(server, client)
 
 
-@pytest.fixture(params=["EpollPoller", "LoopPoller"])
+@pytest.fixture(params=["EpollPoller", "KqueuePoller", "LoopPoller"])
 def each_poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "KqueuePoller" and not hasattr(select, "kqueue"):
+        imitate_kqueue(monkeypatch)
     monkeypatch.setattr(poller, "_make_poller", getattr(poller, request.param))
     return str(request.param)

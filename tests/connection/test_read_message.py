@@ -183,16 +183,17 @@ async def test_a_turn_lasts_until_the_next_message_is_asked_for() -> None:
     queue.end_turn()
     assert ended == [queue]
     # Somebody waits for the second one: its turn begins at once, and only what ends the connection waits for it.
-    assert not queue.is_open
+    is_open = [queue.is_open]
     assert queue.put("2") is None
     assert await waiting == "2"
-    assert queue.is_open
+    is_open.append(queue.is_open)
     turn_of_second = asyncio.ensure_future(wait_for_turn(queue))
     await asyncio.sleep(0)
     assert not turn_of_second.done()
     queue.get().cancel()
-    assert not queue.is_open
+    is_open.append(queue.is_open)
     await turn_of_second
+    assert is_open == [False, True, False]
 
 
 async def wait_for_turn(queue: MessageQueue) -> None:
