@@ -25,6 +25,7 @@ from tornado.tcpclient import TCPClient as TCPClient
 from tornado.util import _websocket_mask as _websocket_mask
 
 from tornado_ws import engine as engine
+from tornado_ws.broadcasting import broadcast
 from tornado_ws.client import WebSocketClientConnection, websocket_connect
 from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.counting import Counters, ProcessCounters, counters
@@ -70,6 +71,7 @@ __all__ = [
     "WebSocketProtocol",
     "WebSocketProtocol13",
     "WriteLimitError",
+    "broadcast",
     "close_all",
     "counters",
     "install",

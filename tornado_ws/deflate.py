@@ -136,6 +136,18 @@ class _PerMessageDeflateCompressor:
             history += data
         return payload[:-4]
 
+    def compress_shared(self, data: bytes, shared: dict[Any, bytes]) -> bytes:
+        """As `compress`, but without reference to anything before, and made once for all that have the same options.
+
+        ``shared`` is where it is kept, one for each ``data``.
+        """
+        key = (self._options, self._max_wbits)
+        payload = shared.get(key)
+        if payload is None:
+            payload = shared[key] = compress_alone(data, self._options, self._max_wbits)
+        self.forget(data)
+        return payload
+
     def forget(self, sent: bytes = b"") -> None:
         """Drop the context, so that the next message refers to nothing that this compressor has compressed.
 

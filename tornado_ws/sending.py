@@ -30,6 +30,18 @@ from tornado_ws.transport import Transport, failed_future, peer_name
 _SENDABLE = (str, bytes, bytearray, memoryview)
 
 
+class SharedMessage:
+    """A message for many: encoded once, and compressed once for all connections that have the same options."""
+
+    __slots__ = ("binary", "deflated", "message", "payload")
+
+    def __init__(self, message: str | bytes | bytearray | memoryview, binary: bool) -> None:
+        self.payload = encode_message(message, binary)
+        self.message = message if isinstance(message, str) else self.payload
+        self.binary = binary
+        self.deflated: dict[Any, bytes] = {}
+
+
 class Sending(Sender, Opening, Ordered):
     """A protocol that sends frames by way of a `Transport`, which is made when first needed."""
 
@@ -143,6 +155,25 @@ class Sending(Sender, Opening, Ordered):
             if compressor is None:
                 return self._write_payload(opcode, payload, False)
             return self._write_payload(opcode, compressor.compress(payload), True)
+        except StreamClosedError:
+            raise WebSocketClosedError() from None
+
+    def write_shared(self, shared: SharedMessage) -> Future[None]:
+        """Send a message that others get too; see `_write_message`."""
+        compressor = self._compressor
+        size = len(shared.payload)
+        if compressor is None or size < compressor.threshold or self._outbox is not None or self.server_terminated:
+            return self.write_message(shared.message, binary=shared.binary)
+        try:
+            transport = self._attach()
+            transport.check_thread()
+            refused = transport.refuse()
+            if refused is not None:
+                return refused
+            transport.messages += 1
+            transport.message_bytes += size
+            payload = compressor.compress_shared(shared.payload, shared.deflated)
+            return self._write_payload(BINARY if shared.binary else TEXT, payload, True)
         except StreamClosedError:
             raise WebSocketClosedError() from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -38,8 +39,13 @@ class Broadcast(Echo):
         self.clients.discard(self)
 
     def on_message(self, message: str | bytes) -> None:
-        for client in self.clients:
-            client.write_message(message, binary=isinstance(message, bytes))
+        self.send_to_all(self.clients, message, isinstance(message, bytes))
+
+    @staticmethod
+    def send_to_all(clients: Iterable[WebSocketHandler], message: str | bytes, binary: bool) -> object:
+        for client in clients:
+            client.write_message(message, binary=binary)
+        return None
 
 
 async def serve(options: Options, **more: str) -> None:

@@ -1,4 +1,7 @@
-"""tornado_ws, in the application of `benchmarks.servers.tornado_websocket`, which does not know of it."""
+"""tornado_ws, in the application of `benchmarks.servers.tornado_websocket`, which does not know of it.
+
+For the broadcast the application has `tornado_ws.broadcast`, as those of `websockets` have their library's.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from tornado_ws import engine
 
 def main() -> None:
     tornado_ws.install()
-    importlib.import_module("benchmarks.servers.tornado_websocket").main(engine=engine.name)
+    application = importlib.import_module("benchmarks.servers.tornado_websocket")
+    application.Broadcast.send_to_all = staticmethod(tornado_ws.broadcast)
+    application.main(engine=engine.name)
 
 
 if __name__ == "__main__":
