@@ -136,7 +136,10 @@ class WebSocketProtocol13(Sending):
             self._out = None
 
     def _is_closing(self) -> bool:
-        return self.server_terminated or self._client_terminated or self.stream.closed()
+        if self._server_terminated or self._client_terminated:
+            return True
+        # The same, but cheaper to ask: a compressed connection does so with each message.
+        return self.stream.closed() if self._transport is None else self._transport.fd < 0
 
     # Opening
 

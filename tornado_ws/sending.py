@@ -141,7 +141,7 @@ class Sending(Sender, Opening, Ordered):
                 return transport.write_message(message, binary)
             # Before the compressor is touched, which has a state that both ends share.
             transport.check_thread()
-            refused = transport.refuse()
+            refused = transport.refuse() if transport._backlog is not None or self._outbox is not None else None
             if refused is not None:
                 return refused
             payload = encode_message(message, binary)
@@ -154,7 +154,11 @@ class Sending(Sender, Opening, Ordered):
                 return self._in_turn().put_message(functools.partial(self._write_payload, opcode), payload, compressor)
             if compressor is None:
                 return self._write_payload(opcode, payload, False)
-            return self._write_payload(opcode, compressor.compress(payload), True)
+            payload = compressor.compress(payload)
+            if not self._rerouted:
+                # As `_write_payload`, without the call.
+                return transport.write_frame(FIN | RSV1 | opcode, payload)
+            return self._write_payload(opcode, payload, True)
         except StreamClosedError:
             raise WebSocketClosedError() from None
 
@@ -167,7 +171,7 @@ class Sending(Sender, Opening, Ordered):
         try:
             transport = self._attach()
             transport.check_thread()
-            refused = transport.refuse()
+            refused = transport.refuse() if transport._backlog is not None else None
             if refused is not None:
                 return refused
             transport.messages += 1
