@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.peers import FLOOR, IMPORTS, NODE, Client, Server
-from benchmarks.process import python, resident_kib, run, running
+from benchmarks.process import python, resident_kib, run, running, usage_of
 from benchmarks.rows import Row
 from benchmarks.tools import Tools, server_command
 
@@ -84,8 +84,14 @@ def _load(row: Row, server: Server, setup: Setup, pid: int, port: int) -> dict[s
     ]
     chosen = {"tls": tls, "deflate": deflate, "raw": server.raw, "broadcast": row.kind == "broadcast"}
     command += [f"--{name}" for name, given in chosen.items() if given]
+    before = usage_of(pid)
     result = run(command, setup.load_core, setup.warmup + setup.seconds + _SLACK)
+    after = usage_of(pid)
     figures = _cost(result, "server_cpu")
+    # Over the warm-up too: the share is what counts.
+    system, user = after.system - before.system, after.user - before.user
+    if system + user:
+        figures["system_share"] = system / (system + user)
     for name in ("p50_us", "p99_us", "load_cpu_share", "load_work_share"):
         figures[name] = result[name]
     # Seen from the server.

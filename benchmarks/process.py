@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_TIMEOUT = 20.0
@@ -104,6 +104,19 @@ def run(command: Sequence[str], core: int, timeout: float, environment: Mapping[
 
 def _name(command: Sequence[str]) -> str:
     return command[2] if command[1:2] == ["-m"] else Path(command[0]).name
+
+
+class Usage(NamedTuple):
+    """CPU seconds of a process: its own, and the kernel's on its behalf."""
+
+    user: float
+    system: float
+
+
+def usage_of(pid: int) -> Usage:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = os.sysconf("SC_CLK_TCK")
+    return Usage(int(fields[11]) / ticks, int(fields[12]) / ticks)
 
 
 def resident_kib(pid: int) -> int:

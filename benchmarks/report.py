@@ -17,7 +17,8 @@ time in which it found something to do (near 100 % it would be measuring itself)
 system, that the operating system counted for the process while messages went back and forth. Rounds are interleaved:
 every peer once, then every peer again. Figures are medians of the rounds, with the lowest and the highest in brackets.
 Less is better, but for messages a second. The replies are checked: the first round trip of each connection byte by
-byte, the others by their length. *wire* is the bytes that one message takes from the server to the client.
+byte, the others by their length. *in kernel* is the part of the CPU time that the kernel spent in the program's system
+calls. *wire* is the bytes that one message takes from the server to the client.
 """
 
 _COLUMNS = {
@@ -25,6 +26,7 @@ _COLUMNS = {
     "p50_us": ("p50 µs", "{:,.0f}", 1),
     "p99_us": ("p99 µs", "{:,.0f}", 1),
     "busy_share": ("busy", "{:.0f} %", 100),
+    "system_share": ("in kernel", "{:.0f} %", 100),
     "load_cpu_share": ("load busy", "{:.0f} %", 100),
     "load_work_share": ("load working", "{:.0f} %", 100),
     "wire_bytes_out": ("wire", "{:,.1f}", 1),
