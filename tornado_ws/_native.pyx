@@ -1094,6 +1094,8 @@ cdef class Channel:
     ):
         """Send two pieces of memory, either may be empty; what the kernel does not take is kept."""
         cdef ssize_t count = 0
+        if self._backlog is not None:
+            self._check_room(head_size + rest_size)
         if self._tls != NULL:
             self.gather()
             future = self.seal(head, head_size)

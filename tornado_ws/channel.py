@@ -272,6 +272,7 @@ class Channel:
 
     def _offer(self, data: bytes) -> asyncio.Future[None]:
         if self._backlog is not None:
+            self._check_room(len(data))
             return self._keep(data)
         count = self._send(data)
         if count == len(data):
@@ -315,6 +316,9 @@ class Channel:
         raise NotImplementedError
 
     def _flush(self) -> None:
+        raise NotImplementedError
+
+    def _check_room(self, size: int) -> None:
         raise NotImplementedError
 
     def _keep(self, *pieces: bytes | memoryview) -> asyncio.Future[None]:

@@ -147,15 +147,20 @@ class Transport(Channel):
         if self._backlog is None:
             self._backlog = Backlog()
             self._watch()
-        else:
-            most = self._stream.max_write_buffer_size
-            if most is not None and len(self._backlog) + sum(map(len, pieces)) > most:
-                raise StreamBufferFullError("Reached maximum write buffer size")
         for piece in pieces:
             self._backlog.append(piece)
         if len(self._backlog) <= self._options.write_high_watermark:
             return self._done
         return self._future_of_last_write()
+
+    def _check_room(self, size: int) -> None:
+        """Raise StreamBufferFullError if ``size`` bytes are too many for what the stream was made with.
+
+        Before they are encrypted: a record that is not sent breaks the session.
+        """
+        most = self._stream.max_write_buffer_size
+        if most is not None and self.buffered + size > most:
+            raise StreamBufferFullError("Reached maximum write buffer size")
 
     def _future_of_last_write(self) -> asyncio.Future[None]:
         assert self._backlog is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tornado.httpclient import HTTPRequest
+from tornado.iostream import StreamBufferFullError
 
 from tests.connection.conftest import Log, Tls
 from tests.connection.peer import BINARY, CLOSE, PING, PONG, TEXT, Frame, Recording, tls_client
@@ -178,6 +179,27 @@ async def test_large_writes_wait_and_arrive_in_order(tls: Tls) -> None:
         assert await client.receive() == Frame(PING, b"behind")
         assert await client.receive() == Frame(TEXT, b"small")
         await asyncio.gather(*futures)
+
+
+@pytest.mark.gen_test
+async def test_a_write_that_the_stream_has_no_room_for_leaves_the_session_whole(tls: Tls) -> None:
+    handlers: list[WebSocketHandler] = []
+
+    class Handler(Echo):
+        def open(self) -> None:
+            handlers.append(self)
+            connection: Any = self.ws_connection
+            connection.stream.max_write_buffer_size = len(LARGE) + 1000
+
+    async with serving(Handler, ssl_options=tls.server) as url, tls_client(url, tls.client) as client:
+        await until(lambda: handlers)
+        first = handlers[0].write_message(LARGE, binary=True)
+        with pytest.raises(StreamBufferFullError):
+            handlers[0].write_message(LARGE, binary=True)
+        assert await client.receive() == Frame(BINARY, LARGE)
+        await first
+        handlers[0].write_message("after")
+        assert await client.receive() == Frame(TEXT, b"after")
 
 
 @pytest.mark.gen_test
