@@ -24,6 +24,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_ws.backlog import Backlog
 from tornado_ws.frames import BINARY, FIN, TEXT, FrameReader, Outcome, encode_frame, encode_message
+from tornado_ws.latency import Latency
 
 #: Messages handed out before the rest of the loop gets its turn.
 MESSAGES_PER_TURN = 256
@@ -43,6 +44,10 @@ class Receiver(Protocol):
     """What a channel delivers to."""
 
     handler: Any
+
+    @property
+    def latency(self) -> Latency:
+        """The round trips of its pings."""
 
     def advance(self, outcome: Outcome | None = None) -> None:
         """Go on with ``outcome`` of the reader's `FrameReader.hand_out`, or with what it has unread."""

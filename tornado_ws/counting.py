@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Iterable
 from typing import Protocol
 
+from tornado_ws.latency import UNKNOWN, Latency
+
 
 @dataclasses.dataclass(frozen=True)
 class Counters:
@@ -32,6 +34,8 @@ class Counters:
     dropped: int = 0
     #: Bytes that wait for the kernel now; those of closed connections do not.
     buffered_amount: int = 0
+    #: Round trips of pings in seconds, see `Latency`; of a process, the means over the open connections that have any.
+    latency: Latency = UNKNOWN
 
     @property
     def compression_ratio_in(self) -> float | None:
@@ -83,7 +87,9 @@ class _Closed:
 
 
 _NONE = Counters()
-_SUMMED = tuple(field.name for field in dataclasses.fields(Counters) if field.name != "buffered_amount")
+_SUMMED = tuple(
+    field.name for field in dataclasses.fields(Counters) if field.name not in ("buffered_amount", "latency")
+)
 _closed = _Closed()
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 
@@ -96,6 +102,11 @@ def watch(holder: Holder) -> None:
     _holders.add(holder)
 
 
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
 def counters() -> ProcessCounters:
     """Return what went over all connections of this process so far. May be called in any thread."""
     every = [connection.counters() for holder in list(_holders) for connection in holder.held()]
@@ -105,6 +116,7 @@ def counters() -> ProcessCounters:
     return ProcessCounters(
         **totals,
         buffered_amount=sum(each.buffered_amount for each in every),
+        latency=Latency(*(_mean([each.latency[i] for each in every]) for i in range(2))),
         open_connections=len(every),
         connections=_closed.connections + len(every),
     )

@@ -228,6 +228,7 @@ class Transport(Channel):
             wire_bytes_out=self.wire_bytes,
             dropped=self.dropped,
             buffered_amount=self.buffered,
+            latency=self._receiver.latency,
         )
 
     def settle(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.connection.peer import PING, PONG, Frame, raw_client, raw_pair
 from tests.support import Echo, connected, serving, until
+from tornado_ws import counters
 from tornado_ws.latency import UNKNOWN, Latency, RoundTrips
 
 
@@ -118,6 +119,11 @@ async def test_both_ends_measure_the_round_trips_of_their_own_pings() -> None:
         for latency in (*seen, conn.latency):
             assert 0 < latency.last < 3
             assert latency.smoothed == latency.last
+        protocol: Any = conn.protocol
+        assert protocol.counters.latency == conn.latency
+        of_all = counters().latency
+        assert of_all.last == pytest.approx((seen[0].last + conn.latency.last) / 2)
+        assert of_all == (of_all.last, of_all.last)
     # What was known stays known.
     assert conn.latency != UNKNOWN
 
