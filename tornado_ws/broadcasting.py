@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tornado.escape import json_encode
-
 from tornado_ws.errors import WebSocketClosedError, WriteLimitError
-from tornado_ws.sending import Sending, SharedMessage
+from tornado_ws.sending import Sending, SharedMessage, sendable
 
 
 def broadcast(connections: Iterable[Any], message: str | bytes | dict[str, Any], binary: bool = False) -> int:
@@ -24,11 +22,7 @@ def broadcast(connections: Iterable[Any], message: str | bytes | dict[str, Any],
     Raises TypeError for anything else than str, bytes or dict, and ValueError for bytes that are to go as text and are
     not UTF-8; nothing is sent then.
     """
-    if isinstance(message, dict):
-        message = json_encode(message)
-    elif not isinstance(message, (str, bytes, bytearray, memoryview)):
-        raise TypeError(f"message is of type {type(message).__name__}; allowed are str, bytes and dict")
-    shared = SharedMessage(message, binary)
+    shared = SharedMessage(sendable(message), binary)
     count = 0
     # A callback of the application may change what it gave us.
     for connection in list(connections):

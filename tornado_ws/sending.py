@@ -30,6 +30,15 @@ from tornado_ws.transport import Transport, failed_future, peer_name
 _SENDABLE = (str, bytes, bytearray, memoryview)
 
 
+def sendable(message: Any) -> Any:
+    """Return ``message``, a dict as JSON. Raises TypeError for what cannot be sent."""
+    if isinstance(message, dict):
+        return json_encode(message)
+    if not isinstance(message, _SENDABLE):
+        raise TypeError(f"message is of type {type(message).__name__}; allowed are str, bytes and dict")
+    return message
+
+
 class SharedMessage:
     """A message for many: encoded once, and compressed once for all connections that have the same options."""
 
@@ -130,21 +139,16 @@ class Sending(Sender, Opening, Ordered):
     def _write_message(self, message: str | bytes | dict[str, Any], binary: bool, compress: bool) -> Future[None]:
         if self.server_terminated:
             raise WebSocketClosedError()
-        if isinstance(message, dict):
-            message = json_encode(message)
-        elif not isinstance(message, _SENDABLE):
-            raise TypeError(f"message is of type {type(message).__name__}; allowed are str, bytes and dict")
+        ready = sendable(message)
         compressor = self._compressor if compress else None
         try:
             transport = self._attach()
             if compressor is None and self._outbox is None and not self._rerouted:
-                return transport.write_message(message, binary)
-            # Before the compressor is touched, which has a state that both ends share.
-            transport.check_thread()
-            refused = transport.refuse() if transport._backlog is not None or self._outbox is not None else None
+                return transport.write_message(ready, binary)
+            refused = self._refuse(transport)
             if refused is not None:
                 return refused
-            payload = encode_message(message, binary)
+            payload = encode_message(ready, binary)
             opcode = BINARY if binary else TEXT
             transport.messages += 1
             transport.message_bytes += len(payload)
@@ -170,8 +174,7 @@ class Sending(Sender, Opening, Ordered):
             return self.write_message(shared.message, binary=shared.binary)
         try:
             transport = self._attach()
-            transport.check_thread()
-            refused = transport.refuse() if transport._backlog is not None else None
+            refused = self._refuse(transport)
             if refused is not None:
                 return refused
             transport.messages += 1
@@ -180,6 +183,11 @@ class Sending(Sender, Opening, Ordered):
             return self._write_payload(BINARY if shared.binary else TEXT, payload, True)
         except StreamClosedError:
             raise WebSocketClosedError() from None
+
+    def _refuse(self, transport: Transport) -> Future[None] | None:
+        """Ask whether a message may be sent, before the compressor is touched: both ends share its state."""
+        transport.check_thread()
+        return transport.refuse() if transport._backlog is not None or self._outbox is not None else None
 
     def _write_payload(self, opcode: int, payload: bytes, deflated: bool) -> Future[None]:
         flags = RSV1 if deflated else 0
