@@ -23,7 +23,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_ws.backlog import Backlog
-from tornado_ws.frames import BINARY, FIN, TEXT, FrameReader, Outcome, encode_frame, encode_message
+from tornado_ws.frames import BINARY, FIN, RSV1, TEXT, FrameReader, Outcome, encode_frame, encode_message
 from tornado_ws.latency import Latency
 
 #: Messages handed out before the rest of the loop gets its turn.
@@ -55,6 +55,9 @@ class Receiver(Protocol):
     def eof_received(self, error: Exception | None) -> None:
         """Nothing more will be read; ``error`` is None when the peer closed its side in good order."""
 
+    def held_back(self) -> tuple[int, int]:
+        """Return how many bytes, of how many writes, wait to be given to the channel."""
+
     def write_refused(self, unsent: int) -> asyncio.Future[None]:
         """A message is not to be sent, since ``unsent`` bytes wait already; returns what ``write_message`` does."""
 
@@ -63,6 +66,19 @@ class Receiver(Protocol):
 
     def connection_lost(self) -> None:
         """The stream is closed. Called once, never from inside the call that closed it."""
+
+
+class Compressor(Protocol):
+    """What a channel needs of permessage-deflate."""
+
+    #: Bytes that a message has to have to be worth compressing.
+    threshold: int
+
+    def compress(self, data: bytes) -> bytes:
+        """Return the payload of a compressed message."""
+
+    def forget(self) -> None:
+        """The last one did not go to the peer: let the next refer to nothing before it."""
 
 
 class Servable(Protocol):
@@ -96,8 +112,8 @@ def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable]) -> None:
 class Sender:
     """What an application writes to: the channel itself, while nothing stands between the two.
 
-    ``_out`` is the channel as long as neither side has begun to close, messages go uncompressed and nobody has put
-    anything in the place of the steps that Tornado's protocol has. A subclass says what happens otherwise.
+    ``_out`` is the channel as long as neither side has begun to close, no thread is to compress messages and nobody has
+    put anything in the place of the steps that Tornado's protocol has. A subclass says what happens otherwise.
     """
 
     __slots__ = ("_out",)
@@ -118,7 +134,7 @@ class Sender:
         """
         out = self._out
         if out is not None and out.fd >= 0 and isinstance(message, (str, bytes)):
-            return out.write_message(message, binary)
+            return out.write_message(message, binary, compress)
         return self._write_message(message, binary, compress)
 
     def _is_closing(self) -> bool:
@@ -141,6 +157,7 @@ class Channel:
         "_io_loop",
         "_receiver",
         "_stream",
+        "compressor",
         "context",
         "direct",
         "fd",
@@ -166,6 +183,8 @@ class Channel:
         self.reading = False
         #: Whether messages may go from the reader to the application without asking the receiver.
         self.direct = False
+        #: What compresses messages, None where that was not negotiated.
+        self.compressor: Compressor | None = None
         #: What was sent: messages, their bytes before compression, and all that frames took.
         self.messages = self.message_bytes = self.wire_bytes = 0
         #: Ident of the thread that the connection belongs to.
@@ -236,16 +255,25 @@ class Channel:
         if get_ident() != self.thread:
             self._change_thread()
 
-    def write_message(self, message: str | bytes, binary: bool) -> asyncio.Future[None]:
-        """Send one uncompressed message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
+    def write_message(self, message: str | bytes, binary: bool, compress: bool) -> asyncio.Future[None]:
+        """Send one message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
+        compressor = self.compressor if compress else None
+        if compressor is not None:
+            # Before it takes the message: the peer's window has to be what it thinks.
+            self.check_thread()
         if self._backlog is not None:
             refused = self.refuse()
             if refused is not None:
                 return refused
         payload = encode_message(message, binary)
-        future = self.write_frame(FIN | BINARY if binary else FIN | TEXT, payload)
+        size = len(payload)
+        first_byte = FIN | BINARY if binary else FIN | TEXT
+        if compressor is not None and size >= compressor.threshold:
+            first_byte |= RSV1
+            payload = compressor.compress(payload)
+        future = self.write_frame(first_byte, payload)
         self.messages += 1
-        self.message_bytes += len(payload)
+        self.message_bytes += size
         return future
 
     def write_frame(self, first_byte: int, payload: bytes) -> asyncio.Future[None]:
