@@ -1110,6 +1110,8 @@ cdef class Channel:
         return self._offer(data)
 
     def _offer(self, bytes data):
+        if PyBytes_GET_SIZE(data) < LARGE:
+            return self.offer(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), NULL, 0, None)
         return self.offer(NULL, 0, <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
 
     cdef object offer(
@@ -1237,6 +1239,34 @@ cdef class Sender:
         if self._out is not None and self._out.fd >= 0 and (isinstance(message, str) or isinstance(message, bytes)):
             return self._out.send(message, binary, compress)
         return self._write_message(message, binary, compress)
+
+
+def send_to_all(senders, bytes payload not None, bint binary):
+    """Send a message to those that need no more than its frame; see `tornado_ws.channel.send_to_all`."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
+    cdef int first_byte = FIN | BINARY if binary else FIN | TEXT
+    cdef bytes frame = frame_of(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), size, False)
+    cdef unsigned long thread = PyThread_get_thread_ident()
+    cdef Channel out
+    cdef object known = None
+    cdef int count = 0
+    cdef list others = []
+    for sender in senders:
+        if type(sender) is not known and isinstance(sender, Sender):
+            if type(sender).write_message is Sender.write_message:
+                known = type(sender)
+        out = (<Sender>sender)._out if type(sender) is known else None
+        if out is None or out.fd < 0 or out.masked or out.compressor is not None or out._backlog is not None:
+            others.append(sender)
+            continue
+        if thread != out.thread:
+            out._change_thread()
+        out.write_whole(frame)
+        out.messages += 1
+        out.message_bytes += size
+        out.wire_bytes += PyBytes_GET_SIZE(frame)
+        count += 1
+    return count, others
 
 
 def serve_ready(epoll, dict channels):

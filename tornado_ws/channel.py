@@ -15,7 +15,7 @@ import asyncio
 import contextvars
 import select
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -144,6 +144,29 @@ class Sender:
         self, message: str | bytes | dict[str, Any], binary: bool, compress: bool
     ) -> asyncio.Future[None]:
         raise NotImplementedError
+
+
+def send_to_all(senders: Iterable[Any], payload: bytes, binary: bool) -> tuple[int, list[Any]]:
+    """Send a message to those of ``senders`` that need no more than its frame, which is made once.
+
+    Returns to how many it went, and the others, which may be anything.
+    """
+    frame = encode_frame(FIN | BINARY if binary else FIN | TEXT, payload, False)
+    count = 0
+    others = []
+    for sender in senders:
+        is_ours = isinstance(sender, Sender) and type(sender).write_message is Sender.write_message
+        out = sender._out if is_ours else None
+        if out is None or out.fd < 0 or out.masked or out.compressor is not None or out._backlog is not None:
+            others.append(sender)
+            continue
+        out.check_thread()
+        out.write(frame)
+        out.messages += 1
+        out.message_bytes += len(payload)
+        out.wire_bytes += len(frame)
+        count += 1
+    return count, others
 
 
 class Channel:
