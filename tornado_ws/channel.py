@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import select
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from threading import get_ident
@@ -33,7 +34,7 @@ SOCKETS_PER_TURN = 256
 #: Sockets ready at once that make a loop a busy one.
 BUSY = 8
 #: Bytes read from one socket before the others get their turn.
-READ_SIZE = 256 * 1024
+READ_SIZE = 64 * 1024
 #: Bytes sent to one socket before the others get their turn.
 SEND_SIZE = 1024 * 1024
 #: Bytes held back inside `Channel.dispatch`.
@@ -140,6 +141,7 @@ class Channel:
         "_done",
         "_io_loop",
         "_receiver",
+        "_socket",
         "_stream",
         "context",
         "direct",
@@ -155,6 +157,7 @@ class Channel:
 
     def __init__(self, stream: IOStream, receiver: Receiver, masked: bool, done: asyncio.Future[None]) -> None:
         self._stream = stream
+        self._socket = plain_socket(stream)
         self._receiver = receiver
         self._io_loop: IOLoop = stream.io_loop
         #: A Future of this loop that is done: what most writes return.
@@ -184,26 +187,26 @@ class Channel:
             self._receive()
 
     def _receive(self) -> None:
-        buffer = _read_buffer(self._io_loop)
         try:
-            size = self._read_into(buffer)
+            chunk = self._socket.recv(READ_SIZE) if self._socket is not None else self._read_from_stream()
+        except BlockingIOError:
+            return
         except OSError as error:
             self._end_reading(error)
             return
-        if size is None:
-            return
-        if size:
-            self.dispatch(self._take, bytes(buffer[:size]))
-        else:
+        if chunk:
+            self.dispatch(self._take, chunk)
+        elif chunk is not None:
             self._end_reading(None)
 
-    def _read_into(self, buffer: memoryview) -> int | None:
-        """Return how many bytes were read, 0 at the end and None if there was nothing."""
+    def _read_from_stream(self) -> bytes | None:
+        """Return what was read, b"" at the end and None if there was nothing."""
+        buffer = _read_buffer(self._io_loop)
         size = self._stream.read_from_fd(buffer)
         if size and isinstance(self._stream.socket, ssl.SSLSocket) and self._stream.socket.pending():
             # What is left decrypted of a record that did not fit gives no readiness.
             self._io_loop.add_callback(self.handle_events)
-        return size
+        return bytes(buffer[:size]) if size is not None else None
 
     def _take(self, chunk: bytes) -> None:
         assert self.reader is not None
@@ -220,11 +223,12 @@ class Channel:
         if self._corked is not None:
             callback(*args)
             return
-        self._corked = []
+        corked: list[bytes] = []
+        self._corked = corked
         try:
             self.context.run(callback, *args)
         finally:
-            data = self._take_corked()
+            data = self._take_corked() if corked else b""
             self._corked = None
             if data and self.fd >= 0:
                 self._offer(data)
@@ -287,19 +291,26 @@ class Channel:
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
         """Offer ``data`` to the kernel; returns how many bytes it took. An error closes the stream."""
-        sent = 0
         try:
-            # TLS takes one record at a time.
-            with memoryview(data) as view:
-                while sent < min(len(view), SEND_SIZE):
-                    count = self._stream.write_to_fd(view[sent:])
-                    if not count:
-                        break
-                    sent += count
+            return self._socket.send(data) if self._socket is not None else self._write_to_stream(data)
         except BlockingIOError:
-            pass
+            return 0
         except OSError as error:
             self._stream.close(exc_info=error)
+            return 0
+
+    def _write_to_stream(self, data: bytes | bytearray | memoryview) -> int:
+        sent = 0
+        # TLS takes one record at a time.
+        with memoryview(data) as view:
+            while sent < min(len(view), SEND_SIZE):
+                try:
+                    count = self._stream.write_to_fd(view[sent:])
+                except BlockingIOError:
+                    break
+                if not count:
+                    break
+                sent += count
         return sent
 
     def _take_corked(self) -> bytes:
@@ -335,3 +346,13 @@ def _read_buffer(io_loop: IOLoop) -> memoryview:
     if buffer is None:
         buffer = vars(io_loop)["_ws_read_buffer"] = memoryview(bytearray(READ_SIZE))
     return buffer
+
+
+def plain_socket(stream: IOStream) -> socket.socket | None:
+    """Return the socket of ``stream`` where the stream does nothing to the bytes on their way, else None."""
+    is_plain = (
+        type(stream.socket) is socket.socket
+        and type(stream).read_from_fd is IOStream.read_from_fd
+        and type(stream).write_to_fd is IOStream.write_to_fd
+    )
+    return stream.socket if is_plain else None
