@@ -24,7 +24,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_ws.backlog import Backlog
-from tornado_ws.frames import BINARY, FIN, TEXT, FrameReader, Outcome, encode_frame, encode_message
+from tornado_ws.frames import BINARY, FIN, TEXT, FrameReader, Outcome, encode_frame_parts, encode_message
 from tornado_ws.latency import Latency
 
 #: Messages handed out before the rest of the loop gets its turn.
@@ -39,6 +39,8 @@ READ_SIZE = 64 * 1024
 SEND_SIZE = 1024 * 1024
 #: Bytes held back inside `Channel.dispatch`.
 CORK_SIZE = 64 * 1024
+#: A payload of so many bytes is sent from where it lies.
+LARGE = 16 * 1024
 
 
 class Receiver(Protocol):
@@ -256,9 +258,12 @@ class Channel:
         """Send one frame; see `write`. Raises RuntimeError in another thread than the connection's."""
         if get_ident() != self.thread:
             self._change_thread()
-        frame = encode_frame(first_byte, payload, self.masked)
-        future = self.write(frame)
-        self.wire_bytes += len(frame)
+        head, payload = encode_frame_parts(first_byte, payload, self.masked)
+        if len(payload) < LARGE or self._socket is None:
+            future = self.write(head + payload)
+        else:
+            future = self._write_large(head, payload)
+        self.wire_bytes += len(head) + len(payload)
         return future
 
     def write(self, data: bytes) -> asyncio.Future[None]:
@@ -313,6 +318,31 @@ class Channel:
                 sent += count
         return sent
 
+    def _write_large(self, head: bytes, payload: bytes) -> asyncio.Future[None]:
+        """As `write` of both, with the payload where it lies."""
+        if self.fd < 0:
+            raise StreamClosedError(self._stream.error)
+        if self._backlog is not None:
+            self._check_room(len(head) + len(payload))
+            return self._keep(head, payload)
+        if self._corked:
+            head = self._take_corked() + head
+        count = self._send_parts(head, payload)
+        if count == len(head) + len(payload):
+            return self._done
+        return self._keep(memoryview(head)[count:], memoryview(payload)[max(count - len(head), 0) :])
+
+    def _send_parts(self, head: bytes, payload: bytes) -> int:
+        """As `_send` of both."""
+        assert self._socket is not None
+        try:
+            return self._socket.sendmsg((head, payload))
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._stream.close(exc_info=error)
+            return 0
+
     def _take_corked(self) -> bytes:
         corked = self._corked or []
         data = corked[0] if len(corked) == 1 else b"".join(corked)
@@ -352,6 +382,8 @@ def plain_socket(stream: IOStream) -> socket.socket | None:
     """Return the socket of ``stream`` where the stream does nothing to the bytes on their way, else None."""
     is_plain = (
         type(stream.socket) is socket.socket
+        # Windows does not.
+        and hasattr(stream.socket, "sendmsg")
         and type(stream).read_from_fd is IOStream.read_from_fd
         and type(stream).write_to_fd is IOStream.write_to_fd
     )

@@ -86,19 +86,25 @@ def encode_message(message: str | bytes | bytearray | memoryview, binary: bool) 
 
 def encode_frame(first_byte: int, payload: bytes, masked: bool) -> bytes:
     """Return one frame; ``first_byte`` is FIN, the reserved bits and the opcode."""
+    head, payload = encode_frame_parts(first_byte, payload, masked)
+    return head + payload
+
+
+def encode_frame_parts(first_byte: int, payload: bytes, masked: bool) -> tuple[bytes, bytes]:
+    """Return one frame in two parts, the second as long as its payload."""
     length = len(payload)
     mask_bit = _MASKED if masked else 0
     if length < 126:
-        header = bytes((first_byte, mask_bit | length))
+        head = bytes((first_byte, mask_bit | length))
     elif length <= 0xFFFF:
-        header = bytes((first_byte, mask_bit | 126)) + length.to_bytes(2, "big")
+        head = bytes((first_byte, mask_bit | 126)) + length.to_bytes(2, "big")
     else:
-        header = bytes((first_byte, mask_bit | 127)) + length.to_bytes(8, "big")
-    if masked:
-        # Section 5.3: unpredictable, so from the operating system and fresh for each frame.
-        mask = os.urandom(4)
-        return header + mask + apply_mask(mask, payload)
-    return header + payload
+        head = bytes((first_byte, mask_bit | 127)) + length.to_bytes(8, "big")
+    if not masked:
+        return head, payload
+    # Section 5.3: unpredictable, so from the operating system and fresh for each frame.
+    mask = os.urandom(4)
+    return head + mask, apply_mask(mask, payload)
 
 
 def check_header(first: int, second: int, in_message: bool, expect_masked: bool, inflating: bool) -> None:
