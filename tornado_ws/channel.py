@@ -230,10 +230,11 @@ class Channel:
         try:
             self.context.run(callback, *args)
         finally:
-            data = self._take_corked() if corked else b""
             self._corked = None
-            if data and self.fd >= 0:
-                self._offer(data)
+            if corked:
+                self._corked_size = 0
+                if self.fd >= 0:
+                    self._offer(corked[0] if len(corked) == 1 else b"".join(corked))
 
     # Out
 
@@ -294,10 +295,15 @@ class Channel:
         # A view: what is sent to many connections is not copied for each that is slow.
         return self._keep(memoryview(data)[count:])
 
-    def _send(self, data: bytes | bytearray | memoryview) -> int:
-        """Offer ``data`` to the kernel; returns how many bytes it took. An error closes the stream."""
+    def _send(self, data: bytes | bytearray | memoryview, more: bytes = b"") -> int:
+        """Offer ``data`` to the kernel, on a plain socket with ``more`` behind it; returns how many bytes it took.
+
+        An error closes the stream.
+        """
         try:
-            return self._socket.send(data) if self._socket is not None else self._write_to_stream(data)
+            if self._socket is None:
+                return self._write_to_stream(data)
+            return self._socket.sendmsg((data, more)) if more else self._socket.send(data)
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -327,21 +333,10 @@ class Channel:
             return self._keep(head, payload)
         if self._corked:
             head = self._take_corked() + head
-        count = self._send_parts(head, payload)
+        count = self._send(head, payload)
         if count == len(head) + len(payload):
             return self._done
         return self._keep(memoryview(head)[count:], memoryview(payload)[max(count - len(head), 0) :])
-
-    def _send_parts(self, head: bytes, payload: bytes) -> int:
-        """As `_send` of both."""
-        assert self._socket is not None
-        try:
-            return self._socket.sendmsg((head, payload))
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            self._stream.close(exc_info=error)
-            return 0
 
     def _take_corked(self) -> bytes:
         corked = self._corked or []

@@ -250,7 +250,9 @@ class FrameReader:
         buffer, pos = self._buffer, self._pos
         have = len(buffer) - pos
         if not have:
-            self._wait()
+            # An idle reader must not keep the last chunk alive.
+            self._buffer = b""
+            self._pos = 0
             return None
         try:
             # Most frames are a short message, and here from end to end: right, whichever rule is asked.
@@ -275,7 +277,7 @@ class FrameReader:
             raise
 
     def _wait(self) -> None:
-        """Keep what is not parsed, and no more: an idle reader must not keep the last chunk alive."""
+        """Keep what is not parsed, and no more."""
         self._buffer = self._buffer[self._pos :]
         self._pos = 0
 
