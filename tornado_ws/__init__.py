@@ -4,10 +4,12 @@ Either ``import tornado_ws as websocket`` where an application imports ``tornado
 its imports, so that ``tornado.websocket`` itself is this module for every package of the process.
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
 from tornado import gen as gen
 from tornado import httpclient as httpclient
 from tornado import httputil as httputil
-from tornado import simple_httpclient as simple_httpclient
 from tornado.concurrent import Future as Future
 from tornado.concurrent import future_add_done_callback as future_add_done_callback
 from tornado.concurrent import future_set_result_unless_cancelled as future_set_result_unless_cancelled
@@ -20,13 +22,10 @@ from tornado.iostream import StreamClosedError as StreamClosedError
 from tornado.log import app_log as app_log
 from tornado.log import gen_log as gen_log
 from tornado.netutil import Resolver as Resolver
-from tornado.queues import Queue as Queue
-from tornado.tcpclient import TCPClient as TCPClient
 from tornado.util import _websocket_mask as _websocket_mask
 
 from tornado_ws import engine as engine
 from tornado_ws.broadcasting import broadcast
-from tornado_ws.client import WebSocketClientConnection, websocket_connect
 from tornado_ws.connection import WebSocketProtocol13
 from tornado_ws.counting import Counters, ProcessCounters, counters
 from tornado_ws.deflate import _DecompressTooLargeError as _DecompressTooLargeError
@@ -50,8 +49,37 @@ from tornado_ws.protocol import WebSocketProtocol
 from tornado_ws.protocol import _default_max_message_size as _default_max_message_size
 from tornado_ws.protocol import _WebSocketDelegate as _WebSocketDelegate
 from tornado_ws.protocol import _WebSocketParams as _WebSocketParams
-from tornado_ws.reconnecting import reconnect
 from tornado_ws.shutdown import ClosedAll, close_all
+
+#: What clients alone need, and where it is made: imported when somebody asks for it, which servers never do.
+_OF_CLIENTS = {
+    "Queue": "tornado.queues",
+    "TCPClient": "tornado.tcpclient",
+    "WebSocketClientConnection": "tornado_ws.client",
+    "reconnect": "tornado_ws.reconnecting",
+    "simple_httpclient": "tornado_ws.client",
+    "websocket_connect": "tornado_ws.client",
+}
+
+if TYPE_CHECKING:
+    from tornado import simple_httpclient as simple_httpclient
+    from tornado.queues import Queue as Queue
+    from tornado.tcpclient import TCPClient as TCPClient
+
+    from tornado_ws.client import WebSocketClientConnection, websocket_connect
+    from tornado_ws.reconnecting import reconnect
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in _OF_CLIENTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(_OF_CLIENTS[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_OF_CLIENTS})
+
 
 __version__ = "0.1.0"
 

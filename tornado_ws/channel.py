@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import select
+import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
@@ -23,7 +24,17 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_ws.backlog import Backlog
-from tornado_ws.frames import BINARY, FIN, RSV1, TEXT, FrameReader, Outcome, encode_frame, encode_message
+from tornado_ws.frames import (
+    BINARY,
+    FIN,
+    RSV1,
+    TEXT,
+    FrameReader,
+    Outcome,
+    encode_frame,
+    encode_frame_parts,
+    encode_message,
+)
 from tornado_ws.latency import Latency
 
 #: Messages handed out before the rest of the loop gets its turn.
@@ -33,11 +44,13 @@ SOCKETS_PER_TURN = 256
 #: Sockets ready at once that make a loop a busy one.
 BUSY = 8
 #: Bytes read from one socket before the others get their turn.
-READ_SIZE = 256 * 1024
+READ_SIZE = 64 * 1024
 #: Bytes sent to one socket before the others get their turn.
 SEND_SIZE = 1024 * 1024
 #: Bytes held back inside `Channel.dispatch`.
 CORK_SIZE = 64 * 1024
+#: A payload of so many bytes is sent from where it lies.
+LARGE = 16 * 1024
 
 
 class Receiver(Protocol):
@@ -179,6 +192,7 @@ class Channel:
         "_done",
         "_io_loop",
         "_receiver",
+        "_socket",
         "_stream",
         "compressor",
         "context",
@@ -195,6 +209,7 @@ class Channel:
 
     def __init__(self, stream: IOStream, receiver: Receiver, masked: bool, done: asyncio.Future[None]) -> None:
         self._stream = stream
+        self._socket = plain_socket(stream)
         self._receiver = receiver
         self._io_loop: IOLoop = stream.io_loop
         #: A Future of this loop that is done: what most writes return.
@@ -226,26 +241,26 @@ class Channel:
             self._receive()
 
     def _receive(self) -> None:
-        buffer = _read_buffer(self._io_loop)
         try:
-            size = self._read_into(buffer)
+            chunk = self._socket.recv(READ_SIZE) if self._socket is not None else self._read_from_stream()
+        except BlockingIOError:
+            return
         except OSError as error:
             self._end_reading(error)
             return
-        if size is None:
-            return
-        if size:
-            self.dispatch(self._take, bytes(buffer[:size]))
-        else:
+        if chunk:
+            self.dispatch(self._take, chunk)
+        elif chunk is not None:
             self._end_reading(None)
 
-    def _read_into(self, buffer: memoryview) -> int | None:
-        """Return how many bytes were read, 0 at the end and None if there was nothing."""
+    def _read_from_stream(self) -> bytes | None:
+        """Return what was read, b"" at the end and None if there was nothing."""
+        buffer = _read_buffer(self._io_loop)
         size = self._stream.read_from_fd(buffer)
         if size and isinstance(self._stream.socket, ssl.SSLSocket) and self._stream.socket.pending():
             # What is left decrypted of a record that did not fit gives no readiness.
             self._io_loop.add_callback(self.handle_events)
-        return size
+        return bytes(buffer[:size]) if size is not None else None
 
     def _take(self, chunk: bytes) -> None:
         assert self.reader is not None
@@ -262,14 +277,16 @@ class Channel:
         if self._corked is not None:
             callback(*args)
             return
-        self._corked = []
+        corked: list[bytes] = []
+        self._corked = corked
         try:
             self.context.run(callback, *args)
         finally:
-            data = self._take_corked()
             self._corked = None
-            if data and self.fd >= 0:
-                self._offer(data)
+            if corked:
+                self._corked_size = 0
+                if self.fd >= 0:
+                    self._offer(corked[0] if len(corked) == 1 else b"".join(corked))
 
     # Out
 
@@ -303,9 +320,12 @@ class Channel:
         """Send one frame; see `write`. Raises RuntimeError in another thread than the connection's."""
         if get_ident() != self.thread:
             self._change_thread()
-        frame = encode_frame(first_byte, payload, self.masked)
-        future = self.write(frame)
-        self.wire_bytes += len(frame)
+        head, payload = encode_frame_parts(first_byte, payload, self.masked)
+        if len(payload) < LARGE or self._socket is None:
+            future = self.write(head + payload)
+        else:
+            future = self._write_large(head, payload)
+        self.wire_bytes += len(head) + len(payload)
         return future
 
     def write(self, data: bytes) -> asyncio.Future[None]:
@@ -336,22 +356,48 @@ class Channel:
         # A view: what is sent to many connections is not copied for each that is slow.
         return self._keep(memoryview(data)[count:])
 
-    def _send(self, data: bytes | bytearray | memoryview) -> int:
-        """Offer ``data`` to the kernel; returns how many bytes it took. An error closes the stream."""
-        sent = 0
+    def _send(self, data: bytes | bytearray | memoryview, more: bytes = b"") -> int:
+        """Offer ``data`` to the kernel, on a plain socket with ``more`` behind it; returns how many bytes it took.
+
+        An error closes the stream.
+        """
         try:
-            # TLS takes one record at a time.
-            with memoryview(data) as view:
-                while sent < min(len(view), SEND_SIZE):
-                    count = self._stream.write_to_fd(view[sent:])
-                    if not count:
-                        break
-                    sent += count
+            if self._socket is None:
+                return self._write_to_stream(data)
+            return self._socket.sendmsg((data, more)) if more else self._socket.send(data)
         except BlockingIOError:
-            pass
+            return 0
         except OSError as error:
             self._stream.close(exc_info=error)
+            return 0
+
+    def _write_to_stream(self, data: bytes | bytearray | memoryview) -> int:
+        sent = 0
+        # TLS takes one record at a time.
+        with memoryview(data) as view:
+            while sent < min(len(view), SEND_SIZE):
+                try:
+                    count = self._stream.write_to_fd(view[sent:])
+                except BlockingIOError:
+                    break
+                if not count:
+                    break
+                sent += count
         return sent
+
+    def _write_large(self, head: bytes, payload: bytes) -> asyncio.Future[None]:
+        """As `write` of both, with the payload where it lies."""
+        if self.fd < 0:
+            raise StreamClosedError(self._stream.error)
+        if self._backlog is not None:
+            self._check_room(len(head) + len(payload))
+            return self._keep(head, payload)
+        if self._corked:
+            head = self._take_corked() + head
+        count = self._send(head, payload)
+        if count == len(head) + len(payload):
+            return self._done
+        return self._keep(memoryview(head)[count:], memoryview(payload)[max(count - len(head), 0) :])
 
     def _take_corked(self) -> bytes:
         corked = self._corked or []
@@ -386,3 +432,15 @@ def _read_buffer(io_loop: IOLoop) -> memoryview:
     if buffer is None:
         buffer = vars(io_loop)["_ws_read_buffer"] = memoryview(bytearray(READ_SIZE))
     return buffer
+
+
+def plain_socket(stream: IOStream) -> socket.socket | None:
+    """Return the socket of ``stream`` where the stream does nothing to the bytes on their way, else None."""
+    is_plain = (
+        type(stream.socket) is socket.socket
+        # Windows does not.
+        and hasattr(stream.socket, "sendmsg")
+        and type(stream).read_from_fd is IOStream.read_from_fd
+        and type(stream).write_to_fd is IOStream.write_to_fd
+    )
+    return stream.socket if is_plain else None

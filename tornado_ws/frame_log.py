@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from tornado.iostream import IOStream
 
 from tornado_ws import channel
-from tornado_ws.channel import Receiver
+from tornado_ws.channel import Receiver, plain_socket
 from tornado_ws.closing import decode_close
 from tornado_ws.counting import watch
 from tornado_ws.errors import ProtocolError
@@ -139,10 +139,11 @@ class Loggable(Receiver, Named, Protocol):
 class LoggedTransport(Transport):
     """A transport that shows in the log what passes, by a slower way. It knows of frames, so none may pass another."""
 
-    __slots__ = ("_in", "_out")
+    __slots__ = ("_in", "_out", "_socket")
 
     def __init__(self, stream: IOStream, receiver: Loggable, masked: bool, options: Options) -> None:
         super().__init__(stream, receiver, masked, options)
+        self._socket = plain_socket(stream)
         self._in = FrameSplitter(FrameLog(receiver, "<").log)
         self._out = FrameLog(receiver, ">")
 
@@ -156,7 +157,7 @@ class LoggedTransport(Transport):
 
     handle_events = channel.Channel.handle_events
     _receive = channel.Channel._receive
-    _read_into = channel.Channel._read_into
+    _read_from_stream = channel.Channel._read_from_stream
 
     def _take(self, chunk: bytes) -> None:
         self._in.feed(chunk)

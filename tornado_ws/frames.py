@@ -21,7 +21,7 @@ import asyncio
 import codecs
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias
 
 from tornado.util import _websocket_mask as apply_mask
@@ -38,6 +38,9 @@ _MASKED = 0x80
 _CONTROL = 0x8
 _WHOLE_MESSAGE = (FIN | TEXT, FIN | BINARY)
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+
+#: From this size on a piece of a message is kept as it is; smaller ones are joined, since each object has its overhead.
+_OWN_PIECE = 16 * 1024
 
 #: Marks the opcode of a message that is not inflated to its end.
 LATER = 0x100
@@ -83,19 +86,25 @@ def encode_message(message: str | bytes | bytearray | memoryview, binary: bool) 
 
 def encode_frame(first_byte: int, payload: bytes, masked: bool) -> bytes:
     """Return one frame; ``first_byte`` is FIN, the reserved bits and the opcode."""
+    head, payload = encode_frame_parts(first_byte, payload, masked)
+    return head + payload
+
+
+def encode_frame_parts(first_byte: int, payload: bytes, masked: bool) -> tuple[bytes, bytes]:
+    """Return one frame in two parts, the second as long as its payload."""
     length = len(payload)
     mask_bit = _MASKED if masked else 0
     if length < 126:
-        header = bytes((first_byte, mask_bit | length))
+        head = bytes((first_byte, mask_bit | length))
     elif length <= 0xFFFF:
-        header = bytes((first_byte, mask_bit | 126)) + length.to_bytes(2, "big")
+        head = bytes((first_byte, mask_bit | 126)) + length.to_bytes(2, "big")
     else:
-        header = bytes((first_byte, mask_bit | 127)) + length.to_bytes(8, "big")
-    if masked:
-        # Section 5.3: unpredictable, so from the operating system and fresh for each frame.
-        mask = os.urandom(4)
-        return header + mask + apply_mask(mask, payload)
-    return header + payload
+        head = bytes((first_byte, mask_bit | 127)) + length.to_bytes(8, "big")
+    if not masked:
+        return head, payload
+    # Section 5.3: unpredictable, so from the operating system and fresh for each frame.
+    mask = os.urandom(4)
+    return head + mask, apply_mask(mask, payload)
 
 
 def check_header(first: int, second: int, in_message: bool, expect_masked: bool, inflating: bool) -> None:
@@ -158,37 +167,49 @@ class FrameReader:
     """
 
     __slots__ = (
-        "_chunk",
-        "_events",
+        "_buffer",
         "_expect_masked",
+        "_finished",
         "_inflater",
         "_limit",
+        "_message",
+        "_pos",
         "_stopped",
-        "in_message",
         "message_bytes",
         "messages",
         "wire_bytes",
     )
 
     def __init__(self, expect_masked: bool, max_message_size: int, inflater: Inflater | None = None) -> None:
-        #: Whether a message has begun and not ended.
-        self.in_message = False
         #: Messages handed out, their bytes after inflating, and all bytes fed.
         self.messages = self.message_bytes = self.wire_bytes = 0
-        self._stopped = False
+        self._stopped = self._finished = False
         self._expect_masked = expect_masked
         self._limit = max_message_size
         self._inflater = inflater
-        self._chunk = b""
-        self._events = self._parse()
+        # What is not parsed yet begins at `_pos`.
+        self._buffer = b""
+        self._pos = 0
+        self._message: _Message | None = None
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._message is not None
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; they are parsed as the reader is iterated."""
         self.wire_bytes += len(chunk)
-        self._chunk = self._chunk + chunk if self._chunk else chunk
+        self._buffer = self._buffer[self._pos :] + chunk if self._buffer else chunk
+        self._pos = 0
 
     def __iter__(self) -> Iterator[Event | None]:
-        return self._events
+        return self
+
+    def __next__(self) -> Event | None:
+        if self._finished:
+            raise StopIteration
+        return self._step()
 
     def hand_out(self, handler: Any, limit: int) -> Outcome | None:
         """Call ``handler.on_message`` with up to ``limit`` messages, for as long as it returns None at once.
@@ -197,159 +218,207 @@ class FrameReader:
         or (NOT_DONE, what on_message returned, 0), (RAISED, sys.exc_info(), 0), (VIOLATION, the `.ProtocolError`, 0),
         (ENOUGH, None, 0) at the limit.
         """
-        try:
-            for event in () if self._stopped else self._events:
-                if event is None:
-                    return None
-                opcode, payload, size = event
-                if opcode >= CLOSE:
-                    return event
-                self.messages += 1
-                self.message_bytes += size
-                try:
-                    result = handler.on_message(payload)
-                except (Exception, asyncio.CancelledError):
-                    return RAISED, sys.exc_info(), 0
-                if result is not None:
-                    return NOT_DONE, result, 0
-                if self._stopped:
-                    return None
-                limit -= 1
-                if not limit:
-                    return ENOUGH, None, 0
-        except ProtocolError as error:
-            return VIOLATION, error, 0
+        while not self._stopped:
+            try:
+                event = self._step()
+            except ProtocolError as error:
+                return VIOLATION, error, 0
+            if event is None:
+                return None
+            opcode, payload, size = event
+            if opcode >= CLOSE:
+                return event
+            self.messages += 1
+            self.message_bytes += size
+            try:
+                result = handler.on_message(payload)
+            except (Exception, asyncio.CancelledError):
+                return RAISED, sys.exc_info(), 0
+            if result is not None:
+                return NOT_DONE, result, 0
+            limit -= 1
+            if not limit and not self._stopped:
+                return ENOUGH, None, 0
         return None
 
     def stop(self) -> None:
         """Hand out no more, in the call that is under way too."""
         self._stopped = True
 
-    def _more(self, buffer: bytes, needed: int) -> Generator[None, None, bytes]:
-        """Extend ``buffer`` until it has ``needed`` bytes."""
+    def _step(self) -> Event | None:
+        """Parse up to the next event; returns None when more bytes are wanted."""
+        buffer, pos = self._buffer, self._pos
+        have = len(buffer) - pos
+        if not have:
+            # An idle reader must not keep the last chunk alive.
+            self._buffer = b""
+            self._pos = 0
+            return None
+        try:
+            # Most frames are a short message, and here from end to end: right, whichever rule is asked.
+            if have > 1 and self._message is None and buffer[pos] in _WHOLE_MESSAGE:
+                begin = pos + 2
+                length = buffer[pos + 1]
+                if self._expect_masked:
+                    begin += 4
+                    length ^= _MASKED
+                end = begin + length
+                if length < 126 and length <= self._limit and end <= len(buffer):
+                    payload = buffer[begin:end]
+                    if self._expect_masked:
+                        payload = apply_mask(buffer[begin - 4 : begin], payload)
+                    self._pos = end
+                    opcode = buffer[pos] & 0xF
+                    return opcode, decode_text(payload) if opcode == TEXT else payload, length
+            return self._any_step()
+        except ProtocolError:
+            self._stopped = self._finished = True
+            self._buffer, self._pos, self._message = b"", 0, None
+            raise
+
+    def _wait(self) -> None:
+        """Keep what is not parsed, and no more."""
+        self._buffer = self._buffer[self._pos :]
+        self._pos = 0
+
+    def _any_step(self) -> Event | None:
+        """Parse frames, or what there is of them, up to the next event."""
         while True:
-            if self._chunk:
-                buffer += self._chunk
-                self._chunk = b""
-            if len(buffer) >= needed:
-                return buffer
-            yield None
+            message = self._message
+            if message is None or not message.in_frame:
+                header = self._parse_header()
+                if header is None:
+                    break
+                first, begin, length = header
+                opcode = first & 0xF
+                mask = self._buffer[begin - 4 : begin] if self._expect_masked else None
+                end = begin + length
+                is_whole = end <= len(self._buffer)
+                if is_whole and (opcode & _CONTROL or (message is None and first & (FIN | RSV1) == FIN)):
+                    payload = self._buffer[begin:end]
+                    self._pos = end
+                    if mask:
+                        payload = apply_mask(mask, payload)
+                    return opcode, decode_text(payload) if opcode == TEXT else payload, length
+                if opcode & _CONTROL:
+                    break
+                self._pos = begin
+                if message is None:
+                    message = _Message(opcode, self._limit, self._inflater if first & RSV1 else None)
+                    self._message = message
+                message.begin_frame(bool(first & FIN), length, mask)
+            self._pos += message.take(self._buffer, self._pos)
+            if message.in_frame:
+                break
+            if message.is_whole:
+                self._message = None
+                return message.end()
+        self._wait()
+        return None
 
-    def _parse(self) -> Generator[Event | None, None, None]:
-        buffer = b""
-        pos = 0
-        message: _Message | None = None
-        mask_bit = _MASKED if self._expect_masked else 0
-        while True:
-            if len(buffer) - pos < 2:
-                # Rebound before every wait: an idle reader must not keep the last chunk alive.
-                buffer, pos = buffer[pos:], 0
-                buffer = yield from self._more(buffer, 2)
-            first = buffer[pos]
-            second = buffer[pos + 1]
-            opcode = first & 0xF
-            length = second & 0x7F
-            if first not in _WHOLE_MESSAGE or message is not None or second & _MASKED != mask_bit:
-                check_header(first, second, message is not None, self._expect_masked, self._inflater is not None)
-            header = 2 + (2 if length == 126 else 8 if length == 127 else 0)
-            masked = second & _MASKED
-            end = header + (4 if masked else 0)
-            if len(buffer) - pos < end:
-                buffer, pos = buffer[pos:], 0
-                buffer = yield from self._more(buffer, end)
-            if length > 125:
-                length = check_extended_length(buffer[pos + 2 : pos + header])
-            if opcode < _CONTROL and not (first & RSV1 or (message is not None and message.compressed)):
-                check_size(length + (message.size if message is not None else 0), self._limit)
-            mask = buffer[pos + header : pos + end] if masked else None
-            pos += end
+    def _parse_header(self) -> tuple[int, int, int] | None:
+        """Return the first byte of a frame, where its payload begins, and the length of that; None for too few bytes.
 
-            if opcode & _CONTROL:
-                if len(buffer) - pos < length:
-                    buffer, pos = buffer[pos:], 0
-                    buffer = yield from self._more(buffer, length)
-                payload = buffer[pos : pos + length]
-                pos += length
-                if mask:
-                    payload = apply_mask(mask, payload)
-                yield opcode, payload, length
-                continue
-
-            if message is None and first & (FIN | RSV1) == FIN and len(buffer) - pos >= length:
-                payload = buffer[pos : pos + length]
-                pos += length
-                if mask:
-                    payload = apply_mask(mask, payload)
-                yield opcode, decode_text(payload) if opcode == TEXT else payload, length
-                payload = b""
-                continue
-
-            if message is None:
-                message = _Message(opcode, self._limit, self._inflater if first & RSV1 else None)
-                self.in_message = True
-            left = length
-            while left:
-                if pos == len(buffer):
-                    buffer, pos, piece = b"", 0, b""
-                    buffer = yield from self._more(buffer, 1)
-                piece = buffer[pos : pos + left]
-                pos += len(piece)
-                left -= len(piece)
-                if mask:
-                    message.add(apply_mask(mask, piece))
-                    turn = len(piece) & 3
-                    mask = mask[turn:] + mask[:turn]
-                else:
-                    message.add(piece)
-            piece = b""
-            if first & FIN:
-                self.in_message = False
-                yield message.end()
-                message = None
+        What is wrong is told as soon as it is there: of a header that comes in pieces the first two bytes are asked
+        each time.
+        """
+        buffer, pos = self._buffer, self._pos
+        have = len(buffer) - pos
+        if have < 2:
+            return None
+        first, second = buffer[pos], buffer[pos + 1]
+        message = self._message
+        check_header(first, second, message is not None, self._expect_masked, self._inflater is not None)
+        length = second & 0x7F
+        size = 2 + (2 if length == 126 else 8 if length == 127 else 0)
+        begin = size + (4 if self._expect_masked else 0)
+        if have < begin:
+            return None
+        if length > 125:
+            length = check_extended_length(buffer[pos + 2 : pos + size])
+        if not first & _CONTROL and not (first & RSV1 or (message is not None and message.is_compressed)):
+            check_size(length + (message.size if message is not None else 0), self._limit)
+        return first, pos + begin, length
 
 
 class _Message:
     """A message that did not arrive whole in one plain frame: gathered, inflated and checked as its bytes come."""
 
-    __slots__ = ("_buffer", "_check_utf8", "_inflater", "_limit", "_opcode")
+    __slots__ = (
+        "_check_utf8",
+        "_inflater",
+        "_left",
+        "_limit",
+        "_mask",
+        "_opcode",
+        "_pieces",
+        "in_frame",
+        "is_whole",
+        "size",
+    )
 
     def __init__(self, opcode: int, limit: int, inflater: Inflater | None) -> None:
         self._opcode = opcode
         self._limit = limit
         self._inflater = inflater
-        self._buffer = bytearray()
+        self._pieces: list[bytes | bytearray] = []
         self._check_utf8 = _Utf8Checker() if opcode == TEXT else None
+        #: Bytes that there are of it, after inflating.
+        self.size = 0
+        #: Whether the payload of a frame is coming.
+        self.in_frame = False
+        #: Whether there is no frame after that.
+        self.is_whole = False
 
     @property
-    def compressed(self) -> bool:
+    def is_compressed(self) -> bool:
         return self._inflater is not None
 
-    @property
-    def size(self) -> int:
-        return len(self._buffer)
+    def begin_frame(self, is_last: bool, length: int, mask: bytes | None) -> None:
+        self.in_frame = True
+        self.is_whole = is_last
+        self._left = length
+        self._mask = mask
 
-    def add(self, piece: bytes) -> None:
+    def take(self, buffer: bytes, pos: int) -> int:
+        """Take what ``buffer`` has of the frame's payload from ``pos`` on; returns how many bytes that are."""
+        piece = buffer[pos : pos + self._left]
+        size = len(piece)
+        self._left -= size
+        self.in_frame = self._left > 0
+        if self._mask is not None:
+            piece = apply_mask(self._mask, piece)
+            turn = size & 3
+            self._mask = self._mask[turn:] + self._mask[:turn]
         if self._inflater is None:
             self._append(piece)
-            return
-        inflated = self._inflater.inflate(piece, self._limit - len(self._buffer))
-        self._append(inflated)
-        while len(inflated) == INFLATED_AT_ONCE:
-            inflated = self._inflater.inflate(b"", self._limit - len(self._buffer))
+        elif piece:
+            inflated = self._inflater.inflate(piece, self._limit - self.size)
             self._append(inflated)
+            while len(inflated) == INFLATED_AT_ONCE:
+                inflated = self._inflater.inflate(b"", self._limit - self.size)
+                self._append(inflated)
+        return size
 
     def _append(self, piece: bytes) -> None:
-        room = self._limit - len(self._buffer)
+        room = self._limit - self.size
         if self._check_utf8 is not None:
             # First, and no further than the limit: what is wrong does not depend on how the bytes are cut.
             self._check_utf8(piece[:room])
         if len(piece) > room:
             raise too_big_inflated()
-        self._buffer += piece
+        self.size += len(piece)
+        pieces = self._pieces
+        if len(piece) >= _OWN_PIECE:
+            pieces.append(piece)
+        elif pieces and isinstance(pieces[-1], bytearray) and len(pieces[-1]) < _OWN_PIECE:
+            pieces[-1] += piece
+        elif piece:
+            pieces.append(bytearray(piece))
 
     def end(self) -> Event:
         rest = self._inflater.end_message() if self._inflater is not None else None
-        payload = bytes(self._buffer)
+        payload = b"".join(self._pieces)
         if rest is not None:
             return self._opcode | LATER, (rest, payload), len(payload) + rest.size
         return self._opcode, decode_text(payload) if self._opcode == TEXT else payload, len(payload)

@@ -10,7 +10,7 @@ import zlib
 from typing import Any
 
 import pytest
-from tornado.iostream import StreamBufferFullError, StreamClosedError
+from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
 from tests.connection.conftest import Log
 from tests.connection.peer import (
@@ -33,6 +33,7 @@ from tests.connection.peer import (
 )
 from tests.support import Echo, serving, until
 from tornado_ws import WebSocketClosedError, transport, websocket_connect
+from tornado_ws.channel import plain_socket
 
 
 class Keeping(StallingEcho):
@@ -342,7 +343,7 @@ async def test_writes_on_a_stream_that_the_application_has_just_closed() -> None
         def on_message(self, message: str | bytes) -> None:
             protocol: Any = self.ws_connection
             protocol.stream.close()
-            for name, argument in (("write_message", "x"), ("write_ping", b"x")):
+            for name, argument in (("write_message", "x"), ("write_message", "x" * 100_000), ("write_ping", b"x")):
                 try:
                     getattr(protocol, name)(argument)
                 except WebSocketClosedError:
@@ -353,7 +354,7 @@ async def test_writes_on_a_stream_that_the_application_has_just_closed() -> None
         # The ping in the same segment cannot be answered any more.
         await client.send(client.frame(TEXT, b"x"), client.frame(PING, b"x"), client.frame(TEXT, b"y"))
         await until(lambda: len(calls) == 2)
-    assert raised == ["write_message", "write_ping"]
+    assert raised == ["write_message", "write_message", "write_ping"]
     assert calls == ["open", ("close", None, None)]
 
 
@@ -475,3 +476,32 @@ async def test_a_client_that_leaves_with_the_answer_unread(way: str, log: Log) -
         await until(lambda: len(calls) == 2)
     assert (calls[0], calls[1][0]) == ("open", "close")
     assert " bytes unsent, 1 writes waiting" in log.only().getMessage()
+
+
+class Reading(IOStream):
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        return super().read_from_fd(buf)
+
+
+class Writing(IOStream):
+    def write_to_fd(self, data: memoryview) -> int:
+        return super().write_to_fd(data)
+
+
+class OwnSocket(socket.socket):
+    pass
+
+
+@pytest.mark.gen_test
+async def test_the_pure_engine_goes_past_streams_that_do_nothing_to_the_bytes() -> None:
+    for stream_class, socket_class, is_plain in (
+        (IOStream, socket.socket, True),
+        (Reading, socket.socket, False),
+        (Writing, socket.socket, False),
+        (IOStream, OwnSocket, False),
+    ):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            stream = stream_class(socket_class(fileno=ours.detach()))
+            assert plain_socket(stream) is (stream.socket if is_plain else None)
+            stream.close()

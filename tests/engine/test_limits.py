@@ -26,6 +26,7 @@ from tests.engine.wire import (
     events_now,
 )
 from tornado_ws.deflate import _PerMessageDeflateDecompressor
+from tornado_ws.errors import ProtocolError
 from tornado_ws.frames import FrameReader
 
 KIB = 1024
@@ -244,10 +245,23 @@ def test_a_reader_that_waits_inside_a_frame_keeps_its_beginning_alone(
     assert kept_after(lambda: consume(reader, (chunk + beginning for chunk in one_chunk(peer)))) < 8 * KIB
 
 
-def test_a_reader_that_waits_inside_a_large_frame_keeps_what_it_has_of_it_once(peer: Peer) -> None:
+@pytest.mark.parametrize("size", [100, 60_000, MIB])
+def test_a_reader_that_waits_inside_a_large_frame_keeps_what_it_has_of_it_once(peer: Peer, size: int) -> None:
     reader = peer.reader(limit=2 * MIB)
     consume(reader, [peer.send(Frame(TEXT, b"warm"), Frame(TEXT, b"up"))])
-    assert kept_after(lambda: consume(reader, [peer.send(Frame(BINARY, bytes(2 * MIB)))[:MIB]])) < 1.5 * MIB
+    beginning = peer.send(Frame(BINARY, bytes(2 * MIB)))[:MIB]
+    assert kept_after(lambda: consume(reader, (beginning[i : i + size] for i in range(0, MIB, size)))) < 1.5 * MIB
+
+
+def test_a_reader_keeps_nothing_of_a_message_that_a_violation_ends(peer: Peer) -> None:
+    reader = peer.reader(limit=2 * MIB)
+    chunks = [peer.send(Frame(BINARY, bytes(MIB), fin=False)), peer.send(Frame(TEXT, b"another"))]
+
+    def fail() -> None:
+        with pytest.raises(ProtocolError):
+            consume(reader, chunks)
+
+    assert kept_after(fail) < 8 * KIB
 
 
 def test_the_memory_of_a_large_message_is_used_again_only_when_nobody_has_it(peer: Peer) -> None:
