@@ -7,9 +7,10 @@ the ones that are open and what the closed ones have left.
 from __future__ import annotations
 
 import dataclasses
+import operator
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from tornado_ws.latency import UNKNOWN, Latency
@@ -79,17 +80,16 @@ class _Closed:
         with self._lock:
             if before is None:
                 self.connections += 1
-                before = _NONE
-            self.sums = [
-                total + getattr(after, name) - getattr(before, name)
-                for name, total in zip(_SUMMED, self.sums, strict=True)
-            ]
+                self.sums = list(map(operator.add, self.sums, _summed(after)))
+            elif after != before:
+                more = map(operator.sub, _summed(after), _summed(before))
+                self.sums = list(map(operator.add, self.sums, more))
 
 
-_NONE = Counters()
 _SUMMED = tuple(
     field.name for field in dataclasses.fields(Counters) if field.name not in ("buffered_amount", "latency")
 )
+_summed: Callable[[Counters], tuple[int, ...]] = operator.attrgetter(*_SUMMED)
 _closed = _Closed()
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 

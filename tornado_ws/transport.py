@@ -254,7 +254,9 @@ class Transport(Channel):
             self._shut()
 
     def _shut(self) -> None:
-        _linger(self._io_loop, self._stream.socket)
+        # A peer that has said goodbye sends nothing more (RFC 6455 section 5.5.1), and is to see us gone at once (7.1.1).
+        if not self._receiver.was_clean or unread(self._stream):
+            _linger(self._io_loop, self._stream.socket)
         self._stream.close()
 
     def write_for_stream(self, data: bytes | memoryview) -> asyncio.Future[None]:
@@ -326,16 +328,15 @@ def peer_has_closed(stream: IOStream) -> bool:
         return True
 
 
-def has_unread(stream: IOStream) -> bool:
-    """Whether the kernel has something from the peer, the end of the connection included."""
+def unread(stream: IOStream) -> bytes | None:
+    """Return a byte of what the kernel has from the peer, none at the end of the connection, None if there is nothing."""
     try:
         # Past what TLS makes of it: this is about bytes.
-        socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)
+        return socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)
     except BlockingIOError:
-        return False
+        return None
     except OSError:
-        pass
-    return True
+        return b""
 
 
 def peer_name(stream: IOStream) -> str:
