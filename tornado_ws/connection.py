@@ -89,8 +89,6 @@ class WebSocketProtocol13(Sending):
     RSV_MASK = RSV1 | RSV2 | RSV3
     OPCODE_MASK = 0x0F
 
-    #: Whether the peer has sent a close frame.
-    was_clean = False
     _control_frames = 0
     #: Code and reason of the close frame that follows when all that was received is handled.
     _farewell: tuple[int | None, str | None] | None = None
