@@ -62,6 +62,6 @@ $(VENV)/benched-with: $(VENV)/made $(NATIVE)
 	touch $@
 
 clean:
-	rm -rf $(VENV) tornado_ws/_native.c tornado_ws/*.so .tox build dist *.egg-info reports htmlcov .coverage .coverage.* \
+	rm -rf $(VENV) tornado_ws/_*.c tornado_ws/*.so .tox build dist *.egg-info reports htmlcov .coverage .coverage.* \
 	    .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,7 +15,14 @@ if sys.platform != "win32" and sys.implementation.name == "cpython":
             depends=["tornado_ws/_native.h", "tornado_ws/_tls.h"],
             extra_compile_args=["-O3"],
             optional=True,
-        )
+        ),
+        Extension(
+            "tornado_ws._deflate",
+            ["tornado_ws/_deflate.pyx"],
+            depends=["tornado_ws/_zlib.h"],
+            extra_compile_args=["-O3"],
+            optional=True,
+        ),
     ]
 
 setup(ext_modules=extensions)

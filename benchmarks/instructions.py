@@ -26,7 +26,7 @@ _SLACK = 1.10
 _TIMEOUT = 600
 
 #: Works of `benchmarks.replay`, and the messages whose cost is taken: that of twice as many less that of as many.
-_WORKS = {"engine": 6400, "server-1": 1000, "server-64": 6400}
+_WORKS = {"engine": 6400, "server-1": 1000, "server-64": 6400, "deflate-16": 3200}
 
 
 class Count(NamedTuple):

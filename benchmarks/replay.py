@@ -9,6 +9,8 @@ import argparse
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -16,19 +18,24 @@ from tornado.web import Application
 
 from benchmarks import payloads
 from benchmarks.micro import client_frames
-from tornado_ws import WebSocketHandler, engine
+from tornado_ws import WebSocketHandler, deflate, engine
 
 _LIMIT = 1024 * 1024
 _FIN_TEXT = 0x81
+_FIN_RSV1_TEXT = 0xC1
 _HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 )
+_DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 #: More than a turn of the loop ever needs; a server that does not answer must not hang us.
 _TURNS = 1000
 
 
 class Echo(WebSocketHandler):
+    def get_compression_options(self) -> dict[str, Any]:
+        return {}
+
     def on_message(self, message: str | bytes) -> None:
         self.write_message(message, binary=isinstance(message, bytes))
 
@@ -52,21 +59,42 @@ async def replay_server(messages: int, depth: int) -> None:
     """Send messages to a server in this process, ``depth`` at a time, and take its answers."""
     texts = payloads.text(32, depth)
     chunk = client_frames([text.encode() for text in texts])
+    size = len(chunk) - 4 * depth
+    await _replay(messages // depth, _HANDSHAKE, chunk, lambda answers: len(answers) == size)
+
+
+async def replay_deflate(messages: int, depth: int) -> None:
+    """As `replay_server`, with JSON of 93 bytes and permessage-deflate."""
+    # What came in refers to nothing before it, so that it can be sent again; the answers do.
+    deflated = [deflate.compress_alone(text.encode()) for text in payloads.small_json(depth)]
+    chunk = client_frames(deflated, _FIN_RSV1_TEXT)
+    await _replay(messages // depth, _HANDSHAKE + _DEFLATE, chunk, lambda answers: _count_frames(answers) == depth)
+
+
+async def _replay(rounds: int, handshake: bytes, chunk: bytes, are_all: Callable[[bytes], bool]) -> None:
     (listener,) = bind_sockets(0, "127.0.0.1")
     server = HTTPServer(Application([("/", Echo)]))
     server.add_sockets([listener])
     with socket.create_connection(listener.getsockname()[:2]) as client:
         client.setblocking(False)
-        client.send(_HANDSHAKE)
+        client.send(handshake + b"\r\n")
         while not (await _receive(client)).endswith(b"\r\n\r\n"):
             pass
-        answer_size = len(chunk) - 4 * depth
-        for _ in range(messages // depth):
+        for _ in range(rounds):
             client.send(chunk)
-            received = 0
-            while received < answer_size:
-                received += len(await _receive(client))
+            answers = b""
+            while not are_all(answers):
+                answers += await _receive(client)
     server.stop()
+
+
+def _count_frames(data: bytes) -> int:
+    """Return how many small frames ``data`` has."""
+    count = pos = 0
+    while pos < len(data):
+        pos += 2 + data[pos + 1]
+        count += 1
+    return count if pos == len(data) else count - 1
 
 
 async def _receive(client: socket.socket) -> bytes:
@@ -82,13 +110,15 @@ async def _receive(client: socket.socket) -> bytes:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("work", choices=("engine", "server-1", "server-64"))
+    parser.add_argument("work", choices=("engine", "server-1", "server-64", "deflate-16"))
     parser.add_argument("messages", type=int)
     arguments = parser.parse_args()
     if arguments.work == "engine":
         replay_engine(arguments.messages)
     else:
-        asyncio.run(replay_server(arguments.messages, int(arguments.work.rpartition("-")[2])))
+        kind, _, depth = arguments.work.partition("-")
+        replay = {"server": replay_server, "deflate": replay_deflate}[kind]
+        asyncio.run(replay(arguments.messages, int(depth)))
     return 0
 
 

@@ -718,6 +718,7 @@ cdef class Channel:
     cdef public object _io_loop
     cdef public object _done
     cdef public object _backlog
+    cdef public object compressor
     cdef public object context
     cdef public int fd
     cdef public bint reading
@@ -985,14 +986,16 @@ cdef class Channel:
         if PyThread_get_thread_ident() != self.thread:
             self._change_thread()
 
-    def write_message(self, message, bint binary):
-        """Send one uncompressed message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
-        return self.send(message, binary)
+    def write_message(self, message, bint binary, bint compress):
+        """Send one message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
+        return self.send(message, binary, compress)
 
-    cdef object send(self, object message, bint binary):
+    cdef object send(self, object message, bint binary, bint compress):
         cdef const uint8_t* data
         cdef Py_ssize_t size
         cdef Py_buffer view
+        if compress and self.compressor is not None:
+            return self.send_compressed(message, binary)
         if isinstance(message, str):
             data = <const uint8_t*>PyUnicode_AsUTF8AndSize(message, &size)
             return self.put_message(data, size, binary, None)
@@ -1011,6 +1014,26 @@ cdef class Channel:
             return self.put_message(<const uint8_t*>view.buf, view.len, binary, None)
         finally:
             PyBuffer_Release(&view)
+
+    cdef object send_compressed(self, object message, bint binary):
+        cdef bytes payload
+        cdef Py_ssize_t size
+        cdef int first_byte = FIN | BINARY if binary else FIN | TEXT
+        if PyThread_get_thread_ident() != self.thread:
+            self._change_thread()
+        if self._backlog is not None:
+            refused = self.refuse()
+            if refused is not None:
+                return refused
+        payload = _frames.encode_message(message, binary)
+        size = PyBytes_GET_SIZE(payload)
+        if size >= <Py_ssize_t>self.compressor.threshold:
+            first_byte |= RSV1
+            payload = self.compressor.compress(payload)
+        future = self.put(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload)
+        self.messages += 1
+        self.message_bytes += size
+        return future
 
     cdef object put_message(self, const uint8_t* data, Py_ssize_t size, bint binary, bytes owner):
         if self._backlog is not None:
@@ -1087,6 +1110,8 @@ cdef class Channel:
         return self._offer(data)
 
     def _offer(self, bytes data):
+        if PyBytes_GET_SIZE(data) < LARGE:
+            return self.offer(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), NULL, 0, None)
         return self.offer(NULL, 0, <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
 
     cdef object offer(
@@ -1212,8 +1237,36 @@ cdef class Sender:
         that are to go as text and are not UTF-8.
         """
         if self._out is not None and self._out.fd >= 0 and (isinstance(message, str) or isinstance(message, bytes)):
-            return self._out.send(message, binary)
+            return self._out.send(message, binary, compress)
         return self._write_message(message, binary, compress)
+
+
+def send_to_all(senders, bytes payload not None, bint binary):
+    """Send a message to those that need no more than its frame; see `tornado_ws.channel.send_to_all`."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
+    cdef int first_byte = FIN | BINARY if binary else FIN | TEXT
+    cdef bytes frame = frame_of(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), size, False)
+    cdef unsigned long thread = PyThread_get_thread_ident()
+    cdef Channel out
+    cdef object known = None
+    cdef int count = 0
+    cdef list others = []
+    for sender in senders:
+        if type(sender) is not known and isinstance(sender, Sender):
+            if type(sender).write_message is Sender.write_message:
+                known = type(sender)
+        out = (<Sender>sender)._out if type(sender) is known else None
+        if out is None or out.fd < 0 or out.masked or out.compressor is not None or out._backlog is not None:
+            others.append(sender)
+            continue
+        if thread != out.thread:
+            out._change_thread()
+        out.write_whole(frame)
+        out.messages += 1
+        out.message_bytes += size
+        out.wire_bytes += PyBytes_GET_SIZE(frame)
+        count += 1
+    return count, others
 
 
 def serve_ready(epoll, dict channels):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from tornado_ws.engine import send_to_all
 from tornado_ws.errors import WebSocketClosedError, WriteLimitError
+from tornado_ws.handler import WebSocketHandler
 from tornado_ws.sending import Sending, SharedMessage, sendable
 
 
@@ -23,18 +25,21 @@ def broadcast(connections: Iterable[Any], message: str | bytes | dict[str, Any],
     not UTF-8; nothing is sent then.
     """
     shared = SharedMessage(sendable(message), binary)
-    count = 0
     # A callback of the application may change what it gave us.
-    for connection in list(connections):
-        protocol = connection.protocol if hasattr(connection, "read_message") else connection.ws_connection
+    count, others = send_to_all([_protocol_of(connection) for connection in connections], shared.payload, binary)
+    for protocol in others:
         if protocol is None or protocol.is_closing():
             continue
         try:
             if isinstance(protocol, Sending):
                 protocol.write_shared(shared)
             else:
-                protocol.write_message(message, binary=binary)
+                protocol.write_message(shared.message, binary=binary)
             count += 1
         except (WebSocketClosedError, WriteLimitError):
             continue
     return count
+
+
+def _protocol_of(connection: Any) -> Any:
+    return connection.ws_connection if isinstance(connection, WebSocketHandler) else connection.protocol

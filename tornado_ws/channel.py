@@ -15,7 +15,7 @@ import asyncio
 import contextvars
 import select
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_ws.backlog import Backlog
-from tornado_ws.frames import BINARY, FIN, TEXT, FrameReader, Outcome, encode_frame, encode_message
+from tornado_ws.frames import BINARY, FIN, RSV1, TEXT, FrameReader, Outcome, encode_frame, encode_message
 from tornado_ws.latency import Latency
 
 #: Messages handed out before the rest of the loop gets its turn.
@@ -57,6 +57,9 @@ class Receiver(Protocol):
     def eof_received(self, error: Exception | None) -> None:
         """Nothing more will be read; ``error`` is None when the peer closed its side in good order."""
 
+    def held_back(self) -> tuple[int, int]:
+        """Return how many bytes, of how many writes, wait to be given to the channel."""
+
     def write_refused(self, unsent: int) -> asyncio.Future[None]:
         """A message is not to be sent, since ``unsent`` bytes wait already; returns what ``write_message`` does."""
 
@@ -65,6 +68,19 @@ class Receiver(Protocol):
 
     def connection_lost(self) -> None:
         """The stream is closed. Called once, never from inside the call that closed it."""
+
+
+class Compressor(Protocol):
+    """What a channel needs of permessage-deflate."""
+
+    #: Bytes that a message has to have to be worth compressing.
+    threshold: int
+
+    def compress(self, data: bytes) -> bytes:
+        """Return the payload of a compressed message."""
+
+    def forget(self) -> None:
+        """The last one did not go to the peer: let the next refer to nothing before it."""
 
 
 class Servable(Protocol):
@@ -98,8 +114,8 @@ def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable]) -> None:
 class Sender:
     """What an application writes to: the channel itself, while nothing stands between the two.
 
-    ``_out`` is the channel as long as neither side has begun to close, messages go uncompressed and nobody has put
-    anything in the place of the steps that Tornado's protocol has. A subclass says what happens otherwise.
+    ``_out`` is the channel as long as neither side has begun to close, no thread is to compress messages and nobody has
+    put anything in the place of the steps that Tornado's protocol has. A subclass says what happens otherwise.
     """
 
     __slots__ = ("_out",)
@@ -120,7 +136,7 @@ class Sender:
         """
         out = self._out
         if out is not None and out.fd >= 0 and isinstance(message, (str, bytes)):
-            return out.write_message(message, binary)
+            return out.write_message(message, binary, compress)
         return self._write_message(message, binary, compress)
 
     def _is_closing(self) -> bool:
@@ -130,6 +146,29 @@ class Sender:
         self, message: str | bytes | dict[str, Any], binary: bool, compress: bool
     ) -> asyncio.Future[None]:
         raise NotImplementedError
+
+
+def send_to_all(senders: Iterable[Any], payload: bytes, binary: bool) -> tuple[int, list[Any]]:
+    """Send a message to those of ``senders`` that need no more than its frame, which is made once.
+
+    Returns to how many it went, and the others, which may be anything.
+    """
+    frame = encode_frame(FIN | BINARY if binary else FIN | TEXT, payload, False)
+    count = 0
+    others = []
+    for sender in senders:
+        is_ours = isinstance(sender, Sender) and type(sender).write_message is Sender.write_message
+        out = sender._out if is_ours else None
+        if out is None or out.fd < 0 or out.masked or out.compressor is not None or out._backlog is not None:
+            others.append(sender)
+            continue
+        out.check_thread()
+        out.write(frame)
+        out.messages += 1
+        out.message_bytes += len(payload)
+        out.wire_bytes += len(frame)
+        count += 1
+    return count, others
 
 
 class Channel:
@@ -143,6 +182,7 @@ class Channel:
         "_io_loop",
         "_receiver",
         "_stream",
+        "compressor",
         "context",
         "direct",
         "fd",
@@ -168,6 +208,8 @@ class Channel:
         self.reading = False
         #: Whether messages may go from the reader to the application without asking the receiver.
         self.direct = False
+        #: What compresses messages, None where that was not negotiated.
+        self.compressor: Compressor | None = None
         #: What was sent: messages, their bytes before compression, and all that frames took.
         self.messages = self.message_bytes = self.wire_bytes = 0
         #: Ident of the thread that the connection belongs to.
@@ -238,16 +280,25 @@ class Channel:
         if get_ident() != self.thread:
             self._change_thread()
 
-    def write_message(self, message: str | bytes, binary: bool) -> asyncio.Future[None]:
-        """Send one uncompressed message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
+    def write_message(self, message: str | bytes, binary: bool, compress: bool) -> asyncio.Future[None]:
+        """Send one message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
+        compressor = self.compressor if compress else None
+        if compressor is not None:
+            # Before it takes the message: the peer's window has to be what it thinks.
+            self.check_thread()
         if self._backlog is not None:
             refused = self.refuse()
             if refused is not None:
                 return refused
         payload = encode_message(message, binary)
-        future = self.write_frame(FIN | BINARY if binary else FIN | TEXT, payload)
+        size = len(payload)
+        first_byte = FIN | BINARY if binary else FIN | TEXT
+        if compressor is not None and size >= compressor.threshold:
+            first_byte |= RSV1
+            payload = compressor.compress(payload)
+        future = self.write_frame(first_byte, payload)
         self.messages += 1
-        self.message_bytes += len(payload)
+        self.message_bytes += size
         return future
 
     def write_frame(self, first_byte: int, payload: bytes) -> asyncio.Future[None]:

@@ -1,41 +1,22 @@
-"""permessage-deflate (RFC 7692): the codec of one connection. Negotiation is in `handshake`.
-
-Between two messages neither direction needs more than the last bytes that went through it, for a stream of deflate can
-be taken up anew by whoever knows them. An inflater is made for each message, since the peer may refer back to all of
-its window; a deflater that is in use is kept, since it finds more the longer it lives (`deflate_memory`).
-"""
+"""permessage-deflate (RFC 7692): the codec of one connection. Negotiation is in `handshake`."""
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tornado_ws.closing import INVALID_PAYLOAD
-from tornado_ws.deflate_backends import LARGE_MESSAGE, Codec, Deflating, Inflating
-from tornado_ws.deflate_memory import LiveStream, StreamPool
+from tornado_ws.deflate_backends import LARGE_MESSAGE, Codec
+from tornado_ws.deflate_memory import StreamPool
 from tornado_ws.deflate_options import MIN_DEFLATE_WBITS, DeflateOptions, deflate_options
+from tornado_ws.deflate_streams import Deflating, Inflating
 from tornado_ws.errors import ProtocolError
 from tornado_ws.frames import INFLATED_AT_ONCE
 
-#: What a sender leaves away at the end of a message and a receiver puts back (section 7.2.1).
-_TAIL = b"\x00\x00\xff\xff"
-#: An empty final block. A stream ends there at once, but only if it stands between two blocks.
-_FINAL_BLOCK = b"\x01\x00\x00\xff\xff"
-#: An empty message: to a flush that has nothing to flush, some backends answer with nothing.
+#: The payload of an empty message: to a flush that has nothing to flush, some backends answer with nothing.
 _EMPTY = b"\x00"
-
-#: Bytes inflated at a time behind a block with BFINAL.
-_STEP = 1024
-#: Bytes sent before that a compressor begins on which takes the place of another. More cost more time than they save.
-_MAX_HISTORY = 2048
-
-#: Bytes of them at which the oldest are dropped.
-_TRIM_AT = 4 * 1024
-
-_SYNC_FLUSH = zlib.Z_SYNC_FLUSH
 
 _pool = StreamPool()
 
@@ -72,7 +53,7 @@ def compress_alone(
     """
     if not data:
         return _EMPTY
-    return _pool.compress(data, deflate_options(options).codecs.to_deflate(len(data)), max_wbits)[: -len(_TAIL)]
+    return _pool.deflate(data, deflate_options(options).codecs.to_deflate(len(data)), max_wbits)
 
 
 class _PerMessageDeflateCompressor:
@@ -81,7 +62,7 @@ class _PerMessageDeflateCompressor:
     The compressor is made at the first message, so a connection that only receives has none.
     """
 
-    __slots__ = ("_codecs", "_history", "_live", "_max_wbits", "_options", "_persistent", "offload_size", "threshold")
+    __slots__ = ("_codec", "_codecs", "_max_wbits", "_options", "_persistent", "_stream", "offload_size", "threshold")
 
     def __init__(
         self,
@@ -95,17 +76,10 @@ class _PerMessageDeflateCompressor:
         self._max_wbits = max(MIN_DEFLATE_WBITS, _check_wbits(max_wbits))
         #: Bytes that a message has to have to be worth compressing.
         self.threshold = self._options.threshold
-        #: Bytes from which a thread is to compress it.
-        self.offload_size = self._options.offload_size if self._options.offload_size is not None else sys.maxsize
-        self._live: LiveStream | None = None
-        #: What the peer has last in its window.
-        self._history: bytearray | None = None
-
-    def __del__(self) -> None:
-        # The stream is in a list of those that are live, which has no other way to learn of it.
-        live = getattr(self, "_live", None)
-        if live is not None:
-            live.stream = None
+        #: Bytes from which a thread is to compress it, None for never.
+        self.offload_size = self._options.offload_size
+        self._codec: Codec | None = None
+        self._stream: Deflating | None = None
 
     def compress(self, data: bytes) -> bytes:
         """Return the payload of a compressed message, its tail removed (section 7.2.1)."""
@@ -113,28 +87,22 @@ class _PerMessageDeflateCompressor:
             return _EMPTY
         if not self._persistent:
             return compress_alone(data, self._options, self._max_wbits)
-        size = len(data)
         # As `Codecs.to_deflate`, without the call.
-        codec = self._codecs.deflate_small if size < LARGE_MESSAGE else self._codecs.deflate_large
-        live = self._live
-        # Looked at once: another thread may put it out.
-        stream = live.stream if live is not None and live.codec is codec else None
-        if stream is None:
-            stream = self._begin(codec)
-        else:
-            live.used = True  # type: ignore[union-attr]
-        try:
-            payload = stream.compress(data) + stream.flush(_SYNC_FLUSH)
-        except BaseException:
-            # It may have taken the data, which nobody will get.
-            self.forget()
-            raise
-        history = self._history
-        if size >= _MAX_HISTORY or history is None or len(history) > _TRIM_AT:
-            self._remember(data)
-        else:
-            history += data
-        return payload[:-4]
+        codec = self._codecs.deflate_small if len(data) < LARGE_MESSAGE else self._codecs.deflate_large
+        stream = self._stream
+        if stream is None or codec is not self._codec:
+            stream = self._change_to(codec)
+        return stream.deflate(data)
+
+    def _change_to(self, codec: Codec) -> Deflating:
+        history = self._stream.history if self._stream is not None else b""
+        self._codec = codec
+        self._stream = codec.make_deflater(self._max_wbits, history, self._options.live.admit)
+        return self._stream
+
+    def is_offloaded(self, data: bytes) -> bool:
+        """Whether a thread is to compress ``data``."""
+        return self.offload_size is not None and len(data) >= self.offload_size
 
     def compress_shared(self, data: bytes, shared: dict[Any, bytes]) -> bytes:
         """As `compress`, but without reference to anything before, and made once for all that have the same options.
@@ -153,48 +121,17 @@ class _PerMessageDeflateCompressor:
 
         ``sent`` is what the peer got since, compressed by somebody else: the next message may refer to that.
         """
-        if self._live is not None:
-            self._live.stream = None
-            self._live = None
-        if not sent:
-            self._history = None
-        elif self._persistent:
-            self._remember(sent)
-
-    def _begin(self, codec: Codec) -> Deflating:
-        if self._live is not None:
-            self._live.stream = None
-        history = self._history[-self._history_size :] if self._history else b""
-        stream = codec.make_compressor(self._max_wbits, history)
-        self._live = LiveStream(codec, self._max_wbits, stream)
-        self._options.live.admit(self._live)
-        return stream
-
-    @property
-    def _history_size(self) -> int:
-        return min(_MAX_HISTORY, 1 << self._max_wbits)
-
-    def _remember(self, data: bytes) -> None:
-        if len(data) >= _MAX_HISTORY or self._history is None:
-            self._history = bytearray(data[-_MAX_HISTORY:])
-        else:
-            self._history += data
-            del self._history[:-_MAX_HISTORY]
+        if sent and self._persistent:
+            stream = self._stream or self._change_to(self._codecs.deflate_small)
+            stream.sent(sent)
+        elif self._stream is not None:
+            self._stream.forget()
 
 
 class _PerMessageDeflateDecompressor:
     """Inflates the messages of one direction, piece by piece; the name and arguments are Tornado's."""
 
-    __slots__ = (
-        "_codec",
-        "_history",
-        "_max_message_size",
-        "_max_wbits",
-        "_options",
-        "_persistent",
-        "_stream",
-        "_unread",
-    )
+    __slots__ = ("_begun", "_codec", "_codecs", "_max_message_size", "_max_wbits", "_options", "_persistent", "_stream")
 
     def __init__(
         self,
@@ -204,15 +141,14 @@ class _PerMessageDeflateDecompressor:
         compression_options: Mapping[str, Any] | DeflateOptions | None = None,
     ) -> None:
         self._options = deflate_options(compression_options)
+        self._codecs = self._options.codecs
         self._persistent = persistent
         self._max_wbits = _check_wbits(max_wbits)
         self._max_message_size = max_message_size
         self._codec: Codec | None = None
         self._stream: Inflating | None = None
-        #: What the peer may refer back to.
-        self._history: bytearray | None = None
-        #: What was given to `inflate` and did not fit into what it returned.
-        self._unread = b""
+        #: Whether a message has begun and not ended.
+        self._begun = False
 
     def decompress(self, data: bytes) -> bytes:
         """Return a whole message. Raises `_DecompressTooLargeError` beyond ``max_message_size``, as Tornado's does."""
@@ -224,77 +160,31 @@ class _PerMessageDeflateDecompressor:
 
     def inflate(self, data: bytes, limit: int) -> bytes:
         """Return what ``data`` inflates to; see `.frames.Inflater`."""
-        room = limit + 1 if limit < INFLATED_AT_ONCE else INFLATED_AT_ONCE
-        if self._unread:
-            data, self._unread = self._unread + data, b""
-        stream = self._stream
-        if stream is None:
-            self._codec = self._options.codecs.to_inflate(len(data))
-            stream = self._begin()
-        piece = self._decompress(stream, data, room)
-        if stream.eof:
-            return self._inflate_behind_final(piece, stream.unused_data, room)
-        if len(piece) == room:
-            self._unread = stream.unconsumed_tail
-        return piece
-
-    def _inflate_behind_final(self, piece: bytes, data: bytes, room: int) -> bytes:
-        # A block with BFINAL ends the stream of zlib but not the message (section 7.2.3.4). Where there is one there
-        # may be many, and zlib copies all that is behind each.
-        pieces = [piece]
-        pos = 0
-        room -= len(piece)
-        stream = self._begin()
-        while pos < len(data) and room:
-            chunk = data[pos : pos + _STEP]
-            piece = self._decompress(stream, chunk, room)
-            pieces.append(piece)
-            room -= len(piece)
-            pos += len(chunk) - len(stream.unused_data if stream.eof else stream.unconsumed_tail)
-            if stream.eof:
-                stream = self._begin()
-        self._unread = data[pos:]
-        return b"".join(pieces)
-
-    def _decompress(self, stream: Inflating, data: bytes, room: int) -> bytes:
-        assert self._codec is not None
+        stream = self._stream if self._begun else self._begin(len(data))
         try:
-            piece = stream.decompress(data, room)
-        except self._codec.error as error:
+            return stream.inflate(data, limit + 1 if limit < INFLATED_AT_ONCE else INFLATED_AT_ONCE)  # type: ignore[union-attr]
+        except stream.error as error:  # type: ignore[union-attr]
             reason = "compressed message that does not inflate"
             raise ProtocolError(INVALID_PAYLOAD, reason, f"{reason} ({error})") from None
-        if self._persistent:
-            self._remember(piece)
-        return piece
 
-    def _remember(self, piece: bytes) -> None:
-        window = 1 << self._max_wbits
-        history = self._history
-        if history is None or len(piece) >= window:
-            self._history = bytearray(piece[-window:])
-        else:
-            history += piece
-            if len(history) > window + (window >> 2):
-                del history[:-window]
+    def _begin(self, size: int) -> Inflating:
+        """Return the stream for a message of whose payload ``size`` bytes have come."""
+        self._begun = True
+        codec = self._codecs.to_inflate(size)
+        if self._stream is None or codec is not self._codec:
+            history = self._stream.history if self._stream is not None else b""
+            self._codec = codec
+            self._stream = codec.make_inflater(self._max_wbits, history, self._options.live.admit)
+        return self._stream
 
     def end_message(self) -> None:
         """Raise `.ProtocolError` unless the message's stream ends between two blocks."""
-        stream = self._stream or self._begin()
-        try:
-            # It has to add nothing, and to be the end of a block: after that either of the stream or of the next block.
-            whole = not stream.decompress(_TAIL + _FINAL_BLOCK) and stream.eof
-            whole = whole and stream.unused_data in (b"", _FINAL_BLOCK)
-        except self._codec.error:  # type: ignore[union-attr]
-            whole = False
-        if not whole:
+        stream = self._stream if self._begun and self._stream is not None else self._begin(0)
+        self._begun = False
+        if not self._persistent:
+            self._stream = None
+        if not stream.end():
             raise ProtocolError(INVALID_PAYLOAD, "compressed message that is cut short")
-        self._stream = None
-
-    def _begin(self) -> Inflating:
-        if self._codec is None:
-            self._codec = self._options.codecs.inflate_small
-        self._stream = self._codec.make_decompressor(self._max_wbits, self._history or b"")
-        return self._stream
 
 
 def inflate_all(inflater: Any, data: bytes, limit: int) -> bytes:

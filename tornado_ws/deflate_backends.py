@@ -8,8 +8,12 @@ from __future__ import annotations
 import functools
 import importlib
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+from tornado_ws import engine
+from tornado_ws.deflate_streams import Deflater, Deflating, Inflater, Inflating, Live
 
 #: Tornado's level, for both HTTP and WebSocket compression.
 DEFAULT_LEVEL = 6
@@ -25,32 +29,12 @@ _LARGE_PAYLOAD = 512
 BACKENDS = ("zlib", "zlib_ng", "isal", "auto")
 
 
-class Deflating(Protocol):
-    """As `zlib.compressobj`."""
-
-    def compress(self, data: bytes, /) -> bytes: ...
-
-    def flush(self, mode: int, /) -> bytes: ...
-
-
-class Inflating(Protocol):
-    """As `zlib.decompressobj`."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unconsumed_tail(self) -> bytes: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, max_length: int = 0, /) -> bytes: ...
-
-
 @dataclass(frozen=True)
 class Backend:
-    """One library. ``memory`` is what a compressor takes beside its window and ``mem_level``, in bytes."""
+    """One library. ``memory`` is what a compressor takes beside its window and ``mem_level``, in bytes.
+
+    ``prefix`` is what the names of its C functions begin with; None where they are not those of zlib.
+    """
 
     name: str
     module: Any
@@ -58,6 +42,7 @@ class Backend:
     default_level: int
     strategies: tuple[int, ...]
     memory: int
+    prefix: str | None
 
 
 @dataclass(frozen=True)
@@ -69,18 +54,33 @@ class Codec:
     mem_level: int
     strategy: int
 
-    def make_compressor(self, wbits: int, history: bytes | bytearray = b"") -> Deflating:
-        """Return a compressor that may refer to ``history``, which the peer has in its window."""
-        arguments = (self.level, zlib.DEFLATED, -wbits, self.mem_level, self.strategy)
-        make = self.backend.module.compressobj
-        made: Deflating = make(*arguments, history) if history else make(*arguments)
+    def make_deflater(self, wbits: int, history: bytes = b"", admit: Callable[[Live], bool] | None = None) -> Deflating:
+        """Return a deflater whose peer has ``history`` in its window; ``admit`` is asked whether it may stay live."""
+        library = library_of(self.backend)
+        if library is None:
+            return Deflater(self, wbits, history, admit)
+        arguments = (self.level, wbits, self.mem_level, self.strategy, self.memory(wbits))
+        made: Deflating = library.make_deflater(*arguments, history, admit)
         return made
 
-    def make_decompressor(self, wbits: int, history: bytes | bytearray = b"") -> Inflating:
-        """Return a decompressor whose window holds ``history``."""
-        make = self.backend.module.decompressobj
-        made: Inflating = make(-wbits, zdict=history) if history else make(-wbits)
+    def make_inflater(self, wbits: int, history: bytes = b"", admit: Callable[[Live], bool] | None = None) -> Inflating:
+        """Return an inflater whose peer may refer back to ``history``; ``admit`` is asked whether it may stay live."""
+        library = library_of(self.backend)
+        if library is None:
+            return Inflater(self, wbits, history)
+        made: Inflating = library.make_inflater(wbits, history, admit)
         return made
+
+    def make_compressor(self, wbits: int, history: bytes = b"") -> Any:
+        """Return a compressor of the backend's own that may refer to ``history``."""
+        arguments = (self.level, zlib.DEFLATED, -wbits, self.mem_level, self.strategy)
+        make = self.backend.module.compressobj
+        return make(*arguments, history) if history else make(*arguments)
+
+    def make_decompressor(self, wbits: int, history: bytes | bytearray = b"") -> Any:
+        """Return a decompressor of the backend's own whose window holds ``history``."""
+        make = self.backend.module.decompressobj
+        return make(-wbits, zdict=history) if history else make(-wbits)
 
     def memory(self, wbits: int) -> int:
         """Return about how many bytes a compressor takes."""
@@ -114,16 +114,27 @@ _ANY_STRATEGY = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, 
 
 
 @functools.cache
+def library_of(backend: Backend) -> Any:
+    """Return what the native engine has in the place of the backend's module, None where that cannot be."""
+    if backend.prefix is None or engine.name != "native":
+        return None
+    try:
+        return importlib.import_module("tornado_ws._deflate").Library(backend.module, backend.prefix)
+    except ImportError:
+        return None
+
+
+@functools.cache
 def _find(name: str) -> Backend | None:
     if name == "zlib":
-        return Backend(name, zlib, (-1, 9), DEFAULT_LEVEL, _ANY_STRATEGY, 6 * 1024)
+        return Backend(name, zlib, (-1, 9), DEFAULT_LEVEL, _ANY_STRATEGY, 6 * 1024, "")
     try:
         module = importlib.import_module(f"{name}.{name}" if name == "zlib_ng" else "isal.isal_zlib")
     except ImportError:
         return None
     if name == "zlib_ng":
-        return Backend(name, module, (-1, 9), DEFAULT_LEVEL, _ANY_STRATEGY, 134 * 1024)
-    return Backend(name, module, (0, 3), _FAST_LEVEL, (zlib.Z_DEFAULT_STRATEGY,), 200 * 1024)
+        return Backend(name, module, (-1, 9), DEFAULT_LEVEL, _ANY_STRATEGY, 134 * 1024, "zng_")
+    return Backend(name, module, (0, 3), _FAST_LEVEL, (zlib.Z_DEFAULT_STRATEGY,), 200 * 1024, None)
 
 
 def choose_codecs(backend: str, level: int | None, mem_level: int, strategy: int) -> Codecs:
@@ -137,8 +148,12 @@ def choose_codecs(backend: str, level: int | None, mem_level: int, strategy: int
         return Codecs(codec, codec, codec, codec)
     zlib_ng, isal = _find("zlib_ng"), _find("isal")
     plain = _make_codec(_get("zlib"), level, mem_level, strategy)
-    inflate_large = next((replace_backend(plain, other) for other in (isal, zlib_ng) if other is not None), plain)
-    small = large = plain
+    small = large = inflate_small = inflate_large = plain
+    if zlib_ng is not None and library_of(zlib_ng) is not None:
+        # It goes on from message to message, where ISA-L would begin anew with a window to be filled.
+        inflate_small = inflate_large = replace_backend(plain, zlib_ng)
+    else:
+        inflate_large = replace_backend(plain, isal or zlib_ng or plain.backend)
     if level is not None or strategy != zlib.Z_DEFAULT_STRATEGY:
         if zlib_ng is not None:
             small = large = _make_codec(zlib_ng, level, mem_level, strategy)
@@ -149,7 +164,7 @@ def choose_codecs(backend: str, level: int | None, mem_level: int, strategy: int
         small = large = _make_codec(isal, _FAST_LEVEL, mem_level, strategy)
     elif zlib_ng is not None:
         small = large = _make_codec(zlib_ng, _FAST_LEVEL_ALONE, mem_level, strategy)
-    return Codecs(small, large, plain, inflate_large)
+    return Codecs(small, large, inflate_small, inflate_large)
 
 
 def replace_backend(codec: Codec, backend: Backend) -> Codec:

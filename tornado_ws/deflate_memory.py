@@ -1,81 +1,78 @@
-"""What compressors keep between messages, bounded.
+"""What streams of deflate keep between messages, bounded.
 
-A compressor takes some 150 KiB. One that is to refer to earlier messages (context takeover) is kept live while it is in
-use and there is room for it; whoever was put out for another begins anew on the last bytes that it had sent. One that
+A deflater takes some 150 KiB, an inflater 40. One that refers to earlier messages (context takeover) is kept live while
+it is in use and there is room for it; one that was put out for another keeps what it needs to go on. A deflater that
 refers to nothing is the same for all connections with equal parameters, so they share it.
 """
 
 from __future__ import annotations
 
 import threading
-import zlib
-from collections import deque
+import weakref
+from collections import OrderedDict, deque
 
-from tornado_ws.deflate_backends import Codec, Deflating
+from tornado_ws.deflate_backends import Codec
+from tornado_ws.deflate_streams import Deflating, Live
 
-#: Compressors kept of one kind that nobody is using. More than one only where threads deflate side by side.
+#: Deflaters kept of one kind that nobody is using. More than one only where threads deflate side by side.
 _POOLED = 4
 
 
-class LiveStream:
-    """A compressor that may be taken from its connection between two messages."""
-
-    __slots__ = ("codec", "size", "stream", "used")
-
-    def __init__(self, codec: Codec, wbits: int, stream: Deflating) -> None:
-        self.codec = codec
-        self.size = codec.memory(wbits)
-        self.stream: Deflating | None = stream
-        #: Whether it was in use again since somebody looked.
-        self.used = False
-
-
 class LiveStreams:
-    """The live compressors of all connections with the same options, up to ``limit`` bytes."""
+    """The live streams of all connections with the same options, up to ``limit`` bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._streams: deque[LiveStream] = deque()
+        self._entries: OrderedDict[weakref.ref[Live], int] = OrderedDict()
         self._size = 0
         # Connections may be of several loops, each with a thread of its own. Not held where a message is compressed.
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return sum(live.stream is not None for live in self._streams)
+        streams = [reference() for reference in list(self._entries)]
+        return sum(stream is not None and stream.live for stream in streams)
 
-    def admit(self, live: LiveStream) -> None:
-        """Take one in, and put out those that were not in use for the longest time until there is room."""
+    def admit(self, stream: Live) -> bool:
+        """Take one in, and freeze those that were not in use for the longest time until there is room.
+
+        Returns False where there is none: then it should freeze itself as soon as it is done.
+        """
         with self._lock:
-            self._streams.append(live)
-            self._size += live.size
-            while self._size > self._limit:
-                oldest = self._streams.popleft()
-                if oldest.stream is not None and oldest.used and oldest is not live:
-                    oldest.used = False
-                    self._streams.append(oldest)
-                elif oldest is live and self._streams:
-                    self._streams.append(live)
+            # It may have been dropped and begun anew since it was here.
+            self._size += stream.memory - self._entries.pop(weakref.ref(stream), 0)
+            self._entries[weakref.ref(stream)] = stream.memory
+            # Twice round at most: those at work cannot be put out.
+            for _ in range(2 * len(self._entries)):
+                if self._size <= self._limit:
+                    break
+                reference, memory = self._entries.popitem(last=False)
+                oldest = reference()
+                if oldest is stream and not self._entries:
+                    self._size -= memory
+                    return False
+                if oldest is not None and (oldest is stream or oldest.used or not oldest.freeze()):
+                    oldest.used = oldest is stream
+                    self._entries[reference] = memory
                 else:
-                    self._size -= oldest.size
-                    oldest.stream = None
+                    self._size -= memory
+        return True
 
 
 class StreamPool:
-    """Compressors that refer to nothing before the message that they are given."""
+    """Deflaters for messages that refer to nothing before them."""
 
     def __init__(self) -> None:
         self._idle: dict[tuple[Codec, int], deque[Deflating]] = {}
 
-    def compress(self, data: bytes, codec: Codec, wbits: int) -> bytes:
-        """Return ``data`` deflated, with the tail of the flush."""
+    def deflate(self, data: bytes, codec: Codec, wbits: int) -> bytes:
+        """Return the payload of a message, its tail removed."""
         idle = self._idle.get((codec, wbits))
         if idle is None:
             idle = self._idle.setdefault((codec, wbits), deque(maxlen=_POOLED))
         try:
             stream = idle.pop()
         except IndexError:
-            stream = codec.make_compressor(wbits)
-        # A full flush forgets what was before it.
-        payload = stream.compress(data) + stream.flush(zlib.Z_FULL_FLUSH)
+            stream = codec.make_deflater(wbits)
+        payload = stream.deflate_alone(data)
         idle.append(stream)
         return payload

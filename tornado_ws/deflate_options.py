@@ -46,7 +46,7 @@ class DeflateOptions:
     max_ratio: float | None = None
     #: Bytes from which a message is deflated, and beyond which one is inflated, by a thread. None: never.
     offload_size: int | None = None
-    #: Bytes that the live compressors of all connections with these options may take together.
+    #: Bytes that the live streams of all connections with these options may take together.
     takeover_memory: int = 16 * 1024 * 1024
 
     @functools.cached_property

@@ -8,19 +8,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-__all__ = ["Channel", "FrameReader", "Sender", "apply_mask", "encode_frame", "name", "serve_ready"]
+__all__ = ["Channel", "FrameReader", "Sender", "apply_mask", "encode_frame", "name", "send_to_all", "serve_ready"]
 
 #: "native" or "python".
 name = "python"
 
 if TYPE_CHECKING or os.environ.get("TORNADO_WS_ENGINE") == "python":
-    from tornado_ws.channel import Channel, Sender, serve_ready
+    from tornado_ws.channel import Channel, Sender, send_to_all, serve_ready
     from tornado_ws.frames import FrameReader, apply_mask, encode_frame
 else:
     try:
-        from tornado_ws._native import Channel, FrameReader, Sender, apply_mask, encode_frame, serve_ready
+        from tornado_ws._native import Channel, FrameReader, Sender, apply_mask, encode_frame, send_to_all, serve_ready
 
         name = "native"
     except ImportError:
-        from tornado_ws.channel import Channel, Sender, serve_ready
+        from tornado_ws.channel import Channel, Sender, send_to_all, serve_ready
         from tornado_ws.frames import FrameReader, apply_mask, encode_frame

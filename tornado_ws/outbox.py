@@ -20,6 +20,10 @@ class Ordered:
 
     _outbox: Outbox | None = None
 
+    def held_back(self) -> tuple[int, int]:
+        """Return how many bytes, of how many writes, wait in it."""
+        return (self._outbox.size, len(self._outbox)) if self._outbox is not None else (0, 0)
+
     def _in_turn(self) -> Outbox:
         if self._outbox is None:
             self._outbox = Outbox(functools.partial(setattr, self, "_outbox", None))
@@ -38,9 +42,19 @@ class Outbox:
 
     def __init__(self, on_empty: Callable[[], None]) -> None:
         self._on_empty = on_empty
+        self._room_future: asyncio.Future[None] | None = None
         self._entries: deque[tuple[Callable[[], Any] | None, Callable[[Any], None]]] = deque()
         #: Bytes of messages that wait.
         self.size = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def room(self) -> asyncio.Future[None]:
+        """Return a Future that is done when nothing waits any more: the same for all who ask."""
+        if self._room_future is None:
+            self._room_future = asyncio.get_running_loop().create_future()
+        return self._room_future
 
     def put(self, finish: Callable[[Any], None], work: Callable[[], Any] | None = None) -> None:
         """Call ``finish`` when all before it is done, with a Future of ``work`` done by a thread, or with None."""
@@ -50,26 +64,27 @@ class Outbox:
 
     def put_message(
         self,
-        write: Callable[[bytes, bool], asyncio.Future[None]],
+        write: Callable[[bytes, bool, int], asyncio.Future[None]],
         payload: bytes,
         compressor: _PerMessageDeflateCompressor | None,
     ) -> asyncio.Future[None]:
         """Write a message when it is its turn, deflated by ``compressor`` if that is not None.
 
-        ``write`` takes the payload and whether it is deflated, and may raise.
+        ``write`` takes the payload, whether it is deflated, and the message's bytes before that. It may raise.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.size += len(payload)
+        size = len(payload)
+        self.size += size
 
         def finish(deflating: asyncio.Future[bytes] | None) -> None:
-            self.size -= len(payload)
+            self.size -= size
             try:
                 if deflating is not None:
-                    written = write(deflating.result(), True)
+                    written = write(deflating.result(), True, size)
                 elif compressor is not None:
-                    written = write(compressor.compress(payload), True)
+                    written = write(compressor.compress(payload), True, size)
                 else:
-                    written = write(payload, False)
+                    written = write(payload, False, size)
             except StreamClosedError:
                 _fail(future, WebSocketClosedError())
                 return
@@ -82,7 +97,7 @@ class Outbox:
                 written.add_done_callback(lambda written: _pass_on(future, written))
 
         work = None
-        if compressor is not None and len(payload) >= compressor.offload_size:
+        if compressor is not None and compressor.is_offloaded(payload):
             work = functools.partial(compressor.compress, payload)
         self.put(finish, work)
         return future
@@ -96,6 +111,8 @@ class Outbox:
             finish(None)
             self._entries.popleft()
         self._on_empty()
+        if self._room_future is not None and not self._room_future.done():
+            self._room_future.set_result(None)
 
     def _on_worked(self, worked: asyncio.Future[Any]) -> None:
         _, finish = self._entries[0]

@@ -99,8 +99,7 @@ class Sending(Sender, Opening, Ordered):
     @property
     def buffered_amount(self) -> int:
         """Bytes that wait for the kernel to take them, or for a thread to deflate them; 0 on a closed connection."""
-        waiting = self._outbox.size if self._outbox is not None else 0
-        return waiting + (self._transport.buffered if self._transport is not None else 0)
+        return self.held_back()[0] + (self._transport.buffered if self._transport is not None else 0)
 
     def _log(self, level: int, message: str, *args: object) -> None:
         """Log a line about the connection. The peer's name is the first argument, given here."""
@@ -134,37 +133,37 @@ class Sending(Sender, Opening, Ordered):
                 make = frame_log.LoggedTransport
             self._transport = make(self.stream, self, self.mask_outgoing, self.params.options)
             self._transport.context.run(mark_context, self)
-            if self._compressor is None and not self._rerouted and not self.is_closing():
+            self._transport.compressor = self._compressor
+            if not self._takes_steps and not self.is_closing():
                 self._out = self._transport
         return self._transport
+
+    @property
+    def _takes_steps(self) -> bool:
+        """Whether messages are more than one call into the channel."""
+        return self._rerouted or (self._compressor is not None and self._compressor.offload_size is not None)
 
     def _write_message(self, message: str | bytes | dict[str, Any], binary: bool, compress: bool) -> Future[None]:
         if self.server_terminated:
             raise WebSocketClosedError()
         ready = sendable(message)
-        compressor = self._compressor if compress else None
         try:
             transport = self._attach()
-            if compressor is None and self._outbox is None and not self._rerouted:
-                return transport.write_message(ready, binary)
+            if not self._takes_steps:
+                return transport.write_message(ready, binary, compress)
             refused = self._refuse(transport)
             if refused is not None:
                 return refused
             payload = encode_message(ready, binary)
             opcode = BINARY if binary else TEXT
-            transport.messages += 1
-            transport.message_bytes += len(payload)
+            compressor = self._compressor if compress else None
             if compressor is not None and len(payload) < compressor.threshold:
                 compressor = None
-            if self._outbox is not None or (compressor is not None and len(payload) >= compressor.offload_size):
+            if self._outbox is not None or (compressor is not None and compressor.is_offloaded(payload)):
                 return self._in_turn().put_message(functools.partial(self._write_payload, opcode), payload, compressor)
-            if compressor is None:
-                return self._write_payload(opcode, payload, False)
-            payload = compressor.compress(payload)
-            if not self._rerouted:
-                # As `_write_payload`, without the call.
-                return transport.write_frame(FIN | RSV1 | opcode, payload)
-            return self._write_payload(opcode, payload, True)
+            if compressor is not None:
+                return self._write_payload(opcode, compressor.compress(payload), True, len(payload))
+            return self._write_payload(opcode, payload, False, len(payload))
         except StreamClosedError:
             raise WebSocketClosedError() from None
 
@@ -175,14 +174,11 @@ class Sending(Sender, Opening, Ordered):
         if compressor is None or size < compressor.threshold or self._outbox is not None or self.server_terminated:
             return self.write_message(shared.message, binary=shared.binary)
         try:
-            transport = self._attach()
-            refused = self._refuse(transport)
+            refused = self._refuse(self._attach())
             if refused is not None:
                 return refused
-            transport.messages += 1
-            transport.message_bytes += size
             payload = compressor.compress_shared(shared.payload, shared.deflated)
-            return self._write_payload(BINARY if shared.binary else TEXT, payload, True)
+            return self._write_payload(BINARY if shared.binary else TEXT, payload, True, size)
         except StreamClosedError:
             raise WebSocketClosedError() from None
 
@@ -191,11 +187,17 @@ class Sending(Sender, Opening, Ordered):
         transport.check_thread()
         return transport.refuse() if transport._backlog is not None or self._outbox is not None else None
 
-    def _write_payload(self, opcode: int, payload: bytes, deflated: bool) -> Future[None]:
+    def _write_payload(self, opcode: int, payload: bytes, deflated: bool, size: int) -> Future[None]:
+        """Send the ``payload`` of a message of ``size`` bytes."""
+        transport = self._attach()
         flags = RSV1 if deflated else 0
-        if not self._rerouted:
-            return self._attach().write_frame(FIN | flags | opcode, payload)
-        future: Future[None] = self._write_frame(True, opcode, payload, flags)
+        future: Future[None]
+        if self._rerouted:
+            future = self._write_frame(True, opcode, payload, flags)
+        else:
+            future = transport.write_frame(FIN | flags | opcode, payload)
+        transport.messages += 1
+        transport.message_bytes += size
         return future
 
     def write_refused(self, unsent: int) -> asyncio.Future[None]:
@@ -206,7 +208,8 @@ class Sending(Sender, Opening, Ordered):
         if policy == "raise":
             raise WriteLimitError(what)
         if policy == "drop":
-            return self._transport.drop()
+            self._transport.dropped += 1
+            return self._outbox.room() if self._outbox is not None else self._transport.room()
         self._log(logging.WARNING, "WebSocket from %s is too slow and closed: %s", what)
         self.close_code, self.close_reason = TRY_AGAIN_LATER, "too slow"
         self.close(self.close_code, self.close_reason)

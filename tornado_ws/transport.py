@@ -40,11 +40,11 @@ class Transport(Channel):
     __slots__ = (
         "__weakref__",
         "_drain_futures",
-        "_drop_future",
         "_events",
         "_left",
         "_options",
         "_poller",
+        "_room_future",
         "_sent",
         "_shut_when_drained",
         "dropped",
@@ -60,7 +60,7 @@ class Transport(Channel):
         self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
         self._shut_when_drained = False
         self._left: Sums | None = None
-        self._drop_future: asyncio.Future[None] | None = None
+        self._room_future: asyncio.Future[None] | None = None
         self.dropped = 0
         unsent = _take_over(stream, self)
         # Frames are gathered here already; held back in the kernel too, the end of one would wait for the peer's
@@ -156,10 +156,13 @@ class Transport(Channel):
     def _check_room(self, size: int) -> None:
         """Raise StreamBufferFullError if ``size`` bytes are too many for what the stream was made with.
 
-        Before they are encrypted: a record that is not sent breaks the session.
+        Before they are encrypted: a record that is not sent breaks the session. If they are compressed, the next
+        message must not refer to them.
         """
         most = self._stream.max_write_buffer_size
         if most is not None and self.buffered + size > most:
+            if self.compressor is not None:
+                self.compressor.forget()
             raise StreamBufferFullError("Reached maximum write buffer size")
 
     def _future_of_last_write(self) -> asyncio.Future[None]:
@@ -198,27 +201,28 @@ class Transport(Channel):
         limit = self._options.write_limit
         if limit is None or self.fd < 0:
             return None
-        unsent = self.buffered
-        if unsent + _FUTURE_SIZE * len(self._drain_futures or ()) < limit:
+        unsent, writes = self._receiver.held_back()
+        unsent += self.buffered
+        writes += len(self._drain_futures or ())
+        if unsent + _FUTURE_SIZE * writes < limit:
             return None
         self.check_thread()
         return self._receiver.write_refused(unsent)
 
-    def drop(self) -> asyncio.Future[None]:
-        """Count a message that is not sent; the Future tells when there may be room for the next one.
+    def room(self) -> asyncio.Future[None]:
+        """Return a Future that is done when what waits now is with the kernel.
 
-        All that are dropped before something else is written share one, or they would take memory without a limit.
+        All that are asked for before something else is written are one, or they would take memory without a limit.
         """
-        self.dropped += 1
-        if self._drop_future is None or self._drop_future.done():
-            self._drop_future = self._future_of_last_write()
-        return self._drop_future
+        if self._room_future is None or self._room_future.done():
+            self._room_future = self._future_of_last_write()
+        return self._room_future
 
     # Counting
 
     def counters(self) -> Counters:
         """Return what went over the connection so far."""
-        return Counters(*self._sums(), self.buffered, self._receiver.latency)
+        return Counters(*self._sums(), self.buffered + self._receiver.held_back()[0], self._receiver.latency)
 
     def _sums(self) -> Sums:
         reader = self.reader
@@ -282,7 +286,7 @@ class Transport(Channel):
         self.settle()
         for future in waiting:
             _fail(future)
-        self._drain_futures = self._drop_future = None
+        self._drain_futures = self._room_future = None
         self._io_loop.add_callback(self.dispatch, self._receiver.connection_lost)
         self._stream.close_fd()
 

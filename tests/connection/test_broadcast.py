@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import random
 from typing import Any
 
 import pytest
 
+from tests.connection.peer import BINARY, TEXT, Frame, RawPeer, StallingEcho, raw_client
 from tests.support import Echo, connected, serving, until
 from tornado_ws import WebSocketClientConnection, WebSocketHandler, broadcast, deflate
+from tornado_ws.connection import WebSocketProtocol13
+from tornado_ws.protocol import _WebSocketParams
 
 TEXTS = [f'{{"topic": "news", "number": {number}, "text": "much the same each time"}}' for number in range(40)]
 
@@ -130,3 +135,75 @@ async def test_a_small_message_below_the_threshold_goes_as_it_is() -> None:
         broadcast(group.handlers, "x" * 100)
         assert await group.received() == ["x" * 100]
         assert connection.counters.wire_bytes_out == before + 102
+
+
+@pytest.mark.gen_test
+async def test_a_protocol_with_a_write_message_of_its_own_is_asked() -> None:
+    class Marking(WebSocketProtocol13):
+        def write_message(self, message: Any, binary: bool = False, *, compress: bool = True) -> Any:
+            return super().write_message(f"marked {message}", binary)
+
+    protocols = itertools.cycle([WebSocketProtocol13, Marking])
+
+    def make(handler: WebSocketHandler) -> WebSocketProtocol13:
+        return next(protocols)(handler, False, _WebSocketParams())
+
+    async with contextlib.AsyncExitStack() as stack:
+        group = Group(stack, get_websocket_protocol=make)
+        for _ in range(4):
+            await group.join()
+        assert broadcast(group.handlers, "text") == 4
+        assert await group.received() == ["text", "marked text"] * 2
+
+
+@pytest.mark.gen_test
+async def test_it_is_counted_and_waits_behind_what_waits_already() -> None:
+    calls: list[Any] = []
+    large = bytes(1 << 20)
+
+    class Handler(StallingEcho):
+        def open(self) -> None:
+            super().open()
+            calls.append(self)
+
+    async def check(handlers: list[Any], slow: RawPeer, fast: RawPeer) -> None:
+        handlers[0].write_message(large, binary=True)
+        assert broadcast(handlers, "behind") == 2
+        assert broadcast(iter(handlers), large, binary=True) == 2
+        counters = [handler.ws_connection.counters for handler in handlers]
+        assert [each.messages_out for each in counters] == [3, 2]
+        assert [each.message_bytes_out for each in counters] == [2 * len(large) + 6, len(large) + 6]
+        assert [each.wire_bytes_out for each in counters] == [2 * (len(large) + 10) + 8, len(large) + 18]
+        assert [await fast.receive(), await fast.receive()] == [Frame(TEXT, b"behind"), Frame(BINARY, large)]
+        expected = [Frame(BINARY, large), Frame(TEXT, b"behind"), Frame(BINARY, large)]
+        assert [await slow.receive() for _ in expected] == expected
+
+    async with serving(Handler) as url, raw_client(url, stalling=True) as slow:
+        await until(lambda: calls)
+        async with raw_client(url) as fast:
+            await until(lambda: len(calls) == 2)
+            await check(calls, slow, fast)
+
+
+@pytest.mark.gen_test
+async def test_in_a_callback_it_goes_out_in_its_turn() -> None:
+    class Handler(Echo):
+        def on_message(self, message: str | bytes) -> Any:
+            self.write_message("before")
+            broadcast([self], "to all")
+            self.write_message("after")
+
+    async with serving(Handler) as url, connected(url) as client:
+        await client.write_message("go")
+        assert [await client.read_message() for _ in range(3)] == ["before", "to all", "after"]
+
+
+@pytest.mark.gen_test
+async def test_another_thread_is_told_off() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        group = Group(stack)
+        await group.join()
+        with pytest.raises(RuntimeError, match="write_message_threadsafe"):
+            await asyncio.get_running_loop().run_in_executor(None, broadcast, group.handlers, "text")
+        assert broadcast(group.handlers, "after") == 1
+        assert await group.received() == ["after"]

@@ -27,7 +27,7 @@ from tests.connection.peer import (
     raw_client,
 )
 from tests.support import Echo, connected, serving, until
-from tornado_ws import WebSocketClosedError, deflate_offload
+from tornado_ws import WebSocketClosedError, WriteLimitError, deflate_backends, deflate_offload
 from tornado_ws.deflate import _PerMessageDeflateDecompressor
 from tornado_ws.errors import ProtocolError
 
@@ -315,6 +315,61 @@ async def test_writes_that_wait_fail_when_the_connection_is_lost(
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("policy", ["raise", "drop", "close"])
+async def test_what_waits_for_a_thread_is_limited_too(
+    policy: str, threads: Threads, pusher: Callable[[], Pusher]
+) -> None:
+    settings: dict[str, Any] = {"websocket_write_limit": 4 * len(LARGE), "websocket_write_limit_policy": policy}
+    async with serving([("/", Pusher, {"calls": []})], **settings) as url, client(url) as peer:
+        await until(lambda: hasattr(Pusher, "handler"))
+        handler = pusher()
+        connection: Any = handler.ws_connection
+        written = [handler.write_message(LARGE) for _ in range(3)]
+        # Small ones, by the memory that they take.
+        while connection.buffered_amount + 256 * len(connection._outbox) < 4 * len(LARGE):
+            written.append(handler.write_message("small"))
+        assert 10 < len(written) < 30
+        waiting = connection.buffered_amount
+        refused = None
+        if policy == "raise":
+            with pytest.raises(WriteLimitError, match=f"{waiting} bytes wait to be sent"):
+                handler.write_message("one more")
+        else:
+            refused = handler.write_message("one more")
+            assert connection.is_closing() is (policy == "close")
+        assert connection.buffered_amount == connection.counters.buffered_amount == waiting
+        for _ in range(3):
+            await until(lambda: threads.waiting)
+            threads.finish()
+        inflater = zlib.decompressobj(-15)
+        for number in range(len(written)):
+            frame = await peer.receive()
+            assert frame is not None
+            expected = LARGE if number < 3 else "small"
+            assert inflater.decompress(frame.payload + b"\x00\x00\xff\xff") == expected.encode()
+        for future in written:
+            await future
+        if policy == "drop":
+            # It was done when there was room again.
+            assert refused is not None
+            await refused
+            assert connection.counters.dropped == 1
+        if policy == "close":
+            last = await peer.receive()
+            assert last is not None
+            assert (last.opcode, last.payload) == (CLOSE, close_payload(1013, "too slow"))
+            assert refused is not None
+            with pytest.raises(WebSocketClosedError):
+                await refused
+            await peer.send_frame(CLOSE, close_payload(1013))
+        else:
+            await handler.write_message("goes on")
+            frame = await peer.receive()
+            assert frame is not None
+            assert inflater.decompress(frame.payload + b"\x00\x00\xff\xff") == b"goes on"
+
+
+@pytest.mark.gen_test
 async def test_threads_are_used_for_what_is_large_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
     compress, decompress = zlib.compressobj, zlib.decompressobj
@@ -327,6 +382,7 @@ async def test_threads_are_used_for_what_is_large_and_for_nothing_else(monkeypat
             used.append(threading.current_thread().name)
             return getattr(self._inner, name)
 
+    monkeypatch.setattr(deflate_backends, "library_of", lambda backend: None)
     monkeypatch.setattr(zlib, "compressobj", lambda *args: Noting(compress(*args)))
     monkeypatch.setattr(zlib, "decompressobj", lambda *args, **kw: Noting(decompress(*args, **kw)))
     me = threading.current_thread().name

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
+import zlib
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from tests.connection.peer import (
     CLOSE,
     PING,
     PONG,
+    RSV1,
     SMALL_BUFFER,
     TEXT,
     Frame,
@@ -52,13 +55,18 @@ class Keeping(StallingEcho):
         return protocol.stream
 
 
+class Compressing(Keeping):
+    def get_compression_options(self) -> dict[str, Any]:
+        return {}
+
+
 class Kept:
     """A server with one `Keeping` handler, and a raw client of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, handler: type[Keeping] = Keeping) -> None:
         self.handlers: list[Keeping] = []
         self.calls: list[Any] = []
-        self.routes = [("/", Keeping, {"handlers": self.handlers, "calls": self.calls})]
+        self.routes = [("/", handler, {"handlers": self.handlers, "calls": self.calls})]
 
     async def handler(self) -> Keeping:
         await until(lambda: self.handlers)
@@ -376,6 +384,30 @@ async def test_a_limit_of_the_streams_write_buffer_holds() -> None:
         assert await client.receive() == Frame(BINARY, LARGE)
         assert await client.receive() == Frame(TEXT, b"between")
         assert await client.receive() == Frame(TEXT, b"behind")
+
+
+@pytest.mark.gen_test
+async def test_a_compressed_message_that_the_stream_has_no_room_for_is_forgotten() -> None:
+    """What comes behind refers to nothing that the peer did not get."""
+    kept = Kept(Compressing)
+    headers: dict[str, Any] = {"Sec_WebSocket_Extensions": "permessage-deflate"}
+    lost = os.urandom(20_000)
+    async with serving(kept.routes) as url, raw_client(url, stalling=True, **headers) as client:
+        handler = await kept.handler()
+        handler.write_message(LARGE, binary=True, compress=False)
+        handler.write_message("before")
+        connection: Any = handler.ws_connection
+        connection.stream.max_write_buffer_size = connection.buffered_amount + 10_000
+        with pytest.raises(StreamBufferFullError):
+            handler.write_message(lost, binary=True)
+        handler.write_message(lost[:1000], binary=True)
+        assert await client.receive() == Frame(BINARY, LARGE)
+        inflater = zlib.decompressobj(-15)
+        for expected in (b"before", lost[:1000]):
+            frame = await client.receive()
+            assert frame is not None
+            assert frame.rsv == RSV1
+            assert inflater.decompress(frame.payload + b"\x00\x00\xff\xff") == expected
 
 
 # What the stream had read or not written before

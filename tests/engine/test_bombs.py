@@ -15,6 +15,8 @@ from tornado_ws.deflate_ratio import RatioLimitedInflater
 from tornado_ws.errors import ProtocolError
 from tornado_ws.frames import INFLATED_AT_ONCE, Inflater
 
+pytestmark = pytest.mark.usefixtures("streams")
+
 BACKENDS = ["zlib", "zlib_ng", "isal", "auto"]
 LIMIT = 4 << 20
 

@@ -30,6 +30,8 @@ from tornado_ws.deflate import _PerMessageDeflateCompressor, _PerMessageDeflateD
 from tornado_ws.errors import ProtocolError
 from tornado_ws.frames import LATER
 
+pytestmark = pytest.mark.usefixtures("streams")
+
 HELLO = bytes.fromhex("f248cdc9c90700")
 
 

@@ -21,6 +21,8 @@ from tornado_ws.deflate import (
 )
 from tornado_ws.errors import ProtocolError
 
+pytestmark = pytest.mark.usefixtures("streams")
+
 LIMIT = 1 << 20
 TEXT = b"the quick brown fox jumps over the lazy dog; " * 20
 #: Without any repetition.

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.wire import each_byte
+from tornado_ws import deflate_backends
 from tornado_ws.deflate import (
     _PerMessageDeflateCompressor,
     _PerMessageDeflateDecompressor,
@@ -19,7 +20,10 @@ from tornado_ws.deflate import (
 )
 from tornado_ws.deflate_memory import LiveStreams
 from tornado_ws.deflate_options import deflate_options
+from tornado_ws.deflate_streams import Deflater
 from tornado_ws.errors import ProtocolError
+
+pytestmark = pytest.mark.usefixtures("streams")
 
 LIMIT = 1 << 22
 BACKENDS = ["zlib", "zlib_ng", "isal", "auto"]
@@ -175,16 +179,15 @@ def test_live_compressors_are_bounded_and_those_in_use_stay() -> None:
     options = deflate_options({"takeover_memory": 1_000_000})
     busy, *others = (_PerMessageDeflateCompressor(True, None, options) for _ in range(40))
     first = busy.compress(b"busy")
-    stream = busy._live.stream if busy._live else None
+    stream = busy._stream
     assert stream is not None
     for other in others:
         other.compress(b"once")
         busy.compress(b"busy")
-    assert busy._live is not None
-    assert busy._live.stream is stream
-    assert 1 < len(options.live) <= 1_000_000 // busy._live.size
+        assert stream.live
+    assert 1 < len(options.live) <= 1_000_000 // stream.memory
     # Those that are gone make room.
-    del busy, others, other
+    del busy, others, other, stream
     assert len(options.live) == 0
     assert first
 
@@ -233,6 +236,7 @@ def test_what_is_compressed_alone_refers_to_nothing(backend: str) -> None:
 
 
 def test_a_compressor_that_fails_refers_to_nothing_that_the_peer_did_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deflate_backends, "library_of", lambda backend: None)
     compressor, decompressor = (
         _PerMessageDeflateCompressor(True, None),
         _PerMessageDeflateDecompressor(True, None, LIMIT),
@@ -246,8 +250,9 @@ def test_a_compressor_that_fails_refers_to_nothing_that_the_peer_did_not_get(mon
         def flush(self, mode: int) -> bytes:
             raise MemoryError
 
-    assert compressor._live is not None
-    compressor._live.stream = Failing(compressor._live.stream)
+    stream = compressor._stream
+    assert isinstance(stream, Deflater)
+    stream._stream = Failing(stream._stream)
     with pytest.raises(MemoryError):
         compressor.compress(NOISE[:1000])
     assert decompressor.decompress(compressor.compress(NOISE[:1000])) == NOISE[:1000]
