@@ -57,6 +57,8 @@ class Receiver(Protocol):
     """What a channel delivers to."""
 
     handler: Any
+    #: Whether the peer has sent a close frame.
+    was_clean: bool
 
     @property
     def latency(self) -> Latency:

@@ -69,7 +69,7 @@ from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.sending import Sending
 from tornado_ws.shutdown import connections_of
 from tornado_ws.station import Station, has_stations
-from tornado_ws.transport import Transport, has_unread
+from tornado_ws.transport import Transport, unread
 from tornado_ws.turn import MessageQueue
 
 if TYPE_CHECKING:
@@ -89,8 +89,6 @@ class WebSocketProtocol13(Sending):
     RSV_MASK = RSV1 | RSV2 | RSV3
     OPCODE_MASK = 0x0F
 
-    #: Whether the peer has sent a close frame.
-    was_clean = False
     _control_frames = 0
     #: Code and reason of the close frame that follows when all that was received is handled.
     _farewell: tuple[int | None, str | None] | None = None
@@ -506,7 +504,7 @@ class WebSocketProtocol13(Sending):
         return self._transport is not None and self._transport.reading
 
     def _has_unread(self) -> bool:
-        return has_unread(self.stream)
+        return unread(self.stream) is not None
 
     def _give_up(self, reason: str) -> None:
         """End the connection with a peer that is probably gone, without waiting for its close frame.

@@ -7,10 +7,11 @@ the ones that are open and what the closed ones have left.
 from __future__ import annotations
 
 import dataclasses
+import operator
 import threading
 import weakref
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from tornado_ws.latency import UNKNOWN, Latency
 
@@ -67,6 +68,13 @@ class Holder(Protocol):
     def held(self) -> Iterable[Counted]: ...
 
 
+#: The first seven fields of `Counters`, which can be added up.
+Sums: TypeAlias = tuple[int, int, int, int, int, int, int]
+_SUMMED = tuple(
+    field.name for field in dataclasses.fields(Counters) if field.name not in ("buffered_amount", "latency")
+)
+
+
 class _Closed:
     """What closed connections have left. Loops of several threads may close some at once."""
 
@@ -75,21 +83,15 @@ class _Closed:
         self.connections = 0
         self.sums = [0] * len(_SUMMED)
 
-    def add(self, before: Counters | None, after: Counters) -> None:
+    def add(self, before: Sums | None, after: Sums) -> None:
         with self._lock:
             if before is None:
                 self.connections += 1
-                before = _NONE
-            self.sums = [
-                total + getattr(after, name) - getattr(before, name)
-                for name, total in zip(_SUMMED, self.sums, strict=True)
-            ]
+                self.sums = list(map(operator.add, self.sums, after))
+            elif after != before:
+                self.sums = list(map(operator.add, self.sums, map(operator.sub, after, before)))
 
 
-_NONE = Counters()
-_SUMMED = tuple(
-    field.name for field in dataclasses.fields(Counters) if field.name not in ("buffered_amount", "latency")
-)
 _closed = _Closed()
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 

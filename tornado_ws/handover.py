@@ -16,12 +16,14 @@ class Handover(asyncio.Future[_T]):
     would be lost then; here it is given back.
     """
 
+    __slots__ = ()
+
     _is_given_back = False
 
     def cancel(self, msg: Any = None) -> bool:
         # A task that is cancelled cancels what it waits for first, whether that is done or not.
         if self.done() and not self.cancelled() and self.exception() is None:
-            waiting = [task for task in asyncio.all_tasks(self.get_loop()) if _waits_for(task, self)]
+            waiting = [task for task in asyncio.all_tasks(self.get_loop()) if waits_for(task, self)]
             if len(waiting) == 1 and not self._is_given_back:
                 self._is_given_back = True
                 self._give_back(self.result())
@@ -32,5 +34,6 @@ class Handover(asyncio.Future[_T]):
         """Called when ``result`` was on its way to a task that was cancelled."""
 
 
-def _waits_for(task: asyncio.Task[Any], future: asyncio.Future[Any]) -> bool:
+def waits_for(task: asyncio.Task[Any], future: asyncio.Future[Any]) -> bool:
+    """Whether ``task`` goes on when ``future`` is done."""
     return getattr(task, "_fut_waiter", None) is future

@@ -39,7 +39,9 @@ def list_tokens(header: str) -> list[str]:
 
 
 def has_token(headers: HTTPHeaders, name: str, token: str) -> bool:
-    return token in (element.lower() for element in list_tokens(headers.get(name, "")))
+    """Whether the list in header ``name`` has ``token``, which is in lower case."""
+    value = headers.get(name, "").lower()
+    return value == token or token in list_tokens(value)
 
 
 def compute_accept_value(key: str | bytes) -> str:

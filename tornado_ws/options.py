@@ -97,6 +97,15 @@ _DEFAULTS = tuple((_SERVER_PREFIX + field.name, field.default) for field in data
 
 
 def _make_options(prefix: str, *values: Any) -> Options:
+    try:
+        return _check_options(prefix, *values)
+    except TypeError:
+        # What has no hash is right for no option: the check, which is not asked again for what it has seen, says so.
+        return _check_options.__wrapped__(prefix, *values)
+
+
+@functools.lru_cache(typed=True)
+def _check_options(prefix: str, *values: Any) -> Options:
     for name, value in zip(_NAMES, values, strict=True):
         _check(prefix, name, value)
     options = _share_options(*values)

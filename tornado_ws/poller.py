@@ -1,8 +1,8 @@
 """Which sockets are ready: one selector of our own nested in an IOLoop, or the loop itself where none can be.
 
 asyncio spends about a microsecond on each event of its selector (handle, context, callback); an epoll or kqueue, itself
-registered with the loop, spends that once a turn for all its ready sockets. Events are hints: whoever is called finds
-out by reading or writing, so one that outlived its socket in a batch does no harm.
+registered with the loop, spends that once a turn for all its ready sockets, where there are several. Events are hints:
+whoever is called finds out by reading or writing, so one that outlived its socket in a batch does no harm.
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ class LoopPoller:
 
 
 class NestedPoller(abc.ABC):
-    """Watches all sockets of an IOLoop with one selector of the kernel, which lives as long as there are any."""
+    """Watches all sockets of an IOLoop with one selector of the kernel.
+
+    A single socket is given to the loop itself: a selector would be one step more for each of its events. It moves when
+    there is a second one, and the selector stays until there is none.
+    """
 
     def __init__(self, io_loop: IOLoop) -> None:
         self._io_loop = io_loop
@@ -88,32 +92,63 @@ class NestedPoller(abc.ABC):
 
     def add(self, pollable: Pollable) -> None:
         """Take ``pollable`` in, watched for nothing yet."""
-        if self._selector is None:
-            self._selector = self._open()
-            # Tornado's loop closes what it knows of; what is ready comes from asyncio's without a detour.
-            self._io_loop.add_handler(self, lambda poller, events: None, 0)
-            self._asyncio_loop.add_reader(self._selector.fileno(), self._server())
+        if not self._pollables:
+            self._io_loop.add_handler(pollable, _handle_nothing, 0)
+        elif self._selector is None:
+            self._nest()
         self._pollables[pollable.fileno()] = pollable
 
     def watch(self, pollable: Pollable, events: int) -> None:
         """Watch for ``events``: READ, WRITE, both or zero."""
-        if self._selector is None:
-            return
         fd = pollable.fileno()
+        if fd not in self._pollables:
+            return
         before = self._events.pop(fd, 0)
         if events:
             self._events[fd] = events
-        if events != before:
+        if events == before:
+            return
+        if self._selector is not None:
             self._change(fd, before, events)
+        else:
+            self._change_alone(pollable, before, events)
 
     def remove(self, pollable: Pollable) -> None:
-        if self._selector is None:
-            return
         self.watch(pollable, 0)
-        del self._pollables[pollable.fileno()]
-        if not self._pollables:
-            self._io_loop.remove_handler(self)
-            self._close_selector()
+        if self._pollables.pop(pollable.fileno(), None) is not None and not self._pollables:
+            if self._selector is None:
+                self._io_loop.remove_handler(pollable)
+            else:
+                self._io_loop.remove_handler(self)
+                self._close_selector()
+
+    def _change_alone(self, pollable: Pollable, before: int, events: int) -> None:
+        """Tell the loop what is to be watched of the only socket."""
+        fd = pollable.fileno()
+        loop = self._asyncio_loop
+        changed = before ^ events
+        if changed & READ:
+            if events & READ:
+                loop.add_reader(fd, pollable.handle_events)
+            else:
+                loop.remove_reader(fd)
+        if changed & WRITE:
+            if events & WRITE:
+                loop.add_writer(fd, pollable.handle_events)
+            else:
+                loop.remove_writer(fd)
+
+    def _nest(self) -> None:
+        """Put a selector between the loop and the socket that was the only one."""
+        ((fd, pollable),) = self._pollables.items()
+        events = self._events.get(fd, 0)
+        self._change_alone(pollable, events, 0)
+        self._io_loop.remove_handler(pollable)
+        self._selector = self._open()
+        self._io_loop.add_handler(self, _handle_nothing, 0)
+        self._asyncio_loop.add_reader(self._selector.fileno(), self._server())
+        if events:
+            self._change(fd, 0, events)
 
     def _close_selector(self) -> None:
         if self._selector is not None:
@@ -140,6 +175,10 @@ class NestedPoller(abc.ABC):
         self._events.clear()
         for pollable in pollables:
             pollable.close()
+
+
+def _handle_nothing(fd: object, events: int) -> None:
+    """What is ready comes from asyncio's loop without a detour: Tornado's is to know only what it has to close."""
 
 
 class EpollPoller(NestedPoller):

@@ -57,6 +57,8 @@ class Sending(Sender, Opening, Ordered):
     _rerouted = False
     _replacements: dict[str, Callable[..., Any]] | None = None
     _connection_id = 0
+    #: Whether the peer has sent a close frame.
+    was_clean = False
 
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
         self._transport: Transport | None = None

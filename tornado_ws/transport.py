@@ -21,7 +21,7 @@ from tornado.iostream import IOStream, StreamBufferFullError
 
 from tornado_ws.backlog import Backlog
 from tornado_ws.channel import SEND_SIZE, Receiver
-from tornado_ws.counting import Counters, leave
+from tornado_ws.counting import Counters, Sums, leave
 from tornado_ws.engine import Channel, FrameReader
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.options import Options
@@ -59,7 +59,7 @@ class Transport(Channel):
         self._sent = 0
         self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
         self._shut_when_drained = False
-        self._left: Counters | None = None
+        self._left: Sums | None = None
         self._room_future: asyncio.Future[None] | None = None
         self.dropped = 0
         unsent = _take_over(stream, self)
@@ -222,22 +222,23 @@ class Transport(Channel):
 
     def counters(self) -> Counters:
         """Return what went over the connection so far."""
+        return Counters(*self._sums(), self.buffered + self._receiver.held_back()[0], self._receiver.latency)
+
+    def _sums(self) -> Sums:
         reader = self.reader
-        return Counters(
-            messages_in=reader.messages if reader is not None else 0,
-            messages_out=self.messages,
-            message_bytes_in=reader.message_bytes if reader is not None else 0,
-            message_bytes_out=self.message_bytes,
-            wire_bytes_in=reader.wire_bytes if reader is not None else 0,
-            wire_bytes_out=self.wire_bytes,
-            dropped=self.dropped,
-            buffered_amount=self.buffered + self._receiver.held_back()[0],
-            latency=self._receiver.latency,
+        return (
+            reader.messages if reader is not None else 0,
+            self.messages,
+            reader.message_bytes if reader is not None else 0,
+            self.message_bytes,
+            reader.wire_bytes if reader is not None else 0,
+            self.wire_bytes,
+            self.dropped,
         )
 
     def settle(self) -> None:
         """Leave what was counted to the sums of the process: when the socket closes, and when all is handed out."""
-        before, self._left = self._left, self.counters()
+        before, self._left = self._left, self._sums()
         leave(before, self._left)
 
     # Closing
@@ -258,7 +259,9 @@ class Transport(Channel):
             self._shut()
 
     def _shut(self) -> None:
-        _linger(self._io_loop, self._stream.socket)
+        # A peer that has sent its close frame sends nothing more (RFC 6455 section 5.5.1).
+        if not self._receiver.was_clean or unread(self._stream):
+            _linger(self._io_loop, self._stream.socket)
         self._stream.close()
 
     def write_for_stream(self, data: bytes | memoryview) -> asyncio.Future[None]:
@@ -330,16 +333,15 @@ def peer_has_closed(stream: IOStream) -> bool:
         return True
 
 
-def has_unread(stream: IOStream) -> bool:
-    """Whether the kernel has something from the peer, the end of the connection included."""
+def unread(stream: IOStream) -> bytes | None:
+    """Return a byte of what the kernel has from the peer, b"" at the end of the connection, None for nothing yet."""
     try:
         # Past what TLS makes of it: this is about bytes.
-        socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)
+        return socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)
     except BlockingIOError:
-        return False
+        return None
     except OSError:
-        pass
-    return True
+        return b""
 
 
 def peer_name(stream: IOStream) -> str:
@@ -375,7 +377,7 @@ def completed_future(io_loop: IOLoop) -> asyncio.Future[None]:
 
 
 def _linger(io_loop: IOLoop, connected: socket.socket) -> None:
-    """Send FIN on a duplicate of ``connected`` and read on until the peer has closed too.
+    """Send FIN on a duplicate of ``connected`` and read on until the peer has closed too, for one that may be sending.
 
     Closing a socket with unread input sends RST, and what we sent before may be lost to the peer, the close frame
     first of all (RFC 6455 section 7.1.1 has the endpoint wait for the same reason).

@@ -242,6 +242,20 @@ async def raw_client(
         yield peer
 
 
+async def exchange(*clients: RawPeer) -> None:
+    """Let a server echo something to each of ``clients``."""
+    for client in clients:
+        await client.send_frame(TEXT, b"x")
+        assert await client.receive() == Frame(TEXT, b"x")
+
+
+async def end(client: RawPeer) -> None:
+    """Have the closing handshake with a server."""
+    await client.send_frame(CLOSE)
+    assert await client.receive_rest() == [Frame(CLOSE)]
+    client.close()
+
+
 class TlsPeer(RawPeer):
     """A client over TLS, which reads on by itself: it does not stall before some 100 KB."""
 

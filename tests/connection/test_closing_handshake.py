@@ -16,6 +16,7 @@ from tests.connection.peer import (
     TEXT,
     Frame,
     Recording,
+    Sockets,
     close_payload,
     raw_client,
     raw_pair,
@@ -118,6 +119,35 @@ async def test_a_server_closes_tcp_right_after_the_closing_handshake() -> None:
         await client.send_frame(CLOSE)
         assert await client.receive_rest() == [Frame(CLOSE)]
         assert asyncio.get_running_loop().time() - before < 0.5
+
+
+@pytest.mark.gen_test
+async def test_after_a_complete_handshake_nothing_is_kept_for_the_peer() -> None:
+    async with serving(Echo) as url:
+        sockets = Sockets()
+        async with raw_client(url) as client:
+            await client.send_frame(CLOSE)
+            assert await client.receive_rest() == [Frame(CLOSE)]
+            # It has not closed its side, and is the only one that has a socket of this connection.
+            await until(lambda: len(sockets.new()) == 1, timeout=0.5)
+
+
+@pytest.mark.gen_test
+async def test_a_peer_that_goes_on_sending_can_still_read_the_answer() -> None:
+    """What is not read when the socket is closed would turn FIN into a reset, which may destroy what went before."""
+    released = asyncio.Event()
+
+    class Busy(Echo):
+        async def on_message(self, message: str | bytes) -> None:
+            await released.wait()
+
+    async with serving(Busy) as url, raw_client(url) as client:
+        await client.send(client.frame(TEXT, b"busy"), client.frame(CLOSE, b"\x03\xe8"))
+        await asyncio.sleep(0.02)
+        await client.send(client.frame(TEXT, b"unread"))
+        released.set()
+        assert await client.receive_rest() == [Frame(CLOSE, b"\x03\xe8")]
+        await client.send(client.frame(TEXT, b"and more"))
 
 
 # Begun by us

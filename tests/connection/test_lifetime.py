@@ -270,11 +270,20 @@ async def test_a_handler_that_is_not_open_does_not_wait() -> None:
 
 
 def on_arrival(conn: WebSocketClientConnection, action: Callable[[], object]) -> None:
-    """Call ``action`` when the next message is with its reader, and the reader has not run yet."""
+    """Call ``action`` when the next message is with its reader, and the reader has not run yet.
+
+    A reader that is a task runs when its message comes, unless another one is running.
+    """
     real = conn.on_message
+    loop, other = asyncio.get_running_loop(), asyncio.current_task()
+    assert other is not None
 
     def on_message(message: str | bytes) -> Any:
-        result = real(message)
+        asyncio.tasks._enter_task(loop, other)
+        try:
+            result = real(message)
+        finally:
+            asyncio.tasks._leave_task(loop, other)
         action()
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +12,25 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import AsyncIOLoop
 
-from tests.connection.peer import CLOSE, TEXT, Frame, Recording, Sockets, raw_client
+from tests.connection.peer import (
+    BINARY,
+    CLOSE,
+    TEXT,
+    Frame,
+    RawServer,
+    Recording,
+    Sockets,
+    StallingEcho,
+    end,
+    exchange,
+    opening_request,
+    raw_client,
+    raw_server,
+    unanswered_client,
+)
 from tests.support import Echo, serving, until
 from tornado_ws import WebSocketHandler, websocket_connect
+from tornado_ws.poller import poller_of
 
 pytestmark = pytest.mark.usefixtures("each_poller")
 
@@ -180,6 +197,145 @@ async def test_the_poller_goes_with_the_last_connection_and_comes_with_the_next(
                 assert await client.receive() == Frame(TEXT, b"x")
                 assert len(io_loop.handlers) == watched + 1
             await until(lambda: len(io_loop.handlers) == watched)
+
+
+# One socket is the loop's own; with a second one both are the selector's
+
+
+def is_nested() -> bool:
+    return getattr(poller_of(IOLoop.current()), "_selector", None) is not None
+
+
+@pytest.mark.gen_test
+async def test_a_selector_comes_with_the_second_connection_and_goes_with_the_last(each_poller: str) -> None:
+    nests = each_poller != "LoopPoller"
+    async with serving(Echo) as url:
+        for _ in range(2):
+            async with raw_client(url) as first:
+                await exchange(first)
+                assert not is_nested()
+                async with raw_client(url) as second:
+                    await exchange(second, first, second)
+                    assert is_nested() is nests
+                    await end(second)
+                await exchange(first)
+                assert is_nested() is nests
+                await end(first)
+            await until(lambda: not poller_of(IOLoop.current()).held())
+            assert not is_nested()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "with another"])
+async def test_a_connection_that_waits_to_write_and_then_to_read(others: int) -> None:
+    """What the socket is watched for changes, and goes along when it moves."""
+    handlers: list[Any] = []
+    released = asyncio.Event()
+    messages: list[Any] = []
+    large = bytes(3_000_000)
+
+    class Handler(StallingEcho):
+        websocket_read_ahead_messages = 1
+
+        def open(self) -> None:
+            super().open()
+            handlers.append(self)
+
+        async def on_message(self, message: str | bytes) -> None:
+            messages.append(message)
+            await released.wait()
+
+    async with serving([("/", Handler), ("/echo", Echo)]) as url, raw_client(url, stalling=True) as client:
+        await until(lambda: handlers)
+        writing = handlers[0].write_message(large, binary=True)
+        await client.send(*[client.frame(TEXT, b"%d" % number) for number in range(3)])
+        await until(lambda: not handlers[0].ws_connection._transport.reading)
+        assert not writing.done()
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(others):
+                await exchange(await stack.enter_async_context(raw_client(url + "/echo")))
+            assert await client.receive() == Frame(BINARY, large)
+            await writing
+            assert messages == ["0"]
+            released.set()
+            await until(lambda: messages == ["0", "1", "2"])
+            await end(client)
+
+
+@pytest.mark.gen_test
+async def test_a_message_that_came_before_its_socket_moved_is_not_lost() -> None:
+    """It is read after the second connection has come, in the same turn of the loop."""
+    opened: list[Any] = []
+    messages: list[Any] = []
+
+    class Handler(Echo):
+        def open(self) -> None:
+            opened.append(self)
+
+        def on_message(self, message: str | bytes) -> None:
+            messages.append((len(opened), message))
+
+    async with serving(Handler) as url, raw_client(url) as first:
+        await until(lambda: opened)
+        async with unanswered_client(url) as second:
+            # The listening socket, then the request, and the message are all ready by now.
+            await second.send(opening_request(url))
+            await first.send_frame(TEXT, b"x")
+            await until(lambda: messages)
+            await until(lambda: len(opened) == 2)
+            await first.send_frame(TEXT, b"y")
+            await until(lambda: len(messages) == 2)
+    assert [message for _, message in messages] == ["x", "y"]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("reading", [True, False], ids=["read", "not read"])
+async def test_a_single_connection_is_reset(reading: bool) -> None:
+    handlers: list[Any] = []
+
+    class Handler(Echo):
+        def open(self) -> None:
+            handlers.append(self)
+
+        def on_close(self) -> None:
+            handlers.clear()
+
+    async with serving(Handler) as url, raw_client(url) as client:
+        await until(lambda: handlers)
+        if not reading:
+            handlers[0].ws_connection._transport.pause_reading()
+        client.reset()
+        if not reading:
+            await asyncio.sleep(0.01)
+            assert handlers
+            handlers[0].ws_connection._transport.resume_reading()
+        await until(lambda: not handlers)
+        assert not poller_of(IOLoop.current()).held()
+
+
+@pytest.mark.filterwarnings("ignore:Unclosed WebSocketClientConnection:ResourceWarning")
+def test_closing_the_loop_closes_a_single_socket(loop_of_its_own: AsyncIOLoop) -> None:
+    conns: list[Any] = []
+    servers: list[RawServer] = []
+    serving_raw = raw_server()
+
+    async def connect() -> None:
+        server = await serving_raw.__aenter__()
+        connecting = websocket_connect(server.url)
+        peer = await server.accept()
+        conns.append(await connecting)
+        servers.append(server)
+        await peer.send_frame(TEXT, b"x")
+        assert await conns[0].read_message() == "x"
+
+    loop_of_its_own.run_sync(connect)
+    assert len(poller_of(loop_of_its_own).held()) == 1
+    loop_of_its_own.close(all_fds=True)
+    assert conns[0].stream.closed()
+    (peer,) = servers[0].peers
+    assert peer.sock.recv(100) == b""
+    peer.close()
+    servers[0].sock.close()
 
 
 @pytest.mark.gen_test

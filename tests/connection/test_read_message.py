@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -126,6 +129,192 @@ async def test_a_message_read_before_the_end_can_be_answered() -> None:
             await asyncio.sleep(0)
             await conn.write_message(message)
         assert await peer.receive_rest() == [*(Frame(TEXT, b"%d" % number) for number in range(5)), Frame(CLOSE)]
+
+
+# A task that waits goes on inside the call that brings the message
+
+
+async def outside_of_tasks(function: Callable[..., Any], *args: Any, **how: Any) -> Any:
+    """Call ``function`` as the loop calls it when a socket is ready."""
+    called: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(lambda: called.set_result(function(*args)), **how)
+    return await called
+
+
+async def read_into(received: list[Any], queue: MessageQueue, count: int) -> None:
+    for _ in range(count):
+        received.append(await queue.get())
+
+
+@pytest.mark.gen_test
+async def test_a_task_goes_on_at_once() -> None:
+    queue = MessageQueue()
+    received: list[Any] = []
+    reading = asyncio.ensure_future(read_into(received, queue, 4))
+    await asyncio.sleep(0)
+
+    def put() -> list[list[Any]]:
+        seen = []
+        for message in ("1", b"2", "3"):
+            assert queue.put(message) is None
+            seen.append(list(received))
+        return seen
+
+    assert await outside_of_tasks(put) == [["1"], ["1", b"2"], ["1", b"2", "3"]]
+    assert not queue.is_open
+    # Inside a task no other can run.
+    assert queue.put("4") is None
+    assert received == ["1", b"2", "3"]
+    await reading
+    assert received == ["1", b"2", "3", "4"]
+    assert queue.is_open
+
+
+@pytest.mark.gen_test
+async def test_a_task_has_its_own_context_and_errors() -> None:
+    variable = contextvars.ContextVar("variable", default="nothing")
+    queue = MessageQueue()
+
+    async def read() -> None:
+        variable.set("the task's")
+        await queue.get()
+        assert variable.get() == "the task's"
+        variable.set("changed")
+        raise LookupError("of the task")
+
+    reading = asyncio.ensure_future(read())
+    await asyncio.sleep(0)
+
+    def put() -> str:
+        assert queue.put("1") is None
+        assert reading.done()
+        return variable.get()
+
+    assert await outside_of_tasks(put) == "nothing"
+    with pytest.raises(LookupError, match="of the task"):
+        await reading
+
+
+@pytest.mark.gen_test
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tasks take a context since CPython 3.11")
+async def test_a_task_in_whose_context_the_message_comes_goes_on_a_turn_later() -> None:
+    queue = MessageQueue()
+    received: list[Any] = []
+    context = contextvars.copy_context()
+    loop: Any = asyncio.get_running_loop()
+    reading = loop.create_task(read_into(received, queue, 2), context=context)
+    await asyncio.sleep(0)
+    for message in ("1", "2"):
+        assert await outside_of_tasks(queue.put, message, context=context) is None
+        await asyncio.sleep(0)
+    await reading
+    assert received == ["1", "2"]
+
+
+@pytest.mark.gen_test
+async def test_everybody_who_waits_for_one_message_is_told() -> None:
+    queue = MessageQueue()
+    future: Any = queue.get()
+    told: list[str] = []
+
+    async def wait(name: str) -> None:
+        told.append(name + await future)
+
+    def callback(future: Any) -> None:
+        told.append("callback" + future.result())
+
+    def removed(future: Any) -> None:
+        told.append("removed")
+
+    waiting = [asyncio.ensure_future(wait(name)) for name in ("first", "second")]
+    await asyncio.sleep(0)
+    future.add_done_callback(callback)
+    future.add_done_callback(removed)
+    assert future.remove_done_callback(removed) == 1
+    await outside_of_tasks(queue.put, "!")
+    await asyncio.gather(*waiting)
+    assert sorted(told) == ["callback!", "first!", "second!"]
+
+
+@pytest.mark.gen_test
+async def test_a_task_that_is_cancelled_while_it_waits_takes_no_message() -> None:
+    queue = MessageQueue()
+    received: list[Any] = []
+    first, second = (asyncio.ensure_future(read_into(received, queue, 1)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await outside_of_tasks(queue.put, "1")
+    assert received == ["1"]
+    await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+@pytest.mark.gen_test
+async def test_a_read_that_somebody_else_ends() -> None:
+    queue = MessageQueue()
+    received: list[Any] = []
+    futures: list[Any] = []
+
+    async def read() -> None:
+        futures.append(queue.get())
+        received.append(await futures[-1])
+
+    readers = [asyncio.ensure_future(read()) for _ in range(2)]
+    await asyncio.sleep(0)
+    futures[0].set_result("by hand")
+    futures[1].set_exception(LookupError("by hand"))
+    await readers[0]
+    with pytest.raises(LookupError):
+        await readers[1]
+    assert received == ["by hand"]
+    assert queue.put("1") is queue
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("way", ["close", "abort"])
+async def test_a_task_may_end_the_connection_at_a_message(way: str) -> None:
+    """Others wait in the same segment."""
+    received: list[Any] = []
+    async with raw_pair() as (conn, peer):
+
+        async def read() -> None:
+            received.append(await conn.read_message())
+            protocol: Any = conn.protocol
+            if way == "close":
+                await conn.write_message("last")
+                conn.close(4000)
+            else:
+                protocol._abort()
+            received.append(conn.protocol)
+
+        reading = asyncio.ensure_future(read())
+        await asyncio.sleep(0)
+        await peer.send(*[peer.frame(TEXT, b"%d" % number) for number in range(3)])
+        await reading
+        if way == "close":
+            assert await peer.answer_close() == [Frame(TEXT, b"last")]
+            assert await conn.read_message() == "1"
+        assert await peer.receive() is None
+        await until(conn.stream.closed)
+    assert received[0] == "0"
+
+
+@pytest.mark.gen_test
+async def test_what_a_task_answers_at_once_goes_out_together() -> None:
+    async with raw_pair() as (conn, peer):
+
+        async def echo() -> None:
+            while (message := await conn.read_message()) is not None:
+                await conn.write_message(message)
+
+        echoing = asyncio.ensure_future(echo())
+        await asyncio.sleep(0)
+        await peer.send(*[peer.frame(TEXT, b"%03d" % number) for number in range(100)])
+        data = await peer.receive_bytes()
+        assert len(data) == 100 * (2 + 4 + 3)
+        peer.half_close()
+        await echoing
 
 
 # The queue by itself

@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from tornado.ioloop import IOLoop
 
 from tests.connection.conftest import Tls
+from tests.connection.peer import end, exchange, raw_client
 from tests.connection.test_tls import wss_request
-from tests.support import Echo, connected, serving
+from tests.support import Echo, connected, serving, until
 from tornado_ws import poller, websocket_connect
 
 uvloop: Any = importlib.import_module("uvloop")
@@ -43,6 +45,22 @@ def test_many_connections_and_messages_of_all_sizes(each_poller: str) -> None:
                 conn.close()
             for conn in conns:
                 assert await conn.read_message() is None
+
+    on_uvloop(work)
+
+
+def test_a_connection_that_is_alone_and_then_is_not(each_poller: str) -> None:
+    async def work() -> None:
+        async with serving(Echo) as url:
+            for _ in range(3):
+                async with raw_client(url) as first:
+                    await exchange(first)
+                    async with raw_client(url) as second:
+                        await exchange(second, first, second)
+                        await end(second)
+                    await exchange(first)
+                    await end(first)
+            await until(lambda: not poller.poller_of(IOLoop.current()).held())
 
     on_uvloop(work)
 
