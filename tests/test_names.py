@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -90,6 +91,25 @@ TAKEN_NAMES = _TAKEN_NAMES.split()
 @pytest.mark.parametrize("name", OWN_NAMES)
 def test_name_is_importable(name: str) -> None:
     assert getattr(tornado_ws, name) is not None
+
+
+def test_a_server_does_not_import_what_is_for_clients() -> None:
+    program = "import sys, tornado_ws; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "tornado_ws.handler" in imported
+    assert not imported & {"tornado_ws.client", "tornado_ws.reconnecting", "tornado.simple_httpclient"}
+
+
+def test_names_for_clients_are_listed_before_anybody_asks_for_one() -> None:
+    program = "import tornado_ws; print(*dir(tornado_ws))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {*tornado_ws.__all__, "Queue", "TCPClient", "simple_httpclient"} <= set(done.stdout.split())
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'tornado_ws' has no attribute 'nothing'"):
+        getattr(tornado_ws, "nothing")  # noqa: B009
 
 
 @pytest.mark.parametrize("name", BORROWED)

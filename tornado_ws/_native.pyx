@@ -391,7 +391,9 @@ cdef class FrameReader:
             return payload
         except ProtocolError:
             self._finished = True
-            self._pos = self._end
+            self._chunk = None
+            self._data = NULL
+            self._pos = self._end = 0
             Py_CLEAR(self._message)
             raise
 

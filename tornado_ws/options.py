@@ -6,16 +6,14 @@ goes before it, are ``websocket_NAME``; on a client it is the argument ``NAME``.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 _SERVER_PREFIX = "websocket_"
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The options of one connection. Connections with the same ones share one instance."""
 
     #: Seconds that the peer has to answer a close frame; then the connection is aborted.
@@ -92,8 +90,8 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "keepalive_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
 }
 
-_NAMES = tuple(field.name for field in dataclasses.fields(Options))
-_DEFAULTS = tuple((_SERVER_PREFIX + field.name, field.default) for field in dataclasses.fields(Options))
+_NAMES = Options._fields
+_DEFAULTS = tuple((_SERVER_PREFIX + name, default) for name, default in Options._field_defaults.items())
 
 
 def _make_options(prefix: str, *values: Any) -> Options:

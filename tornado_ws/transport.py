@@ -2,8 +2,9 @@
 
 Going through an IOStream costs more than all the rest of a WebSocket server. So a `Transport` takes the stream's
 descriptor off the IOLoop, watches it with a `poller`, and moves bytes with the stream's own ``read_from_fd`` and
-``write_to_fd`` (the documented primitives, which carry TLS too). The stream stays what applications see: it answers
-``closed()``, ``socket``, ``set_nodelay()`` and ``error``, it may be written to, and closing it closes the connection.
+``write_to_fd`` (the documented primitives, which carry TLS too), or past them where they do nothing to the bytes. The
+stream stays what applications see: it answers ``closed()``, ``socket``, ``set_nodelay()`` and ``error``, it may be
+written to, and closing it closes the connection.
 """
 
 from __future__ import annotations
