@@ -37,6 +37,8 @@ sanitize: $(VENV)/tested-with
 	mkdir -p $(SANITIZED)
 	CFLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
 	    $(RUN) pip install --quiet --no-deps --target $(SANITIZED) .
+	# Or the next build would take over what is checked and did not change.
+	rm -rf build
 	cd $(SANITIZED) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 	    $(CURDIR)/$(RUN) pytest -p no:cacheprovider --import-mode=append $(addprefix $(CURDIR)/,$(SANITIZED_TESTS))
