@@ -46,7 +46,7 @@ def test_a_bomb_takes_the_limit_and_one_block(peer: Peer, payload: bytes, backen
     finally:
         tracemalloc.stop()
     assert outcome == Outcome([], 1009)
-    # The pure engine's bytearray takes an eighth more than it has, and a block is put together of smaller ones.
+    # Memory that grows is an eighth larger than what it has, and a block is put together of smaller ones.
     assert peak < LIMIT * 9 / 8 + 3 * INFLATED_AT_ONCE + 3 * len(payload)
 
 
