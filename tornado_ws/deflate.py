@@ -174,7 +174,9 @@ class _PerMessageDeflateDecompressor:
         if self._stream is None or codec is not self._codec:
             history = self._stream.history if self._stream is not None else b""
             self._codec = codec
-            self._stream = codec.make_inflater(self._max_wbits, history, self._options.live.admit)
+            # Without takeover it ends with its message.
+            admit = self._options.live.admit if self._persistent else None
+            self._stream = codec.make_inflater(self._max_wbits, history, admit)
         return self._stream
 
     def end_message(self) -> None:

@@ -256,3 +256,18 @@ def test_a_compressor_that_fails_refers_to_nothing_that_the_peer_did_not_get(mon
     with pytest.raises(MemoryError):
         compressor.compress(NOISE[:1000])
     assert decompressor.decompress(compressor.compress(NOISE[:1000])) == NOISE[:1000]
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+def test_an_inflater_without_takeover_takes_no_place_among_those_that_stay(takeover: bool) -> None:
+    options = deflate_options({"takeover_memory": 200_000})
+    stays = _PerMessageDeflateDecompressor(True, None, LIMIT, options)
+    stays.decompress(compress_alone(b"text"))
+    live = stays._stream
+    assert live is not None
+    was_live = live.live
+    for _ in range(20):
+        other = _PerMessageDeflateDecompressor(takeover, None, LIMIT, options)
+        assert other.decompress(compress_alone(b"text")) == b"text"
+        live.used = False
+    assert live.live is (was_live and not takeover)
