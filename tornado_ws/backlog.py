@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-#: From this size on a piece is kept as it is; smaller ones are joined, so that they go out in few calls.
-_OWN_PIECE = 16 * 1024
+from tornado_ws.pieces import add_piece
 
 
 class Backlog:
@@ -23,12 +22,7 @@ class Backlog:
     def append(self, data: bytes | bytearray | memoryview) -> None:
         """Take ``data``, which may not change from then on."""
         self._size += len(data)
-        if len(data) >= _OWN_PIECE:
-            self._pieces.append(memoryview(data))
-        elif self._pieces and isinstance(self._pieces[-1], bytearray) and len(self._pieces[-1]) < _OWN_PIECE:
-            self._pieces[-1] += data
-        elif data:
-            self._pieces.append(bytearray(data))
+        add_piece(self._pieces, memoryview(data))
 
     def first(self) -> bytearray | memoryview:
         """Return what is to be sent next, a piece of it at most."""

@@ -28,6 +28,7 @@ from tornado.util import _websocket_mask as apply_mask
 
 from tornado_ws.closing import INVALID_PAYLOAD, MESSAGE_TOO_BIG, PROTOCOL_ERROR
 from tornado_ws.errors import ProtocolError
+from tornado_ws.pieces import add_piece
 
 __all__ = ["Event", "FrameReader", "Inflater", "apply_mask", "encode_frame"]
 
@@ -38,9 +39,6 @@ _MASKED = 0x80
 _CONTROL = 0x8
 _WHOLE_MESSAGE = (FIN | TEXT, FIN | BINARY)
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
-
-#: From this size on a piece of a message is kept as it is; smaller ones are joined, since each object has its overhead.
-_OWN_PIECE = 16 * 1024
 
 #: Marks the opcode of a message that is not inflated to its end.
 LATER = 0x100
@@ -408,13 +406,7 @@ class _Message:
         if len(piece) > room:
             raise too_big_inflated()
         self.size += len(piece)
-        pieces = self._pieces
-        if len(piece) >= _OWN_PIECE:
-            pieces.append(piece)
-        elif pieces and isinstance(pieces[-1], bytearray) and len(pieces[-1]) < _OWN_PIECE:
-            pieces[-1] += piece
-        elif piece:
-            pieces.append(bytearray(piece))
+        add_piece(self._pieces, piece)
 
     def end(self) -> Event:
         rest = self._inflater.end_message() if self._inflater is not None else None
