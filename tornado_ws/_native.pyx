@@ -1112,8 +1112,6 @@ cdef class Channel:
         return self._offer(data)
 
     def _offer(self, bytes data):
-        if PyBytes_GET_SIZE(data) < LARGE:
-            return self.offer(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), NULL, 0, None)
         return self.offer(NULL, 0, <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
 
     cdef object offer(
@@ -1137,6 +1135,8 @@ cdef class Channel:
                 count = self._send(owner if head_size == 0 else PyBytes_FromStringAndSize(<const char*>head, head_size))
             elif rest_size == 0:
                 count = self.sent(c_send(self.fd, head, head_size, MSG_DONTWAIT | MSG_NOSIGNAL))
+            elif head_size == 0:
+                count = self.sent(c_send(self.fd, rest, rest_size, MSG_DONTWAIT | MSG_NOSIGNAL))
             else:
                 count = self.sent(tws_send2(self.fd, head, head_size, rest, rest_size))
             if count == head_size + rest_size:
