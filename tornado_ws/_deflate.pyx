@@ -96,7 +96,12 @@ cdef class _Stream:
     cdef Library library
     cdef tws_zlib* zlib
     cdef tws_zstream* stream
+    # The library's, for the direction.
+    cdef int (*finish)(tws_zstream*)
+    cdef int (*set_dictionary)(tws_zstream*, const uint8_t*, unsigned int)
+    cdef int (*get_dictionary)(tws_zstream*, uint8_t*, unsigned int*)
     cdef bytes kept
+    cdef Py_ssize_t most_kept
     cdef object admit
     cdef int wbits
     # Whether another thread must not freeze it now.
@@ -110,7 +115,17 @@ cdef class _Stream:
     def live(self):
         return self.stream != NULL
 
+    @property
+    def history(self):
+        cdef unsigned int size = 0
+        if self.stream == NULL:
+            return self.kept
+        self.get_dictionary(self.stream, window, &size)
+        return (<char*>window)[max(0, <Py_ssize_t>size - self.most_kept):size]
+
     cdef int begin(self) except -1:
+        cdef Py_ssize_t size = min(PyBytes_GET_SIZE(self.kept), <Py_ssize_t>1 << self.wbits)
+        cdef const uint8_t* end = <const uint8_t*>PyBytes_AS_STRING(self.kept) + PyBytes_GET_SIZE(self.kept)
         self.stream = <tws_zstream*>PyMem_Malloc(sizeof(tws_zstream))
         if self.stream == NULL:
             raise MemoryError
@@ -118,6 +133,10 @@ cdef class _Stream:
             PyMem_Free(self.stream)
             self.stream = NULL
             raise MemoryError
+        if size and self.set_dictionary(self.stream, end - size, <unsigned int>size) != TWS_Z_OK:
+            self.drop()
+            raise MemoryError
+        self.kept = b""
         self.busy = True
         try:
             self.passing = self.admit is not None and not self.admit(self)
@@ -128,12 +147,9 @@ cdef class _Stream:
     cdef int init(self) noexcept:
         return -1
 
-    cdef void end_stream(self) noexcept:
-        pass
-
     cdef void drop(self) noexcept:
         if self.stream != NULL:
-            self.end_stream()
+            self.finish(self.stream)
             PyMem_Free(self.stream)
             self.stream = NULL
 
@@ -170,6 +186,10 @@ cdef class Deflater(_Stream):
                  bytes history not None, admit):
         self.library = library
         self.zlib = &library.functions
+        self.finish = self.zlib.deflate_end
+        self.set_dictionary = self.zlib.deflate_set_dictionary
+        self.get_dictionary = self.zlib.deflate_get_dictionary
+        self.most_kept = MAX_HISTORY
         self.level = level
         self.wbits = wbits
         self.mem_level = mem_level
@@ -182,26 +202,7 @@ cdef class Deflater(_Stream):
         self.drop()
 
     cdef int init(self) noexcept:
-        cdef Py_ssize_t size = min(PyBytes_GET_SIZE(self.kept), <Py_ssize_t>1 << self.wbits)
-        cdef const uint8_t* end = <const uint8_t*>PyBytes_AS_STRING(self.kept) + PyBytes_GET_SIZE(self.kept)
-        cdef int status = tws_deflate_init(
-            self.zlib, self.stream, self.level, self.wbits, self.mem_level, self.strategy
-        )
-        if status == TWS_Z_OK and size:
-            status = self.zlib.deflate_set_dictionary(self.stream, end - size, <unsigned int>size)
-        self.kept = b""
-        return status
-
-    cdef void end_stream(self) noexcept:
-        self.zlib.deflate_end(self.stream)
-
-    @property
-    def history(self):
-        cdef unsigned int size = 0
-        if self.stream == NULL:
-            return self.kept
-        self.zlib.deflate_get_dictionary(self.stream, window, &size)
-        return (<char*>window)[max(0, <Py_ssize_t>size - MAX_HISTORY):size]
+        return tws_deflate_init(self.zlib, self.stream, self.level, self.wbits, self.mem_level, self.strategy)
 
     def deflate(self, bytes data not None):
         return self.run(data, TWS_Z_SYNC_FLUSH)
@@ -285,6 +286,10 @@ cdef class Inflater(_Stream):
     def __init__(self, Library library not None, int wbits, bytes history not None, admit):
         self.library = library
         self.zlib = &library.functions
+        self.finish = self.zlib.inflate_end
+        self.set_dictionary = self.zlib.inflate_set_dictionary
+        self.get_dictionary = self.zlib.inflate_get_dictionary
+        self.most_kept = WINDOW
         self.error = library.error
         self.wbits = wbits
         self.kept = history
@@ -295,24 +300,7 @@ cdef class Inflater(_Stream):
         self.drop()
 
     cdef int init(self) noexcept:
-        cdef Py_ssize_t size = min(PyBytes_GET_SIZE(self.kept), WINDOW)
-        cdef const uint8_t* end = <const uint8_t*>PyBytes_AS_STRING(self.kept) + PyBytes_GET_SIZE(self.kept)
-        cdef int status = tws_inflate_init(self.zlib, self.stream, self.wbits)
-        if status == TWS_Z_OK and size:
-            status = self.zlib.inflate_set_dictionary(self.stream, end - size, <unsigned int>size)
-        self.kept = b""
-        return status
-
-    cdef void end_stream(self) noexcept:
-        self.zlib.inflate_end(self.stream)
-
-    @property
-    def history(self):
-        cdef unsigned int size = 0
-        if self.stream == NULL:
-            return self.kept
-        self.zlib.inflate_get_dictionary(self.stream, window, &size)
-        return (<char*>window)[:size]
+        return tws_inflate_init(self.zlib, self.stream, self.wbits)
 
     def inflate(self, bytes data not None, Py_ssize_t room):
         cdef bytes piece

@@ -115,7 +115,7 @@ class Deflater:
             # It may have taken the data, which nobody will get.
             self.forget()
             raise
-        self.remember(data)
+        self._remember(data)
         return payload[:-4]  # type: ignore[no-any-return]
 
     def deflate_alone(self, data: bytes) -> bytes:
@@ -125,7 +125,7 @@ class Deflater:
         self._stream = stream
         return payload[:-4]  # type: ignore[no-any-return]
 
-    def remember(self, data: bytes) -> None:
+    def _remember(self, data: bytes) -> None:
         history = self._history
         if len(data) >= MAX_HISTORY or history is None:
             self._history = bytearray(data[-MAX_HISTORY:])
@@ -136,7 +136,7 @@ class Deflater:
 
     def sent(self, data: bytes) -> None:
         self._stream = None
-        self.remember(data)
+        self._remember(data)
 
     def forget(self) -> None:
         self._stream = self._history = None
