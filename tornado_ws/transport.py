@@ -326,12 +326,7 @@ def peer_has_closed(stream: IOStream) -> bool:
         return True
     if isinstance(stream.socket, ssl.SSLSocket):
         return False
-    try:
-        return stream.socket.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+    return unread(stream) == b""
 
 
 def unread(stream: IOStream) -> bytes | None:
