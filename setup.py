@@ -1,10 +1,54 @@
-"""The native engine, which is optional: without a compiler the pure Python one is installed, with a warning."""
+"""What setup.cfg cannot say: the native engine, and the file that arms `_tornado_ws_finder` where Python starts.
+
+The native engine is optional: without a compiler the pure Python one is installed, with a warning.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import ClassVar
 
-from setuptools import Extension, setup
+from setuptools import Command, Extension, setup
+from setuptools.command.build import build
+
+#: Python runs a line of a .pth file at every start, so it imports nothing where nobody has asked for it.
+PTH_FILE = "tornado_ws.pth"
+PTH_LINE = 'import os; os.environ.get("TORNADO_WS") and __import__("_tornado_ws_finder").arm_if_asked()\n'
+
+
+class BuildPth(Command):
+    """Put `PTH_FILE` into the root of a wheel, also of the one that an editable install is made of."""
+
+    description = f"make {PTH_FILE}"
+    user_options: ClassVar[list[tuple[str, str | None, str]]] = []
+    editable_mode = False
+    build_lib: str | None
+
+    def initialize_options(self) -> None:
+        self.build_lib = None
+
+    def finalize_options(self) -> None:
+        self.set_undefined_options("build", ("build_lib", "build_lib"))
+
+    def run(self) -> None:
+        # An editable wheel takes no modules out of the folder of the build.
+        folder = self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib
+        self.mkpath(folder)
+        with open(os.path.join(folder, PTH_FILE), "w") as file:
+            file.write(PTH_LINE)
+
+    def get_source_files(self) -> list[str]:
+        return []
+
+    def get_outputs(self) -> list[str]:
+        return [] if self.editable_mode else [os.path.join(str(self.build_lib), PTH_FILE)]
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+
+build.sub_commands = [*build.sub_commands, ("build_pth", None)]
 
 extensions = []
 if sys.platform != "win32" and sys.implementation.name == "cpython":
@@ -25,4 +69,4 @@ if sys.platform != "win32" and sys.implementation.name == "cpython":
         ),
     ]
 
-setup(ext_modules=extensions)
+setup(ext_modules=extensions, cmdclass={"build_pth": BuildPth})

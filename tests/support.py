@@ -8,18 +8,29 @@ import contextlib
 import os
 import socket
 import struct
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
+from tornado.ioloop import IOLoop
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
 from tornado_ws import WebSocketClientConnection, WebSocketHandler, websocket_connect
+from tornado_ws.poller import poller_of
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+
+#: Seconds after which a condition is taken never to come true. It passes only when a test fails, so it is far above
+#: what a busy machine needs.
+PATIENCE = 60.0
+
+#: Seconds that no test takes, as a timeout that may not pass by itself.
+FOREVER = 1e6
 
 
 class Echo(WebSocketHandler):
@@ -27,12 +38,25 @@ class Echo(WebSocketHandler):
         return self.write_message(message, binary=isinstance(message, bytes))
 
 
-async def until(condition: Callable[[], object], timeout: float = 3.0) -> None:
+async def until(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
     """Wait for ``condition`` to become true."""
     deadline = asyncio.get_running_loop().time() + timeout
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "waited in vain"
         await asyncio.sleep(0.001)
+
+
+def run_side_by_side(threads: list[threading.Thread]) -> None:
+    """Run ``threads`` to their end, with a change between them at nearly every step."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def _other_tasks() -> set[asyncio.Task[Any]]:
@@ -63,7 +87,7 @@ async def serving(
     finally:
         server.stop()
         await server.close_all_connections()
-    await until(lambda: not _other_tasks())
+    await until(lambda: not _other_tasks() and not poller_of(IOLoop.current()).held())
 
 
 @contextlib.asynccontextmanager

@@ -381,10 +381,10 @@ async def test_ping_interval_and_ping_timeout_of_the_client() -> None:
         def on_ping(self, data: bytes) -> None:
             pings.append(data)
 
-    async with serving(Handler) as url, connected(url, ping_interval=0.01, ping_timeout=0.01) as conn:
+    async with serving(Handler) as url, connected(url, ping_interval=0.2, ping_timeout=0.2) as conn:
         await until(lambda: len(pings) >= 3)
         assert isinstance(conn.protocol, WebSocketProtocol13)
-        assert (conn.protocol.ping_interval, conn.protocol.ping_timeout) == (0.01, 0.01)
+        assert (conn.protocol.ping_interval, conn.protocol.ping_timeout) == (0.2, 0.2)
 
 
 @pytest.mark.gen_test

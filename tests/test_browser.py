@@ -20,9 +20,9 @@ from websockets.sync.client import ClientConnection, connect
 
 import tornado_ws
 from tests.needs import need
+from tests.support import PATIENCE
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 15.0
 
 _T = TypeVar("_T")
 

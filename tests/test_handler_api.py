@@ -323,6 +323,7 @@ class Origin(Echo):
         pytest.param({"Origin": "null"}, 403, True, id="opaque origin"),
     ],
 )
+@pytest.mark.rfc("6455-4.2.2-origin", "6455-10.2-verifies", "6455-10.2-403")
 async def test_check_origin_by_default(headers: dict[str, str], status: int, asked: bool) -> None:
     calls: list[str] = []
     async with serving(Origin, asked=calls) as url:
@@ -448,6 +449,7 @@ async def test_a_code_or_reason_that_may_not_be_sent_is_an_error_and_changes_not
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("code", [5000, 10000, 70000])
+@pytest.mark.rfc("6455-7.4.2-ranges")
 async def test_a_code_that_no_range_has_goes_as_1008(code: int, caplog: pytest.LogCaptureFixture) -> None:
     """Bokeh closes with 10000 and 10001, from callbacks of the loop too, where an error would leave it open."""
 

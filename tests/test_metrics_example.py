@@ -13,6 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
+from tests.support import PATIENCE
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -26,7 +28,7 @@ def server() -> Iterator[subprocess.Popen[str]]:
 
 
 def scrape(url: str) -> dict[str, float]:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
         text = response.read().decode()
     return {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
 
@@ -49,7 +51,7 @@ def test_prometheus_sees_what_connections_did(server: subprocess.Popen[str]) -> 
     assert (after["websocket_open_connections"], after["websocket_connections_total"]) == (0, 1)
     assert after["websocket_messages_in_total"] == 3
     server.send_signal(signal.SIGTERM)
-    _, log = server.communicate(timeout=10)
+    _, log = server.communicate(timeout=PATIENCE)
     assert server.returncode == 0
     lines = [line for line in log.splitlines() if "closed: 3 messages in, 3 out" in line]
     assert len(lines) == 1

@@ -127,7 +127,7 @@ async def test_ping_interval_and_ping_timeout_may_be_overridden_as_properties() 
         def on_close(self) -> None:
             closed.append(True)
 
-    async with serving(Handler, ws_ping_interval=0.05, ws_ping_timeout=0.02) as url, RawClient.connect(url) as client:
+    async with serving(Handler, ws_ping_interval=0.5, ws_ping_timeout=0.4) as url, RawClient.connect(url) as client:
         assert await client.receive() == Frame(PING, False, b"")
         client.send(PONG)
         assert await client.receive() == Frame(PING, False, b"")

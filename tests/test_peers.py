@@ -19,7 +19,7 @@ from tests.peers import REFUSAL_HEADER, Closed, Deflate, Options, Peer, Refused,
 from tests.peers.node_ws import NodeWs, installed_package
 from tests.peers.python_websockets import PythonWebsockets
 
-pytestmark = pytest.mark.gen_test(timeout=60)
+pytestmark = pytest.mark.gen_test
 
 PEERS: dict[str, Peer] = {"node-ws": NodeWs(), "websockets": PythonWebsockets()}
 #: The part that the peer plays.

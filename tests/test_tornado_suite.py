@@ -8,6 +8,7 @@ later Tornado took back, and stands in `TAKEN_BACK` for that.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ def excuse_for(test_id: str) -> TakenBack | None:
 
 
 def collected() -> list[str]:
-    listing = subprocess.run([*RUN_INSTALLED, "--list"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    listing = subprocess.run([*RUN_INSTALLED, "--list"], cwd=ROOT, capture_output=True, text=True, timeout=200)
     if listing.returncode:
         raise RuntimeError(f"Tornado's own tests cannot be listed:\n{listing.stderr}")
     return cast("list[str]", json.loads(listing.stdout))
@@ -57,7 +58,10 @@ TEST_IDS = collected()
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     path = tmp_path_factory.mktemp("tornado_suite") / "report.json"
-    run = subprocess.run([*RUN_INSTALLED, "--report", str(path)], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    command = [*RUN_INSTALLED, "--report", str(path)]
+    # Tornado gives each of its tests 5 seconds, unless this says otherwise.
+    environment = {**os.environ, "ASYNC_TEST_TIMEOUT": "60"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
     assert path.exists(), f"Tornado's runner did not reach its end:\n{run.stdout}{run.stderr}"
     return cast(Report, json.loads(path.read_text()))
 

@@ -141,6 +141,8 @@ def client_options(request: pytest.FixtureRequest, ca: trustme.CA, ca_file: str)
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-4.1-tls-first", "6455-4.2.2-tls", "6455-5.1-client-masks")
+@pytest.mark.rfc("6455-10.6-tls")
 async def test_wss(server_ssl_options: Any, client_options: dict[str, Any]) -> None:
     schemes: list[str] = []
 
@@ -184,6 +186,7 @@ async def test_wss_closes_in_both_directions(server_ssl_options: Any, ca_file: s
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-4.1-tls-fails")
 async def test_wss_does_not_trust_a_stranger(server_ssl_options: Any) -> None:
     async with serving(Echo, ssl_options=server_ssl_options) as url:
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -191,6 +194,7 @@ async def test_wss_does_not_trust_a_stranger(server_ssl_options: Any) -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-4.2.2-tls")
 async def test_ws_to_a_tls_port_fails(server_ssl_options: Any) -> None:
     async with serving(Echo, ssl_options=server_ssl_options) as url:
         with pytest.raises(OSError):  # noqa: PT011 - StreamClosedError is one, whatever it says

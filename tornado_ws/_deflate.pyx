@@ -7,7 +7,7 @@ inflater goes on from message to message, where the Python modules would need a 
 
 import os
 
-from tornado_ws.deflate_streams import MAX_HISTORY as _MAX_HISTORY
+from tornado_ws.deflate_streams import MAX_FINALS as _MAX_FINALS, MAX_HISTORY as _MAX_HISTORY, check_finals
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -30,13 +30,16 @@ cdef extern from "_zlib.h":
         TWS_Z_FULL_FLUSH
         TWS_Z_OK
         TWS_Z_STREAM_END
+        TWS_Z_DATA_ERROR
         TWS_Z_BUF_ERROR
         TWS_Z_BETWEEN_BLOCKS
     ctypedef struct tws_zstream:
         const uint8_t* next_in
         unsigned int avail_in
+        unsigned long total_in
         uint8_t* next_out
         unsigned int avail_out
+        unsigned long total_out
         const char* msg
         int data_type
     ctypedef struct tws_zlib:
@@ -63,6 +66,7 @@ DEF SCRATCH = 16384
 DEF INFLATER_SIZE = WINDOW + 8192
 
 cdef const uint8_t* TAIL = <const uint8_t*>b"\x00\x00\xff\xff"
+cdef Py_ssize_t MAX_FINALS = _MAX_FINALS
 cdef Py_ssize_t MAX_HISTORY = _MAX_HISTORY
 cdef uint8_t[SCRATCH] scratch
 cdef uint8_t[WINDOW] window
@@ -75,7 +79,7 @@ cdef class Library:
     cdef tws_zlib functions
     cdef readonly object error
 
-    def __init__(self, module, str prefix):
+    def __cinit__(self, module, str prefix):
         path = os.fsencode(getattr(module, "__file__", None) or "")
         self.error = module.error
         if not tws_zlib_open(&self.functions, path, prefix.encode()):
@@ -102,6 +106,8 @@ cdef class _Stream:
     cdef int (*get_dictionary)(tws_zstream*, uint8_t*, unsigned int*)
     cdef bytes kept
     cdef Py_ssize_t most_kept
+    # Bytes at the end of the window that what follows may refer to.
+    cdef Py_ssize_t known
     cdef object admit
     cdef int wbits
     # Whether another thread must not freeze it now.
@@ -121,7 +127,7 @@ cdef class _Stream:
         if self.stream == NULL:
             return self.kept
         self.get_dictionary(self.stream, window, &size)
-        return (<char*>window)[max(0, <Py_ssize_t>size - self.most_kept):size]
+        return (<char*>window)[max(0, <Py_ssize_t>size - min(self.most_kept, self.known)):size]
 
     cdef int begin(self) except -1:
         cdef Py_ssize_t size = min(PyBytes_GET_SIZE(self.kept), <Py_ssize_t>1 << self.wbits)
@@ -138,8 +144,14 @@ cdef class _Stream:
             raise MemoryError
         self.kept = b""
         self.busy = True
+        # Until it is admitted: a finalizer that runs in there may use the stream, and must not freeze it.
+        self.passing = False
         try:
             self.passing = self.admit is not None and not self.admit(self)
+        except:
+            # Nobody counts its memory.
+            self.passing = True
+            raise
         finally:
             self.busy = False
         return 0
@@ -182,7 +194,7 @@ cdef class Deflater(_Stream):
     cdef int mem_level
     cdef int strategy
 
-    def __init__(self, Library library not None, int level, int wbits, int mem_level, int strategy, Py_ssize_t memory,
+    def __cinit__(self, Library library not None, int level, int wbits, int mem_level, int strategy, Py_ssize_t memory,
                  bytes history not None, admit):
         self.library = library
         self.zlib = &library.functions
@@ -208,30 +220,53 @@ cdef class Deflater(_Stream):
         return self.run(data, TWS_Z_SYNC_FLUSH)
 
     def deflate_alone(self, bytes data not None):
-        return self.run(data, TWS_Z_FULL_FLUSH)
+        cdef bytes payload = self.run(data, TWS_Z_FULL_FLUSH)
+        self.known = 0
+        if self.stream == NULL:
+            self.kept = b""
+        return payload
 
     cdef bytes run(self, bytes data, int flush):
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef bytes payload
         if self.stream == NULL:
+            self.known = PyBytes_GET_SIZE(self.kept)
             self.begin()
         self.used = True
         self.stream.next_in = <const uint8_t*>PyBytes_AS_STRING(data)
         if size >= LARGE:
             payload = self.run_large(size, flush)
         else:
-            self.stream.avail_in = <unsigned int>size
-            self.stream.next_out = scratch
-            self.stream.avail_out = SCRATCH
-            self.zlib.deflate(self.stream, flush)
-            payload = PyBytes_FromStringAndSize(<char*>scratch, SCRATCH - self.stream.avail_out - 4)
+            payload = self.run_small(size, flush)
+        self.known += size
         if self.passing:
-            self.freeze()
+            try:
+                self.freeze()
+            except:
+                self.forget()
+                raise
         return payload
+
+    cdef bytes run_small(self, Py_ssize_t size, int flush):
+        cdef Py_ssize_t made
+        self.stream.avail_in = <unsigned int>size
+        self.stream.next_out = scratch
+        self.stream.avail_out = SCRATCH
+        self.zlib.deflate(self.stream, flush)
+        made = SCRATCH - <Py_ssize_t>self.stream.avail_out - 4
+        try:
+            if made < 0:
+                raise self.library.error("a flush wrote fewer bytes than its tail has")
+            return PyBytes_FromStringAndSize(<char*>scratch, made)
+        except:
+            # It has taken the data, which nobody will get.
+            self.forget()
+            raise
 
     cdef bytes run_large(self, Py_ssize_t left, int flush):
         cdef PyObject* out = NULL
         cdef Py_ssize_t size = 0
+        cdef bint was_busy = self.busy
         self.busy = True
         try:
             self.grow(&out, 0, max(SCRATCH, left >> 2))
@@ -254,7 +289,7 @@ cdef class Deflater(_Stream):
             raise
         finally:
             Py_CLEAR(out)
-            self.busy = False
+            self.busy = was_busy
             if self.forgotten:
                 self.forget()
 
@@ -280,16 +315,26 @@ cdef class Deflater(_Stream):
 cdef class Inflater(_Stream):
     """See `tornado_ws.deflate_streams.Inflating`."""
 
+    # What was given to `inflate` and did not fit into what it returned: `unread` from `unread_pos` on.
     cdef bytes unread
+    cdef Py_ssize_t unread_pos
+    # Bytes that zlib, which counts in 32 bits, has not been given yet.
+    cdef Py_ssize_t left
+    # Bytes of the message in the streams that ended in it, how many those are, and whether one ended just there.
+    cdef long long taken
+    cdef Py_ssize_t finals
+    cdef bint is_final
+    # Whether it has failed inside a message: what follows would be inflated with a window that is not the peer's.
+    cdef bint broken
     cdef readonly object error
 
-    def __init__(self, Library library not None, int wbits, bytes history not None, admit):
+    def __cinit__(self, Library library not None, int wbits, bytes history not None, admit):
         self.library = library
         self.zlib = &library.functions
         self.finish = self.zlib.inflate_end
         self.set_dictionary = self.zlib.inflate_set_dictionary
         self.get_dictionary = self.zlib.inflate_get_dictionary
-        self.most_kept = WINDOW
+        self.most_kept = self.known = WINDOW
         self.error = library.error
         self.wbits = wbits
         self.kept = history
@@ -303,24 +348,49 @@ cdef class Inflater(_Stream):
         return tws_inflate_init(self.zlib, self.stream, self.wbits)
 
     def inflate(self, bytes data not None, Py_ssize_t room):
+        if self.broken:
+            raise self.error("stream that has failed before")
+        try:
+            return self.run(data, room)
+        except:
+            self.broken = True
+            self.busy = False
+            self.unread = None
+            self.drop()
+            raise
+
+    cdef bytes run(self, bytes data, Py_ssize_t room):
         cdef bytes piece
+        cdef Py_ssize_t pos = 0
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        # Whatever the caller's limit was: zlib counts without a sign.
+        room = max(room, 0)
         if self.unread is not None:
-            data, self.unread = self.unread + data, None
+            # With nothing new only the place moves: a copy of all that is left at each call would be quadratic.
+            if size:
+                data = self.unread[self.unread_pos:] + data
+            else:
+                data, pos = self.unread, self.unread_pos
+            self.unread = None
+            size = PyBytes_GET_SIZE(data)
         if self.stream == NULL:
             self.begin()
         self.used = True
         # Until the message is at its end.
         self.busy = True
-        self.stream.next_in = <const uint8_t*>PyBytes_AS_STRING(data)
-        self.stream.avail_in = <unsigned int>PyBytes_GET_SIZE(data)
+        self.left = size - pos
+        self.stream.next_in = <const uint8_t*>PyBytes_AS_STRING(data) + pos
+        self.stream.avail_in = 0
         self.stream.next_out = scratch
         self.stream.avail_out = <unsigned int>min(SCRATCH, room)
-        if PyBytes_GET_SIZE(data) < LARGE and not self.go_on():
+        if self.left < LARGE and not self.go_on():
             piece = PyBytes_FromStringAndSize(<char*>scratch, self.stream.next_out - scratch)
         else:
             piece = self.inflate_large(room)
-        if self.stream.avail_in:
-            self.unread = data[PyBytes_GET_SIZE(data) - self.stream.avail_in:]
+        self.left += self.stream.avail_in
+        if self.left:
+            self.unread = data
+            self.unread_pos = size - self.left
         return piece
 
     cdef bytes inflate_large(self, Py_ssize_t room):
@@ -344,38 +414,70 @@ cdef class Inflater(_Stream):
         """Inflate to the end of the input or of the room; returns whether it was the room."""
         cdef int status
         while True:
+            if self.stream.avail_in == 0 and self.left:
+                self.stream.avail_in = <unsigned int>min(self.left, 1 << 30)
+                self.left -= self.stream.avail_in
+            if self.stream.avail_in and self.is_final:
+                self.is_final = False
+                if self.finals > MAX_FINALS:
+                    check_finals(self.finals, self.taken)
             if self.stream.avail_in < LARGE and self.stream.avail_out <= SCRATCH:
                 status = self.zlib.inflate(self.stream, TWS_Z_SYNC_FLUSH)
             else:
                 with nogil:
                     status = self.zlib.inflate(self.stream, TWS_Z_SYNC_FLUSH)
             if status == TWS_Z_STREAM_END:
-                # A block with BFINAL ends the library's stream, but not the message (section 7.2.3.4).
-                self.zlib.inflate_reset_keep(self.stream)
-                if self.stream.avail_in and self.stream.avail_out:
-                    continue
+                self.end_stream()
+            elif status == TWS_Z_DATA_ERROR and self.stream.avail_out == 0:
+                # What fills the room came first. Whoever wants more gets the error.
+                return True
             elif status != TWS_Z_OK and status != TWS_Z_BUF_ERROR:
                 text = self.stream.msg.decode("ascii", "replace") if self.stream.msg != NULL else "out of memory"
                 raise self.error(f"Error {status} while decompressing data: {text}")
-            return self.stream.avail_out == 0
+            if self.stream.avail_out == 0 or (self.stream.avail_in == 0 and self.left == 0):
+                return self.stream.avail_out == 0
+
+    cdef void end_stream(self) noexcept:
+        """A block with BFINAL ends the library's stream, but not the message (section 7.2.3.4)."""
+        self.taken += self.stream.total_in
+        self.is_final = True
+        # As `deflate_streams.is_empty_stream`.
+        if self.stream.total_out or (self.stream.total_in != 2 and self.stream.total_in != 5):
+            self.finals += 1
+        self.zlib.inflate_reset_keep(self.stream)
 
     def end(self):
-        cdef uint8_t[4] beyond
-        cdef int status
         cdef bint whole
+        if self.broken:
+            return False
         if self.stream == NULL:
             self.begin()
         self.busy = False
+        if self.is_final or self.unread is not None:
+            whole = self.unread is None
+        else:
+            whole = self.take_tail()
+        self.unread = None
+        self.is_final = False
+        self.taken = self.finals = 0
+        # Those of the next message, and not of the connection.
+        self.stream.total_in = self.stream.total_out = 0
+        if self.passing:
+            self.freeze()
+        return whole
+
+    cdef bint take_tail(self) noexcept:
+        """Put the tail behind the message; returns whether its stream ends there, between two blocks."""
+        cdef uint8_t[4] beyond
+        cdef int status
         self.stream.next_in = TAIL
         self.stream.avail_in = 4
         self.stream.next_out = beyond
         self.stream.avail_out = sizeof(beyond)
         status = self.zlib.inflate(self.stream, TWS_Z_SYNC_FLUSH)
-        whole = self.unread is None and self.stream.avail_in == 0 and self.stream.avail_out == sizeof(beyond)
+        if self.stream.avail_in or self.stream.avail_out != sizeof(beyond):
+            return False
         if status == TWS_Z_STREAM_END:
             self.zlib.inflate_reset_keep(self.stream)
-        elif status != TWS_Z_OK or not self.stream.data_type & TWS_Z_BETWEEN_BLOCKS:
-            whole = False
-        if self.passing:
-            self.freeze()
-        return whole
+            return True
+        return status == TWS_Z_OK and self.stream.data_type & TWS_Z_BETWEEN_BLOCKS != 0

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 #include <sys/types.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -108,6 +109,13 @@ static inline ssize_t tws_send2(int fd, const void *head, size_t head_size, cons
     message.msg_iov = pieces;
     message.msg_iovlen = 2;
     return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Seconds of a clock that never goes back. */
+static inline double tws_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 #ifdef __linux__

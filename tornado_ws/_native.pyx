@@ -61,6 +61,7 @@ cdef extern from "_native.h":
     int tws_utf8(uint32_t* state, const uint8_t* data, size_t size) nogil
     ssize_t tws_send2(int fd, const void* head, size_t head_size, const void* rest, size_t rest_size) nogil
     int tws_epoll_wait(int epfd, int* ready, int most) nogil
+    double tws_now() nogil
     void tws_forget_hash(PyObject* data) nogil
 
 cdef extern from "_tls.h":
@@ -75,7 +76,7 @@ cdef extern from "_tls.h":
         uint8_t* out
         size_t out_size
         size_t out_room
-    tws_tls* tws_tls_open(object sslobj, object context, const char* ssl_file, int fd)
+    tws_tls* tws_tls_open(object sslobj, object context, const char* ssl_file, unsigned long version, int fd)
     void tws_tls_close(tws_tls* tls)
     int tws_tls_pending(const tws_tls* tls)
     size_t tws_tls_decrypt(tws_tls* tls, uint8_t* plain, size_t room, Py_ssize_t* state)
@@ -95,6 +96,8 @@ DEF PLAIN_SIZE = READ_SIZE + 2 * 16384
 # Records are gathered in this, and sent when one more might not have room.
 DEF SEALED_SIZE = CORK_SIZE + 2 * (16384 + 2053)
 DEF SEND_SIZE = 1048576
+DEF ANSWERS_AT_ONCE = 16384
+DEF MOST_ANSWERS = 65536
 # A payload from here on is sent from where it lies, and received into where it is to lie.
 DEF LARGE = 16384
 # What a peer announces is believed up to here before it comes.
@@ -128,6 +131,16 @@ cdef object too_big_inflated = _frames.too_big_inflated
 cdef tuple _FAILURES = (Exception, asyncio.CancelledError)
 cdef str _on_message = "on_message"
 cdef int MESSAGES_PER_TURN = 256
+cdef double TURN_TIME = _frames.TURN_TIME
+cdef int CLOCK_STRIDE = _frames.CLOCK_STRIDE
+cdef Py_ssize_t CLOCK_SIZE = _frames.CLOCK_SIZE
+# How often something took long: more to hand out than there is time for, or a large message.
+cdef unsigned int _enough = 0
+
+def _set_turn_time(double seconds):
+    """For who counts instructions: under an emulator a turn would end after a fiftieth of its messages."""
+    global TURN_TIME
+    TURN_TIME = seconds
 
 
 # Masking (RFC 6455 section 5.3)
@@ -294,7 +307,7 @@ cdef class FrameReader:
 
     def __init__(self, bint expect_masked, max_message_size, inflater=None):
         self._expect_masked = expect_masked
-        self._limit = min(max_message_size, sys.maxsize)
+        self._limit = max(0, min(max_message_size, sys.maxsize))
         self._inflater = inflater
 
     def __dealloc__(self):
@@ -330,7 +343,11 @@ cdef class FrameReader:
         """Keep what is not parsed yet of borrowed bytes."""
         if self._chunk is None:
             if self._pos < self._end:
-                self.take(PyBytes_FromStringAndSize(<const char*>self._data + self._pos, self._end - self._pos))
+                try:
+                    self.take(PyBytes_FromStringAndSize(<const char*>self._data + self._pos, self._end - self._pos))
+                except:
+                    self.end()
+                    raise
             else:
                 self._data = NULL
                 self._pos = self._end = 0
@@ -348,11 +365,13 @@ cdef class FrameReader:
         payload = self.step()
         return (self._event, payload, self._event_size) if self._event else None
 
-    def hand_out(self, handler, int limit):
+    def hand_out(self, handler, int limit, bint timed=False):
         """Give messages to ``handler.on_message``; see `tornado_ws.frames.FrameReader.hand_out`."""
-        return self.hand_out_to(handler, limit)
+        return self.hand_out_to(handler, limit, timed)
 
-    cdef object hand_out_to(self, object handler, int limit):
+    cdef object hand_out_to(self, object handler, int limit, bint timed):
+        global _enough
+        cdef double until = 0
         cdef object payload
         cdef object result
         while not self._stopped and not self._finished:
@@ -375,7 +394,18 @@ cdef class FrameReader:
             payload = None
             limit -= 1
             if limit <= 0 and not self._stopped:
+                _enough += 1
                 return _ENOUGH
+            if self._event_size >= CLOCK_SIZE:
+                _enough += 1
+            elif limit & CLOCK_STRIDE:
+                continue
+            if timed and not self._stopped:
+                if until == 0:
+                    until = tws_now() + TURN_TIME
+                elif tws_now() > until:
+                    _enough += 1
+                    return _ENOUGH
         return None
 
     cdef object step(self):
@@ -389,13 +419,21 @@ cdef class FrameReader:
                 self._data = NULL
                 self._pos = self._end = 0
             return payload
-        except ProtocolError:
-            self._finished = True
-            self._chunk = None
-            self._data = NULL
-            self._pos = self._end = 0
-            Py_CLEAR(self._message)
+        except:
+            # Whatever it was, a MemoryError too: nobody knows any more what the next byte belongs to.
+            self.end()
             raise
+
+    cdef void end(self) noexcept:
+        """Take nothing more, and let go of what there is."""
+        self._finished = True
+        self._chunk = None
+        self._data = NULL
+        self._pos = self._end = 0
+        self.in_message = self._in_payload = False
+        self._carried = 0
+        self._size = self._room = self._left = 0
+        Py_CLEAR(self._message)
 
     cdef object parse(self):
         cdef const uint8_t* head
@@ -544,6 +582,7 @@ cdef class FrameReader:
 
     cdef bint take_payload(self) except -1:
         """Take what has come of the frame's payload; true when that was its end."""
+        global _enough
         cdef Py_ssize_t size = self._end - self._pos
         cdef uint8_t* out
         cdef bytes piece
@@ -570,6 +609,8 @@ cdef class FrameReader:
             while PyBytes_GET_SIZE(piece) == INFLATED_AT_ONCE:
                 piece = self._inflater.inflate(b"", self._limit - self._size)
                 self.append(piece)
+                # Whether or not the message has come to its end.
+                _enough += 1
         else:
             self.check_utf8(out, size)
             self._size += size
@@ -603,6 +644,8 @@ cdef class FrameReader:
             self._message = large_bytes(room)
         else:
             room = max(needed, min(max(announced, needed), room * 2), min(room + (room >> 1), self._limit))
+            # If this fails the message is gone, and NULL.
+            self._room = 0
             _PyBytes_Resize(&self._message, room)
         self._room = room
         return 0
@@ -646,7 +689,11 @@ cdef class FrameReader:
         """Where the next bytes belong, NULL when they have to be parsed."""
         if not self._in_payload or self._compressed or self._left < LARGE or self._pos < self._end or self._finished:
             return NULL
-        self.make_room(self._size + LARGE, self._size + self._left)
+        try:
+            self.make_room(self._size + LARGE, self._size + self._left)
+        except:
+            self.end()
+            raise
         size[0] = min(self._left, self._room - self._size)
         return bytes_data(self._message) + self._size
 
@@ -660,7 +707,7 @@ cdef class FrameReader:
         self._left -= size
         self._size += size
         if self._opcode == TEXT and not tws_utf8(&self._utf8, data, size):
-            self._finished = True
+            self.end()
         return not self._finished
 
 
@@ -672,13 +719,6 @@ cdef int check_text(const uint8_t* data, Py_ssize_t size) except -1:
     if not (tws_utf8(&utf8, data, size) and utf8 & 3 == 0):
         PyUnicode_DecodeUTF8(<const char*>data, size, NULL)
     return 0
-
-
-cdef object piece_of(const uint8_t* data, Py_ssize_t size, Py_ssize_t begin, bytes owner):
-    """Return what is behind ``begin`` without a copy, or with one where nobody owns the memory."""
-    if owner is not None:
-        return memoryview(owner)[begin:]
-    return PyBytes_FromStringAndSize(<const char*>data + begin, size - begin)
 
 
 @cython.final
@@ -707,9 +747,11 @@ cdef _Buffers buffers_of(object io_loop):
     return <_Buffers>buffers
 
 
-#: Whether channels may take OpenSSL's session from Python's ssl module; for tests.
+#: Whether channels may take OpenSSL's session from Python's ssl module, in which file that has it, and in which version;
+#: for tests.
 direct_tls = True
-cdef bytes _ssl_file = os.fsencode(getattr(_ssl, "__file__", ""))
+ssl_file = os.fsencode(getattr(_ssl, "__file__", ""))
+openssl_version = _ssl.OPENSSL_VERSION_NUMBER
 
 
 cdef class Channel:
@@ -721,6 +763,7 @@ cdef class Channel:
     cdef public object _done
     cdef public object _backlog
     cdef public object compressor
+    cdef public object tap
     cdef public object context
     cdef public int fd
     cdef public bint reading
@@ -737,8 +780,11 @@ cdef class Channel:
     # The session that we feed ourselves, and whose it is; NULL where that cannot be.
     cdef tws_tls* _tls
     cdef object _tls_owner
+    # Bytes that the session has answered by itself since the kernel last had everything.
+    cdef Py_ssize_t _answers
 
     def __init__(self, stream, receiver, bint masked, done):
+        cdef bytes file
         self._stream = stream
         self._receiver = receiver
         self._io_loop = stream.io_loop
@@ -751,7 +797,8 @@ cdef class Channel:
         self._buffers = buffers_of(self._io_loop)
         if self._is_tls and direct_tls and type(stream.socket._sslobj) is _ssl._SSLSocket:
             self._tls_owner = stream.socket._sslobj
-            self._tls = tws_tls_open(self._tls_owner, self._tls_owner.context, _ssl_file, self.fd)
+            file = ssl_file
+            self._tls = tws_tls_open(self._tls_owner, self._tls_owner.context, file, openssl_version, self.fd)
 
     def __dealloc__(self):
         if self._tls != NULL:
@@ -781,10 +828,15 @@ cdef class Channel:
         self.serve()
 
     cdef int serve(self) except -1:
-        if self._backlog is not None:
-            self._flush()
-        if self.reading and self.fd >= 0:
-            self.receive()
+        try:
+            if self._backlog is not None:
+                self._flush()
+            if self.reading and self.fd >= 0:
+                self.receive()
+        except BaseException as error:
+            self._handling_failed(error)
+            if not isinstance(error, Exception):
+                raise
         return 0
 
     cdef int receive(self) except -1:
@@ -821,6 +873,8 @@ cdef class Channel:
             count = self.recv_into(room, asked)
             if count <= 0:
                 return 0
+            if self.tap is not None:
+                self.tap.received(PyBytes_FromStringAndSize(<const char*>room, count))
             valid = reader.direct_received(count)
             room += count
             turn -= count
@@ -895,18 +949,29 @@ cdef class Channel:
         self._tls.in_ = cipher
         self._tls.in_size = max(count, 0)
         self.gather()
+        # A renegotiation has room in it. Hundreds of changes of keys in one chunk have not, and fail.
+        self._tls.out_room = ANSWERS_AT_ONCE
         size = tws_tls_decrypt(self._tls, plain, PLAIN_SIZE, &state)
-        # A renegotiation or a change of keys has an answer.
-        self.send_gathered()
-        self._tls.out = NULL
-        self._tls.in_ = NULL
-        self._tls.in_size = 0
+        cdef Py_ssize_t answer = self._tls.out_size
+        try:
+            # A renegotiation or a change of keys has an answer.
+            self.send_gathered()
+        finally:
+            self._tls.out = NULL
+            self._tls.in_ = NULL
+            self._tls.in_size = 0
         if size:
             if own:
                 self.dispatch(self._take, own_plain[:size])
             else:
                 self.take(plain, size)
-        if self.fd >= 0 and state != TWS_TLS_WANTS_MORE:
+        if self._backlog is None:
+            self._answers = 0
+        else:
+            self._answers += answer
+        if self.fd >= 0 and self._answers > MOST_ANSWERS:
+            self._end_reading(ssl.SSLError(ssl.SSL_ERROR_SSL, "asks for change after change of keys and takes no answer"))
+        elif self.fd >= 0 and state != TWS_TLS_WANTS_MORE:
             self._end_reading(None if state == TWS_TLS_ENDED else self.tls_error())
         return 0
 
@@ -916,6 +981,8 @@ cdef class Channel:
         return ssl.SSLError(ssl.SSL_ERROR_SSL, text.decode("ascii", "replace"))
 
     def _take(self, bytes chunk):
+        if self.tap is not None:
+            self.tap.received(chunk)
         self._reader.feed(chunk)
         self.hand_out(None)
 
@@ -924,6 +991,8 @@ cdef class Channel:
         cdef object context = self.context
         cdef _Buffers buffers = self._buffers
         cdef FrameReader reader = self._reader
+        if self.tap is not None:
+            self.tap.received(PyBytes_FromStringAndSize(<const char*>data, size))
         if self._dispatching:
             reader.feed(PyBytes_FromStringAndSize(<const char*>data, size))
             self.hand_out(None)
@@ -931,12 +1000,12 @@ cdef class Channel:
         self.begin(context)
         try:
             buffers.parsing = True
-            reader.lend(data, size)
             try:
+                reader.lend(data, size)
                 self.hand_out(None)
             finally:
-                reader.give_back()
                 buffers.parsing = False
+                reader.give_back()
         finally:
             self.finish(context)
         return 0
@@ -946,7 +1015,7 @@ cdef class Channel:
 
     cdef int hand_out(self, object outcome) except -1:
         if outcome is None and self.direct:
-            outcome = self._reader.hand_out_to(self._receiver.handler, MESSAGES_PER_TURN)
+            outcome = self._reader.hand_out_to(self._receiver.handler, MESSAGES_PER_TURN, True)
             if outcome is None:
                 return 0
         self._receiver.advance(outcome)
@@ -961,25 +1030,34 @@ cdef class Channel:
         return 0
 
     cdef int finish(self, object context) except -1:
-        cdef bytes rest
         self._dispatching = False
         PyContext_Exit(context)
         if self._buffers.corking is self:
-            self.uncork()
-            self._buffers.corking = None
+            try:
+                self.uncork()
+            finally:
+                self._buffers.corking = None
         return 0
 
     def dispatch(self, callback, *args):
-        """Call in the connection's context; what is written meanwhile goes to the socket together, at the end."""
+        """Call in the connection's context; what is written meanwhile goes to the socket together, at the end.
+
+        An exception aborts the connection and goes no further; see `tornado_ws.channel.Channel`.
+        """
         if self._dispatching:
             callback(*args)
             return
         context = self.context
-        self.begin(context)
         try:
-            callback(*args)
-        finally:
-            self.finish(context)
+            self.begin(context)
+            try:
+                callback(*args)
+            finally:
+                self.finish(context)
+        except BaseException as error:
+            self._handling_failed(error)
+            if not isinstance(error, Exception):
+                raise
 
     # Out
 
@@ -1006,7 +1084,8 @@ cdef class Channel:
             size = PyBytes_GET_SIZE(message)
             if not binary:
                 check_text(data, size)
-            return self.put_message(data, size, binary, message)
+            # A subclass may do as it likes with its memory: its bytes are copied where they have to wait.
+            return self.put_message(data, size, binary, message if type(message) is bytes else None)
         if not memoryview(message).c_contiguous:
             message = bytes(message)
         PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
@@ -1057,7 +1136,9 @@ cdef class Channel:
         cdef bint corking = buffers.corking is self
         cdef uint8_t[LARGE + HEADER_MAX] small
         cdef Py_ssize_t frame
-        cdef bytes whole
+        cdef bytes whole, head
+        if self.tap is not None:
+            return self.put_and_show(first_byte, payload, size, owner)
         if self.fd < 0:
             raise StreamClosedError(self._stream.error)
         if PyThread_get_thread_ident() != self.thread:
@@ -1090,9 +1171,26 @@ cdef class Channel:
                     frame = put_header(small, first_byte, size, False)
                     self.wire_bytes += frame + size
                     return self.offer(small, frame, payload, size, owner)
+        if size >= LARGE and owner is not None and not self.masked and not self._is_tls:
+            # It waits behind others: by a reference.
+            head = PyBytes_FromStringAndSize(<const char*>small, put_header(small, first_byte, size, False))
+            self._check_room(PyBytes_GET_SIZE(head) + size)
+            self.wire_bytes += PyBytes_GET_SIZE(head) + size
+            return self._keep(head, 0, owner)
         whole = frame_of(first_byte, payload, size, self.masked)
         self.wire_bytes += PyBytes_GET_SIZE(whole)
         return self.write_whole(whole)
+
+    cdef object put_and_show(self, int first_byte, const uint8_t* payload, Py_ssize_t size, bytes owner):
+        """As `put`, and then show the frame to the tap."""
+        cdef object tap = self.tap
+        self.tap = None
+        try:
+            future = self.put(first_byte, payload, size, owner)
+        finally:
+            self.tap = tap
+        tap.sent(first_byte, PyBytes_FromStringAndSize(<const char*>payload, size))
+        return future
 
     def write(self, bytes data not None):
         """Send ``data``; see `tornado_ws.channel.Channel.write`."""
@@ -1123,12 +1221,14 @@ cdef class Channel:
             self._check_room(head_size + rest_size)
         if self._tls != NULL:
             self.gather()
-            future = self.seal(head, head_size)
-            if rest_size:
-                future = self.seal(rest, rest_size)
-            if self.fd >= 0:
-                future = self.send_gathered()
-            self._tls.out = NULL
+            try:
+                future = self.seal(head, head_size)
+                if rest_size:
+                    future = self.seal(rest, rest_size)
+                if self.fd >= 0:
+                    future = self.send_gathered()
+            finally:
+                self._tls.out = NULL
             return future
         if self._backlog is None:
             if self._is_tls:
@@ -1141,10 +1241,27 @@ cdef class Channel:
                 count = self.sent(tws_send2(self.fd, head, head_size, rest, rest_size))
             if count == head_size + rest_size:
                 return self._done
-        if count >= head_size:
-            return self._keep(piece_of(rest, rest_size, count - head_size, owner))
-        kept = PyBytes_FromStringAndSize(<const char*>head + count, head_size - count)
-        return self._keep(kept, piece_of(rest, rest_size, 0, owner))
+        return self.keep_rest(head, head_size, rest, rest_size, owner, count)
+
+    cdef object keep_rest(
+        self, const uint8_t* head, Py_ssize_t head_size, const uint8_t* rest, Py_ssize_t rest_size, bytes owner,
+        Py_ssize_t count
+    ):
+        """Keep what is behind ``count`` bytes of two pieces of memory."""
+        try:
+            if count < head_size:
+                kept = PyBytes_FromStringAndSize(<const char*>head + count, head_size - count)
+                if rest_size and owner is None:
+                    owner = PyBytes_FromStringAndSize(<const char*>rest, rest_size)
+                return self._keep(kept, 0, owner or b"")
+            count -= head_size
+            if owner is not None:
+                return self._keep(owner, count)
+            return self._keep(PyBytes_FromStringAndSize(<const char*>rest + count, rest_size - count))
+        except:
+            # A part of it may be with the kernel: what is written next would stand inside a frame or a record.
+            self._stream.close()
+            raise
 
     cdef void gather(self):
         """Let what the session writes be gathered, until its ``out`` is NULL again."""
@@ -1176,7 +1293,7 @@ cdef class Channel:
             count = self.sent(c_send(self.fd, self._buffers.sealed, size, MSG_DONTWAIT | MSG_NOSIGNAL))
         if count == size:
             return self._done
-        return self._keep(PyBytes_FromStringAndSize(<const char*>self._buffers.sealed + count, size - count))
+        return self.keep_rest(self._buffers.sealed, size, NULL, 0, None, count)
 
     cdef ssize_t sent(self, ssize_t count) except -1:
         if count >= 0:
@@ -1243,11 +1360,8 @@ cdef class Sender:
         return self._write_message(message, binary, compress)
 
 
-def send_to_all(senders, bytes payload not None, bint binary):
+def send_to_all(senders, bytes frame not None, Py_ssize_t size):
     """Send a message to those that need no more than its frame; see `tornado_ws.channel.send_to_all`."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
-    cdef int first_byte = FIN | BINARY if binary else FIN | TEXT
-    cdef bytes frame = frame_of(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), size, False)
     cdef unsigned long thread = PyThread_get_thread_ident()
     cdef Channel out
     cdef object known = None
@@ -1258,7 +1372,14 @@ def send_to_all(senders, bytes payload not None, bint binary):
             if type(sender).write_message is Sender.write_message:
                 known = type(sender)
         out = (<Sender>sender)._out if type(sender) is known else None
-        if out is None or out.fd < 0 or out.masked or out.compressor is not None or out._backlog is not None:
+        if (
+            out is None
+            or out.fd < 0
+            or out.masked
+            or out.compressor is not None
+            or out._backlog is not None
+            or out.tap is not None
+        ):
             others.append(sender)
             continue
         if thread != out.thread:
@@ -1271,17 +1392,31 @@ def send_to_all(senders, bytes payload not None, bint binary):
     return count, others
 
 
-def serve_ready(epoll, dict channels):
-    """Call ``handle_events`` of the channels whose descriptors are ready, of a good many at most."""
+def serve_ready(epoll, dict channels, list late):
+    """Call ``handle_events`` of the channels that are ready; see `tornado_ws.channel.serve_ready`."""
     cdef int[SOCKETS_PER_TURN] ready
     cdef int left = SOCKETS_PER_TURN
     cdef int i
     cdef int count = BUSY
+    cdef unsigned int enough = _enough
+    cdef double until = 0
     if len(channels) == 1:
         # It is this one: the epoll has nothing else to tell of.
         for channel in list(channels.values()):
             (<Channel?>channel).serve()
         return
+    if late:
+        fds = late[:]
+        late.clear()
+        until = tws_now() + TURN_TIME
+        left -= <int>len(fds)
+        for i in range(<int>len(fds)):
+            channel = channels.get(fds[i])
+            if channel is not None:
+                (<Channel?>channel).serve()
+                if tws_now() > until:
+                    late += fds[i + 1:]
+                    return
     # Where many are ready others will be by then, and another look costs less than another turn of the loop.
     while count >= BUSY and left > 0 and not epoll.closed:
         count = tws_epoll_wait(epoll.fileno(), ready, left)
@@ -1291,3 +1426,11 @@ def serve_ready(epoll, dict channels):
             channel = channels.get(ready[i])
             if channel is not None:
                 (<Channel?>channel).serve()
+                # The clock is read where there may be something to see: a call of it costs as much as a small frame.
+                if i & CLOCK_STRIDE == CLOCK_STRIDE or enough != _enough:
+                    enough = _enough
+                    if until == 0:
+                        until = tws_now() + TURN_TIME
+                    elif tws_now() > until:
+                        late += [ready[j] for j in range(i + 1, count)]
+                        return

@@ -3,10 +3,15 @@
  * Python's SSLSocket reads the header and the body of each record with a recv of its own, and sends each record with a
  * send of its own. Here the session gets a BIO that takes what one recv has brought and gathers what one send is to
  * take. Nothing is linked: the functions are those of the OpenSSL that Python's _ssl module has loaded, and where they
- * are not found, or the session is not where CPython 3.10 to 3.14 keep it, tws_tls_open says so by returning NULL. */
+ * are not found, are not of the library that made the session, or the session is not where CPython 3.10 to 3.14 keep it,
+ * tws_tls_open says so by returning NULL. */
 #ifndef TORNADO_WS_TLS_H
 #define TORNADO_WS_TLS_H
 
+#ifndef _GNU_SOURCE
+/* For dladdr. */
+#define _GNU_SOURCE
+#endif
 #include <Python.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -37,6 +42,8 @@ typedef struct {
 static struct {
     int tried;
     void *method;
+    unsigned long (*version_num)(void);
+    const void *(*ssl_get_ssl_method)(const void *);
     int (*ssl_read)(void *, void *, int);
     int (*ssl_write)(void *, const void *, int);
     int (*ssl_pending)(const void *);
@@ -134,6 +141,8 @@ static void tws_tls_load(const char *file) {
 #define TWS_FIND(field, name) \
     if ((*(void **)&tws_openssl.field = dlsym(library, name)) == NULL) \
         return;
+    TWS_FIND(version_num, "OpenSSL_version_num")
+    TWS_FIND(ssl_get_ssl_method, "SSL_get_ssl_method")
     TWS_FIND(ssl_read, "SSL_read")
     TWS_FIND(ssl_write, "SSL_write")
     TWS_FIND(ssl_pending, "SSL_pending")
@@ -178,13 +187,24 @@ static void *tws_ssl_of(PyObject *sslobj, PyObject *context) {
     return object->ssl;
 }
 
-/* Take over the session of ``sslobj``. It has to outlive what is returned, which tws_tls_close frees. */
-static tws_tls *tws_tls_open(PyObject *sslobj, PyObject *context, const char *ssl_file, int fd) {
+/* Whether the functions that were found are those of the library that made ``ssl``: a process may have several, and one
+ * that works on a session of another's writes where it should not. The version says whether they may look at it, and
+ * then the session tells by its method, which is a table in its library. */
+static int tws_tls_is_ours(const void *ssl, unsigned long version) {
+    Dl_info made_by, found;
+    return tws_openssl.version_num() == version && dladdr(tws_openssl.ssl_get_ssl_method(ssl), &made_by) &&
+           dladdr(*(void **)&tws_openssl.ssl_read, &found) && made_by.dli_fbase == found.dli_fbase;
+}
+
+/* Take over the session of ``sslobj``, of the ssl module's OpenSSL with that ``version`` and in the file ``ssl_file``.
+ * It has to outlive what is returned, which tws_tls_close frees. */
+static tws_tls *tws_tls_open(PyObject *sslobj, PyObject *context, const char *ssl_file, unsigned long version, int fd) {
     void *ssl = tws_ssl_of(sslobj, context);
     tws_tls *tls;
     if (!tws_openssl.tried)
         tws_tls_load(ssl_file);
-    if (ssl == NULL || tws_openssl.method == NULL || (tls = calloc(1, sizeof *tls)) == NULL)
+    if (ssl == NULL || tws_openssl.method == NULL || !tws_tls_is_ours(ssl, version) ||
+        (tls = calloc(1, sizeof *tls)) == NULL)
         return NULL;
     tls->ssl = ssl;
     tls->fd = fd;

@@ -31,6 +31,7 @@ enum {
     TWS_Z_FULL_FLUSH = 3,
     TWS_Z_OK = 0,
     TWS_Z_STREAM_END = 1,
+    TWS_Z_DATA_ERROR = -3,
     TWS_Z_BUF_ERROR = -5,
     TWS_Z_DEFLATED = 8,
     /* In data_type: the last block is at its end, and the next has not begun. */

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from tornado.iostream import StreamBufferFullError
+
 from tornado_ws.engine import send_to_all
 from tornado_ws.errors import WebSocketClosedError, WriteLimitError
 from tornado_ws.handler import WebSocketHandler
@@ -18,6 +20,9 @@ def broadcast(connections: Iterable[Any], message: str | bytes | dict[str, Any],
     in `.WebSocketHandler.write_message`. Connections that are closed or closing are left out, and so are those whose
     write limit refuses the message. Nothing is awaited: how much waits for a slow peer is bounded by its write limit.
 
+    A message that has to wait for slow peers is in memory once for all of them. Clients have a copy each, since each
+    masks its own.
+
     With permessage-deflate the message is compressed once, not once a connection, and refers to nothing that was sent
     before: that takes a small part of the time, and some more bytes for messages that resemble each other.
 
@@ -26,17 +31,19 @@ def broadcast(connections: Iterable[Any], message: str | bytes | dict[str, Any],
     """
     shared = SharedMessage(sendable(message), binary)
     # A callback of the application may change what it gave us.
-    count, others = send_to_all([_protocol_of(connection) for connection in connections], shared.payload, binary)
+    count, others = send_to_all(
+        [_protocol_of(connection) for connection in connections], shared.frame(), len(shared.payload)
+    )
     for protocol in others:
         if protocol is None or protocol.is_closing():
             continue
         try:
-            if isinstance(protocol, Sending):
-                protocol.write_shared(shared)
-            else:
+            if not isinstance(protocol, Sending) or type(protocol).write_message is not Sending.write_message:
                 protocol.write_message(shared.message, binary=binary)
-            count += 1
-        except (WebSocketClosedError, WriteLimitError):
+                count += 1
+            elif protocol.write_shared(shared):
+                count += 1
+        except (WebSocketClosedError, WriteLimitError, StreamBufferFullError):
             continue
     return count
 

@@ -16,6 +16,7 @@ import contextvars
 import select
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
 from typing import Any, Protocol
@@ -29,9 +30,9 @@ from tornado_ws.frames import (
     FIN,
     RSV1,
     TEXT,
+    TURN_TIME,
     FrameReader,
     Outcome,
-    encode_frame,
     encode_frame_parts,
     encode_message,
 )
@@ -70,17 +71,30 @@ class Receiver(Protocol):
     def eof_received(self, error: Exception | None) -> None:
         """Nothing more will be read; ``error`` is None when the peer closed its side in good order."""
 
+    def handling_failed(self, error: BaseException) -> None:
+        """Handling events has raised ``error``: end the connection."""
+
     def held_back(self) -> tuple[int, int]:
         """Return how many bytes, of how many writes, wait to be given to the channel."""
 
-    def write_refused(self, unsent: int) -> asyncio.Future[None]:
-        """A message is not to be sent, since ``unsent`` bytes wait already; returns what ``write_message`` does."""
+    def write_refused(self, why: str) -> asyncio.Future[None]:
+        """A message is not to be sent, since too many bytes wait already; returns what ``write_message`` does."""
 
     def writes_lost(self, unsent: int, writes: int) -> None:
         """The stream is about to be closed with ``unsent`` bytes, and ``writes`` whose Futures are not done."""
 
     def connection_lost(self) -> None:
         """The stream is closed. Called once, never from inside the call that closed it."""
+
+
+class Tap(Protocol):
+    """What a channel shows its bytes to. It changes nothing and raises nothing."""
+
+    def received(self, chunk: bytes) -> None:
+        """``chunk`` was read and is about to be parsed."""
+
+    def sent(self, first_byte: int, payload: bytes) -> None:
+        """A frame was given to the channel; ``payload`` is not masked."""
 
 
 class Compressor(Protocol):
@@ -103,25 +117,41 @@ class Servable(Protocol):
         """Called when the socket may be ready."""
 
 
-def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable]) -> None:
-    """Call ``handle_events`` of the channels whose descriptors are ready, of a good many at most."""
+def serve_until(until: float, fds: list[int], channels: Mapping[int, Servable]) -> list[int]:
+    """Call ``handle_events`` of the channels of ``fds`` until that time; returns those whose turn has not come."""
+    for index, fd in enumerate(fds):
+        # One that was closed by another's callback is no longer there.
+        channel = channels.get(fd)
+        if channel is not None:
+            channel.handle_events()
+            if time.monotonic() > until:
+                return fds[index + 1 :]
+    return []
+
+
+def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable], late: list[int]) -> None:
+    """Call ``handle_events`` of the channels whose descriptors are ready, of a good many and for `TURN_TIME` at most.
+
+    Those whose turn has not come are left in ``late``, and are the first when this is called again: the kernel would
+    name them last.
+    """
     left = SOCKETS_PER_TURN
     if len(channels) == 1:
         # It is this one: the epoll has nothing else to tell of.
         for only in list(channels.values()):
             only.handle_events()
         return
+    until = time.monotonic() + TURN_TIME
+    if late:
+        left -= len(late)
+        late[:] = serve_until(until, late, channels)
     # Where many are ready others will be by then, and another look costs less than another turn of the loop.
     count = BUSY
-    while count >= BUSY and left > 0 and not epoll.closed:
-        ready = epoll.poll(0, left)
+    while count >= BUSY and left > 0 and not late and not epoll.closed:
+        ready = [fd for fd, _ in epoll.poll(0, left)]
         count = len(ready)
         left -= count
-        for fd, _ in ready:
-            # One that was closed by another's callback is no longer there.
-            channel = channels.get(fd)
-            if channel is not None:
-                channel.handle_events()
+        late[:] = serve_until(until, ready, channels)
 
 
 class Sender:
@@ -161,24 +191,30 @@ class Sender:
         raise NotImplementedError
 
 
-def send_to_all(senders: Iterable[Any], payload: bytes, binary: bool) -> tuple[int, list[Any]]:
-    """Send a message to those of ``senders`` that need no more than its frame, which is made once.
+def send_to_all(senders: Iterable[Any], frame: bytes, size: int) -> tuple[int, list[Any]]:
+    """Send the ``frame`` of a message of ``size`` bytes to those of ``senders`` that need no more than that.
 
     Returns to how many it went, and the others, which may be anything.
     """
-    frame = encode_frame(FIN | BINARY if binary else FIN | TEXT, payload, False)
     count = 0
     others = []
     for sender in senders:
         is_ours = isinstance(sender, Sender) and type(sender).write_message is Sender.write_message
         out = sender._out if is_ours else None
-        if out is None or out.fd < 0 or out.masked or out.compressor is not None or out._backlog is not None:
+        if (
+            out is None
+            or out.fd < 0
+            or out.masked
+            or out.compressor is not None
+            or out._backlog is not None
+            or out.tap is not None
+        ):
             others.append(sender)
             continue
         out.check_thread()
         out.write(frame)
         out.messages += 1
-        out.message_bytes += len(payload)
+        out.message_bytes += size
         out.wire_bytes += len(frame)
         count += 1
     return count, others
@@ -205,6 +241,7 @@ class Channel:
         "messages",
         "reader",
         "reading",
+        "tap",
         "thread",
         "wire_bytes",
     )
@@ -225,6 +262,8 @@ class Channel:
         self.direct = False
         #: What compresses messages, None where that was not negotiated.
         self.compressor: Compressor | None = None
+        #: What is shown all bytes read and all frames sent, for the log; None where that is off.
+        self.tap: Tap | None = None
         #: What was sent: messages, their bytes before compression, and all that frames took.
         self.messages = self.message_bytes = self.wire_bytes = 0
         #: Ident of the thread that the connection belongs to.
@@ -237,10 +276,15 @@ class Channel:
 
     def handle_events(self) -> None:
         """Read and write what can be; called when the socket may be ready."""
-        if self._backlog is not None:
-            self._flush()
-        if self.reading and self.fd >= 0:
-            self._receive()
+        try:
+            if self._backlog is not None:
+                self._flush()
+            if self.reading and self.fd >= 0:
+                self._receive()
+        except BaseException as error:
+            self._handling_failed(error)
+            if not isinstance(error, Exception):
+                raise
 
     def _receive(self) -> None:
         try:
@@ -266,29 +310,40 @@ class Channel:
 
     def _take(self, chunk: bytes) -> None:
         assert self.reader is not None
+        if self.tap is not None:
+            self.tap.received(chunk)
         self.reader.feed(chunk)
         outcome = None
         if self.direct:
-            outcome = self.reader.hand_out(self._receiver.handler, MESSAGES_PER_TURN)
+            outcome = self.reader.hand_out(self._receiver.handler, MESSAGES_PER_TURN, True)
             if outcome is None:
                 return
         self._receiver.advance(outcome)
 
     def dispatch(self, callback: Callable[..., None], *args: Any) -> None:
-        """Call in the connection's context; what is written meanwhile goes to the socket together, at the end."""
+        """Call in the connection's context; what is written meanwhile goes to the socket together, at the end.
+
+        An exception aborts the connection and goes no further, save those that are to end the loop: KeyboardInterrupt,
+        SystemExit, and GeneratorExit.
+        """
         if self._corked is not None:
             callback(*args)
             return
         corked: list[bytes] = []
         self._corked = corked
         try:
-            self.context.run(callback, *args)
-        finally:
-            self._corked = None
-            if corked:
-                self._corked_size = 0
-                if self.fd >= 0:
-                    self._offer(corked[0] if len(corked) == 1 else b"".join(corked))
+            try:
+                self.context.run(callback, *args)
+            finally:
+                self._corked = None
+                if corked:
+                    self._corked_size = 0
+                    if self.fd >= 0:
+                        self._offer(corked[0] if len(corked) == 1 else b"".join(corked))
+        except BaseException as error:
+            self._handling_failed(error)
+            if not isinstance(error, Exception):
+                raise
 
     # Out
 
@@ -322,12 +377,14 @@ class Channel:
         """Send one frame; see `write`. Raises RuntimeError in another thread than the connection's."""
         if get_ident() != self.thread:
             self._change_thread()
-        head, payload = encode_frame_parts(first_byte, payload, self.masked)
-        if len(payload) < LARGE or self._socket is None:
-            future = self.write(head + payload)
+        head, body = encode_frame_parts(first_byte, payload, self.masked)
+        if len(body) < LARGE or self._socket is None:
+            future = self.write(head + body)
         else:
-            future = self._write_large(head, payload)
-        self.wire_bytes += len(head) + len(payload)
+            future = self._write_large(head, body)
+        self.wire_bytes += len(head) + len(body)
+        if self.tap is not None:
+            self.tap.sent(first_byte, payload)
         return future
 
     def write(self, data: bytes) -> asyncio.Future[None]:
@@ -355,8 +412,7 @@ class Channel:
         count = self._send(data)
         if count == len(data):
             return self._done
-        # A view: what is sent to many connections is not copied for each that is slow.
-        return self._keep(memoryview(data)[count:])
+        return self._keep(data, count)
 
     def _send(self, data: bytes | bytearray | memoryview, more: bytes = b"") -> int:
         """Offer ``data`` to the kernel, on a plain socket with ``more`` behind it; returns how many bytes it took.
@@ -370,7 +426,8 @@ class Channel:
         except BlockingIOError:
             return 0
         except OSError as error:
-            self._stream.close(exc_info=error)
+            # A stream keeps its error. The frames of a traceback would keep all that waits to be sent.
+            self._stream.close(exc_info=error.with_traceback(None))
             return 0
 
     def _write_to_stream(self, data: bytes | bytearray | memoryview) -> int:
@@ -393,13 +450,15 @@ class Channel:
             raise StreamClosedError(self._stream.error)
         if self._backlog is not None:
             self._check_room(len(head) + len(payload))
-            return self._keep(head, payload)
+            return self._keep(head, 0, payload)
         if self._corked:
             head = self._take_corked() + head
         count = self._send(head, payload)
         if count == len(head) + len(payload):
             return self._done
-        return self._keep(memoryview(head)[count:], memoryview(payload)[max(count - len(head), 0) :])
+        if count < len(head):
+            return self._keep(head, count, payload)
+        return self._keep(payload, count - len(head))
 
     def _take_corked(self) -> bytes:
         corked = self._corked or []
@@ -419,13 +478,16 @@ class Channel:
     def _end_reading(self, error: Exception | None) -> None:
         raise NotImplementedError
 
+    def _handling_failed(self, error: BaseException) -> None:
+        raise NotImplementedError
+
     def _flush(self) -> None:
         raise NotImplementedError
 
     def _check_room(self, size: int) -> None:
         raise NotImplementedError
 
-    def _keep(self, *pieces: bytes | memoryview) -> asyncio.Future[None]:
+    def _keep(self, data: bytes, begin: int = 0, more: bytes = b"", awaited: bool = True) -> asyncio.Future[None]:
         raise NotImplementedError
 
 

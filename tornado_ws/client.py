@@ -21,21 +21,21 @@ from tornado.log import app_log
 from tornado.netutil import Resolver
 
 from tornado_ws import handshake
+from tornado_ws.answers import AnsweredConnection
+from tornado_ws.client_request import websocket_request
 from tornado_ws.closing import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
 from tornado_ws.connecting import AbortableTCPClient
 from tornado_ws.connection import WebSocketProtocol13
+from tornado_ws.coroutines import value_of
 from tornado_ws.deflate_options import deflate_options
-from tornado_ws.errors import (
-    HandshakeError,
-    HandshakeRejectedError,
-    InvalidHandshakeError,
-    WebSocketClosedError,
-)
+from tornado_ws.errors import InvalidHandshakeError, WebSocketClosedError
+from tornado_ws.escaping import plain
 from tornado_ws.handover import Handover
 from tornado_ws.latency import UNKNOWN, Latency
 from tornado_ws.options import OptionArguments, client_options
 from tornado_ws.protocol import WebSocketProtocol, _default_max_message_size, _WebSocketParams
 from tornado_ws.threads import write_message_threadsafe
+from tornado_ws.transport import stop_watching
 from tornado_ws.turn import MessageQueue
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ _R = TypeVar("_R")
 
 #: The close codes (RFC 6455 section 7.4.1) of a connection that has served its purpose; None is a close frame without.
 _GOOD_ENDS = (None, NORMAL_CLOSURE, GOING_AWAY)
-
-_SCHEMES = {"ws": "http", "wss": "https"}
 
 
 def _accepts_io_loop(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -67,7 +65,7 @@ def _accepts_io_loop(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return cast("Callable[_P, _R]", without_io_loop)
 
 
-class WebSocketClientConnection(simple_httpclient._HTTPConnection):
+class WebSocketClientConnection(AnsweredConnection):
     """WebSocket client connection.
 
     Made by `websocket_connect`, or by subclasses that override ``on_ping``, ``on_message`` and the like and await
@@ -111,10 +109,7 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
             options=client_options(options),
         )
 
-        scheme, sep, rest = request.url.partition(":")
-        if scheme.lower() not in _SCHEMES:
-            raise ValueError(f"URL has scheme {scheme!r}; allowed are ws and wss: {request.url!r}")
-        request.url = _SCHEMES[scheme.lower()] + sep + rest
+        request = websocket_request(request)
         request.headers.update(
             {
                 "Upgrade": "websocket",
@@ -124,11 +119,10 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
             }
         )
         if subprotocols:
-            request.headers["Sec-WebSocket-Protocol"] = ",".join(subprotocols)
+            request.headers["Sec-WebSocket-Protocol"] = ",".join(dict.fromkeys(subprotocols))
         if compression_options is not None:
             offer = handshake.encode_deflate_offer(deflate_options(compression_options))
             request.headers["Sec-WebSocket-Extensions"] = offer
-        request.follow_redirects = False
 
         self.tcp_client = AbortableTCPClient(resolver=resolver)
         # Tornado's limit covers the steps up to TLS only (all of them since 6.6).
@@ -154,7 +148,9 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
     # Connecting
 
     def _on_connect_timeout(self) -> None:
-        if not self.connect_future.done():
+        if self._answered:
+            self._fail_with_answer()
+        elif not self.connect_future.done():
             self.connect_future.set_exception(
                 simple_httpclient.HTTPTimeoutError(f"Timeout while {self.tcp_client.phase}")
             )
@@ -176,39 +172,6 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
             self.io_loop.remove_timeout(self._timeout)
             self._timeout = None
 
-    def _handle_exception(
-        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> bool:
-        # What goes wrong after the attempt was given up is nobody's business, and no line of a log.
-        return self.connect_future.done() or super()._handle_exception(typ, value, tb)
-
-    async def _write_body(self, start_read: bool) -> None:
-        await super()._write_body(start_read)
-        if self.code is None:
-            # Before Tornado 6.6 an answer that is no HTTP ends the reading without a word.
-            self.io_loop.add_callback(self._on_no_answer)
-
-    def _on_no_answer(self) -> None:
-        if not self.connect_future.done():
-            self.connect_future.set_exception(StreamClosedError(self.stream.error))
-
-    def finish(self) -> None:
-        # Older Tornados end the 103 that came before a 101 when the connection is ours already.
-        if not self.connect_future.done():
-            super().finish()
-
-    def _on_http_response(self, response: httpclient.HTTPResponse) -> None:
-        if self.connect_future.done():
-            return
-        error = response.error
-        if error is None:
-            error = HandshakeError(
-                response.code, response.headers, f"Non-websocket response, {response.code} {response.reason}"
-            )
-        elif isinstance(error, httpclient.HTTPError) and error.response is not None:
-            error = HandshakeRejectedError(response)
-        self.connect_future.set_exception(error)
-
     async def headers_received(
         self,
         start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
@@ -224,7 +187,12 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         if self.connect_future.done():
             stream.close()
             return
-        protocol = self.get_websocket_protocol()
+        try:
+            protocol = value_of(self, "get_websocket_protocol", self.get_websocket_protocol())
+        except TypeError as error:
+            stream.close()
+            self.connect_future.set_exception(error)
+            return
         offered = handshake.list_tokens(self.request.headers.get("Sec-WebSocket-Protocol", ""))
         try:
             protocol._process_server_headers(self.key, headers)
@@ -232,6 +200,8 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         except ValueError as error:
             self.connect_future.set_exception(InvalidHandshakeError(start_line.code, headers, str(error)))
             return
+        # Receiving begins in the next turn of the loop, and the server may have sent its last message by then.
+        stop_watching(stream)
         self.protocol = protocol
         protocol.stream = stream
         self._ws_protocol = cast(WebSocketProtocol13, protocol)
@@ -296,7 +266,9 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         elif self.protocol is None or code in _GOOD_ENDS:
             raise StopAsyncIteration
         raise WebSocketClosedError(
-            f"connection closed with {code}{f': {reason}' if reason else ''}", close_code=code, close_reason=reason
+            f"connection closed with {code}{f': {plain(reason)}' if reason else ''}",
+            close_code=code,
+            close_reason=reason,
         )
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
@@ -358,6 +330,9 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
         if self.protocol is not None and not self.stream.closed():
             # Older Tornados say so when their HTTP ends with a 101 behind a 103.
             return
+        if self._answered:
+            self._fail_with_answer()
+            return
         if not self.connect_future.done():
             self.connect_future.set_exception(StreamClosedError(self.stream.error))
         if not self._ended:
@@ -369,7 +344,9 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
     def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None:
         self.close_code = close_code
         self.close_reason = close_reason
-        self.on_connection_close()
+        result: Any = self.on_connection_close()  # type: ignore[func-returns-value]
+        if self._ws_protocol is not None:
+            self._ws_protocol._run_to_end("on_connection_close", result)
 
     @property
     def latency(self) -> Latency:
@@ -390,7 +367,7 @@ class WebSocketClientConnection(simple_httpclient._HTTPConnection):
     ) -> None:
         assert typ is not None
         assert value is not None
-        app_log.error("Uncaught exception %s", value, exc_info=(typ, value, tb))
+        app_log.error("Uncaught exception %s", plain(value), exc_info=(typ, value, tb))
 
 
 class ConnectFuture(Handover[WebSocketClientConnection]):
@@ -430,8 +407,10 @@ def websocket_connect(
 
     To close the connection whatever happens: ``async with websocket_connect(...) as conn``.
 
-    ``url`` is a ``ws://`` or ``wss://`` URL or an `.HTTPRequest` with one. ``connect_timeout`` is in seconds and covers
-    all steps: name resolution, TCP, TLS and the opening handshake; 20 by default, as Tornado's. With
+    ``url`` is a ``ws://`` or ``wss://`` URL or an `.HTTPRequest` with one, which stays as it is. User and password in
+    the URL are sent as Basic authentication (RFC 7617), a host in other letters as A-labels (IDNA 2003), and what may
+    not stand in a path or a query is percent-encoded (RFC 3986). ``connect_timeout`` is in seconds and covers all
+    steps: name resolution, TCP, TLS and the opening handshake; 20 by default, as Tornado's. With
     ``on_message_callback`` each message is given to it, and None at the end; without, `read_message` gives them.
     ``compression_options`` is as in `.WebSocketHandler.get_compression_options`, ``ping_interval`` and
     ``ping_timeout`` (seconds) and ``max_message_size`` (bytes) as the handler's. ``subprotocols`` are offered in order,
@@ -442,8 +421,12 @@ def websocket_connect(
     ``ping_timeout`` and may be longer than ``ping_interval`` (None). The other options are those of
     `.WebSocketHandler`, without their prefix.
 
+    Raises ValueError for a URL that cannot be connected to, and for an `.HTTPRequest` with a body or another method
+    than GET.
+
     Raises `HandshakeRejectedError` (an `.HTTPError`) when the server answers with an error status, `HandshakeError` (a
-    `WebSocketError`) for any other status but 101, `InvalidHandshakeError` (a `.StreamClosedError`) for a 101 that
+    `WebSocketError`) for any other status but 101, both with at most 64 KiB of the body, and what had come of it when
+    it is silent for a second, `InvalidHandshakeError` (a `.StreamClosedError`) for a 101 that
     breaks RFC 6455, `.HTTPTimeoutError` at the timeout, `.StreamClosedError`, `.HTTPStreamClosedError` or OSError when
     there is no connection or it ends inside the answer.
 
@@ -453,7 +436,6 @@ def websocket_connect(
     if isinstance(url, httpclient.HTTPRequest):
         assert connect_timeout is None, "connect_timeout belongs into the HTTPRequest"
         request = url
-        request.headers = httputil.HTTPHeaders(request.headers)
     else:
         request = httpclient.HTTPRequest(url, connect_timeout=connect_timeout)
     conn = WebSocketClientConnection(

@@ -25,7 +25,7 @@ import asyncio
 import contextvars
 import functools
 import logging
-import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +44,13 @@ from tornado_ws.closing import (
     decode_close,
     encode_close,
 )
+from tornado_ws.coroutines import log_error
 from tornado_ws.engine import FrameReader
 from tornado_ws.errors import ProtocolError
 from tornado_ws.frames import (
     BINARY,
+    CLOCK_SIZE,
+    CLOCK_STRIDE,
     CLOSE,
     ENOUGH,
     FIN,
@@ -60,6 +63,7 @@ from tornado_ws.frames import (
     RSV2,
     RSV3,
     TEXT,
+    TURN_TIME,
     VIOLATION,
     Outcome,
 )
@@ -76,6 +80,14 @@ if TYPE_CHECKING:
     from tornado_ws.handler import WebSocketHandler
 
 
+#: Seconds that an end of the connection waits for the application to be done with a message before it.
+_BUSY_TIMEOUT = 0.05
+#: Coroutines ``on_ping`` and ``on_pong`` of one connection that may be under way; then reading stops.
+_MOST_WATCHED = 1000
+#: How often ``close_timeout`` is divided, to see whether the peer takes what waits.
+_CLOSE_CHECKS = 4
+
+
 class WebSocketProtocol13(Sending):
     """The protocol of RFC 6455, version 13, for one connection of either side.
 
@@ -90,6 +102,10 @@ class WebSocketProtocol13(Sending):
     OPCODE_MASK = 0x0F
 
     _control_frames = 0
+    #: Callbacks that nothing waits for and that are not done.
+    _watched = 0
+    #: Whether messages that are parsed and not handed out yet are dropped, since the connection was aborted.
+    _discards = False
     #: Code and reason of the close frame that follows when all that was received is handled.
     _farewell: tuple[int | None, str | None] | None = None
 
@@ -104,8 +120,8 @@ class WebSocketProtocol13(Sending):
         self._inbox: Inbox | None = None
         self._end: Callable[[], None] | None = None
         self._lost = False
-        self._outcome: tuple[int | None, str | None] | None = None
         self._is_closed = False
+        self._is_finished = False
         self._closed: Future[None] | None = None
         self._close_timeout: object = None
 
@@ -117,11 +133,18 @@ class WebSocketProtocol13(Sending):
 
     @client_terminated.setter
     def client_terminated(self, value: bool) -> None:
-        self._client_terminated = value
         if value:
-            self._out = None
-            if self._reader is not None:
-                self._reader.stop()
+            self._discards = True
+            self._stop_receiving()
+        else:
+            self._client_terminated = False
+
+    def _stop_receiving(self) -> None:
+        """Parse no more; messages that are parsed already are still handed out."""
+        self._client_terminated = True
+        self._out = None
+        if self._reader is not None:
+            self._reader.stop()
 
     @property
     def server_terminated(self) -> bool:
@@ -150,8 +173,11 @@ class WebSocketProtocol13(Sending):
             result = handler.open(*handler.open_args, **handler.open_kwargs)
             if result is not None:
                 await result
-        except Exception:
-            self._log_and_abort()
+        except Exception as error:
+            self._log_and_abort(error)
+        except BaseException:
+            self._abort()
+            raise
         finally:
             self._handling = None
         # What prepare and open set is visible in on_message: in Tornado they all run in one task.
@@ -170,8 +196,14 @@ class WebSocketProtocol13(Sending):
                 self._notify_closed()
         await self.wait_closed()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether ``on_close`` has been called; a coroutine may not have returned."""
+        return self._is_closed
+
     async def wait_closed(self) -> None:
-        if not self._is_closed:
+        # A coroutine on_close that waits here would wait for itself.
+        if not (self._is_finished or asyncio.current_task() in self._endings):
             if self._closed is None:
                 self._closed = Future()
             # Whoever gives up waiting does so for nobody else.
@@ -206,6 +238,16 @@ class WebSocketProtocol13(Sending):
             self._end = functools.partial(self._lose, error)
         self.advance()
 
+    def handling_failed(self, error: BaseException) -> None:
+        try:
+            if isinstance(error, Exception):
+                # What the system lacks needs no traceback; anything else may be a fault of ours.
+                is_lack = isinstance(error, MemoryError | OSError)
+                text = "WebSocket from %s aborted: handling its events raised %r"
+                self._log(logging.ERROR, text, error, exc_info=None if is_lack else error)
+        finally:
+            self._abort()
+
     def connection_lost(self) -> None:
         self._lost = True
         if self._reader is not None:
@@ -215,18 +257,25 @@ class WebSocketProtocol13(Sending):
         """Handle what has arrived, as far as the application and the loop allow."""
         assert self._transport is not None
         self._transport.direct = False
-        for _ in range(MESSAGES_PER_TURN):
+        until = 0.0
+        is_large = False
+        for count in range(MESSAGES_PER_TURN):
+            if is_large or (count and not count & CLOCK_STRIDE):
+                now = time.monotonic()
+                if not until:
+                    until = now + TURN_TIME
+                elif now > until:
+                    break
             if outcome is None:
                 if self._handling is None:
-                    if self._inbox and not self._client_terminated:
+                    if self._inbox and not self._discards:
                         self._hand_out(*self._inbox.get())
                         continue
                     if self._end is not None or self._lost:
                         self._wait_for(self._open_turn())
                 if self._handling is None:
                     if self._end is not None:
-                        end, self._end = self._end, None
-                        end()
+                        self._run_end()
                         continue
                     if self._lost:
                         self._notify_closed()
@@ -235,7 +284,7 @@ class WebSocketProtocol13(Sending):
                     self._transport.pause_reading()
                     self._hurry()
                     return
-                if self._inbox is not None and self._inbox.is_full() and not self.server_terminated:
+                if self._is_behind() and not self._drops_messages:
                     self._transport.pause_reading()
                     return
                 outcome = self._next_outcome()
@@ -251,15 +300,19 @@ class WebSocketProtocol13(Sending):
             if outcome[0] == ENOUGH:
                 break
             self._handle_outcome(*outcome)
+            is_large = outcome[2] >= CLOCK_SIZE
             outcome = None
         # The rest of a long chunk: whatever else is ready on this loop comes first.
-        self._transport.pause_reading()
-        IOLoop.current().add_callback(self._transport.dispatch, self.advance)
+        self._transport.go_on_later(self.advance)
+
+    def _is_behind(self) -> bool:
+        """Whether the application has so much under way that reading stops."""
+        return self._watched >= _MOST_WATCHED or (self._inbox is not None and self._inbox.is_full())
 
     def _next_outcome(self) -> Outcome | None:
         assert self._reader is not None
         if self._is_direct():
-            return self._reader.hand_out(self.handler, MESSAGES_PER_TURN)
+            return self._reader.hand_out(self.handler, MESSAGES_PER_TURN, True)
         try:
             return next(iter(self._reader))
         except ProtocolError as error:
@@ -274,8 +327,7 @@ class WebSocketProtocol13(Sending):
         elif opcode == NOT_DONE:
             self._wait_for(self._check_result(payload))
         elif opcode == RAISED:
-            self.handler.log_exception(*payload)
-            self._abort()
+            self._log_and_abort(payload[1])
         elif opcode == VIOLATION:
             self._end = functools.partial(self._fail, payload)
         elif self._farewell is not None and self.server_terminated:
@@ -286,9 +338,13 @@ class WebSocketProtocol13(Sending):
         else:
             if self._inbox is None:
                 self._inbox = Inbox(self.params.options)
-            # Once we have closed nobody stops reading, or the close frame behind it all would not be seen.
-            if not self._inbox.is_full():
+            if not self._inbox.is_full() or not self._drops_messages:
                 self._inbox.put((opcode, payload, size))
+
+    @property
+    def _drops_messages(self) -> bool:
+        """Whether a client's application has closed: it need not take what is left, behind which the close frame is."""
+        return self.server_terminated and isinstance(self._handling, MessageQueue)
 
     def _open_turn(self) -> MessageQueue | None:
         """Return what a client's application reads from, if it has its turn with a message."""
@@ -296,12 +352,28 @@ class WebSocketProtocol13(Sending):
         return queue if isinstance(queue, MessageQueue) and queue.is_open else None
 
     def _hurry(self) -> None:
-        """An end waits behind the turn of a client's application: for a moment, or not at all if that has closed."""
-        if (self._end is not None or self._lost) and isinstance(self._handling, MessageQueue):
-            if self.server_terminated:
-                IOLoop.current().add_callback(self._handling.end_turn)
-            else:
-                self._handling.hurry()
+        """An end waits for the application: for a moment, or not at all if a client's application has closed."""
+        if isinstance(self._handling, MessageQueue):
+            if self._end is not None or self._lost:
+                if self.server_terminated:
+                    IOLoop.current().add_callback(self._handling.end_turn)
+                else:
+                    self._handling.hurry()
+        elif self._end is not None:
+            IOLoop.current().call_later(_BUSY_TIMEOUT, self._end_while_busy, self._handling)
+
+    def _end_while_busy(self, handling: object) -> None:
+        """Handle the end, which waits behind a message that the application is still busy with.
+
+        The application goes on, what it writes fails, and ``on_close`` waits for it.
+        """
+        if self._end is not None and self._handling is handling:
+            self._run_end()
+
+    def _run_end(self) -> None:
+        end, self._end = self._end, None
+        if end is not None:
+            end()
 
     def _hand_out(self, opcode: int, payload: Any, size: int) -> None:
         assert self._reader is not None
@@ -325,14 +397,24 @@ class WebSocketProtocol13(Sending):
     def _watch_over(self, handled: Any) -> None:
         """Let a callback that nothing waits for go on by itself."""
         if handled is not None:
-            handled.add_done_callback(self._check_handled)
+            self._watched += 1
+            handled.add_done_callback(self._on_watched)
+
+    def _on_watched(self, handled: Any) -> None:
+        self._check_handled(handled)
+        self._watched -= 1
+        if self._watched == _MOST_WATCHED - 1 and self._transport is not None:
+            self._transport.dispatch(self.advance)
 
     def _check_handled(self, handled: Any) -> None:
         if not isinstance(handled, MessageQueue):
             try:
                 handled.result()
-            except (Exception, asyncio.CancelledError):
-                self._log_and_abort()
+            except (Exception, asyncio.CancelledError) as error:
+                self._log_and_abort(error)
+            except BaseException:
+                # Its task has raised it already.
+                self._abort()
 
     def _on_handled(self, handled: Any) -> None:
         self._check_handled(handled)
@@ -344,20 +426,20 @@ class WebSocketProtocol13(Sending):
         """A thread has inflated the message whose turn it is."""
         assert self._transport is not None
         self._handling = None
-        if not self._client_terminated:
+        if not self._discards:
             try:
                 self._transport.dispatch(self._hand_out, opcode, *inflated.result())
             except ProtocolError as error:
+                # What came behind it does not count.
+                self._discards = True
                 self._fail(error)
-            except Exception:
-                self._log_and_abort()
+            except Exception as error:
+                self._log_and_abort(error)
         self._transport.dispatch(self.advance)
 
     @Station
     def _handle_message(self, opcode: int, data: bytes) -> Any:
         """Handle one message or control frame; returns what is still busy with it, if anything is."""
-        if self._client_terminated:
-            return None
         if opcode == TEXT:
             return self._run_callback(self.handler.on_message, data.decode())
         if opcode == BINARY:
@@ -401,7 +483,7 @@ class WebSocketProtocol13(Sending):
             if self._transport is not None:
                 self._after_messages(self._transport.close_gracefully)
         elif self._close_timeout is None:
-            self._close_timeout = IOLoop.current().call_later(self.params.options.close_timeout, self._on_close_timeout)
+            self._await_close_frame()
             self._hurry()
             if self._transport is not None and not self._transport.reading:
                 # The peer's close frame may be behind messages that we had stopped reading for.
@@ -410,6 +492,26 @@ class WebSocketProtocol13(Sending):
     def _write_close(self, payload: bytes) -> None:
         if self.stream is not None and not self.stream.closed():
             self._write_frame(True, CLOSE, payload)
+
+    def _await_close_frame(self, taken: int | None = None, deadline: float = 0.0) -> None:
+        """Give the peer up when it has neither closed nor taken anything of what waits for ``close_timeout`` seconds.
+
+        It had taken ``taken`` bytes the last time; ``deadline`` is in the loop's time.
+        """
+        io_loop = IOLoop.current()
+        timeout = self.params.options.close_timeout
+        now = io_loop.asyncio_loop.time()  # type: ignore[attr-defined]
+        before, taken = taken, self._transport.taken() if self._transport is not None else 0
+        if taken != before:
+            deadline = now + timeout
+        # Its close frame may lie unread, if the loop stood still. One that sends without end is not waited for.
+        elif now >= deadline and (now >= deadline + timeout or not self._has_unread()):
+            self._on_close_timeout()
+            return
+        pause = timeout / _CLOSE_CHECKS
+        if deadline > now:
+            pause = min(pause, deadline - now)
+        self._close_timeout = io_loop.call_later(pause, self._await_close_frame, taken, deadline)
 
     def _stop_waiting(self) -> None:
         if self._close_timeout is not None:
@@ -422,6 +524,7 @@ class WebSocketProtocol13(Sending):
             return
         if self._farewell is None:
             # A last look at what has arrived and is not read.
+            self._transport.begin()
             self._transport.handle_events()
         self._farewell = code, reason
         self._transport.dispatch(self.advance)
@@ -436,17 +539,16 @@ class WebSocketProtocol13(Sending):
         self._stop_waiting()
         if self._end is not None:
             # The peer has answered in time; it is our application that is busy.
-            end, self._end = self._end, None
-            end()
+            self._run_end()
             return
-        if self.close_code is None:
+        if self.close_code is None and self._outcome is None:
             self._outcome = (ABNORMAL_CLOSURE, "closing handshake timed out")
         self._abort()
 
     def _handle_close(self, payload: bytes) -> None:
         self.close_code, self.close_reason = decode_close(payload)
         self.was_clean = True
-        self.client_terminated = True
+        self._stop_receiving()
         # Section 5.5.1: the answer echoes the code.
         self.close(self.close_code)
 
@@ -457,15 +559,17 @@ class WebSocketProtocol13(Sending):
         self._log(level, "WebSocket from %s failed with %d: %s", error.close_code, error)
         self.close_code = error.close_code
         self.close_reason = error.reason
-        self.client_terminated = True
+        self._stop_receiving()
         self.close(error.close_code, error.reason)
 
     def _lose(self, error: Exception | None) -> None:
         """The peer closed its side of the connection, or it broke: there is nobody left to shake hands with."""
-        self.client_terminated = self.server_terminated = True
+        self._stop_receiving()
+        self.server_terminated = True
         if error is not None:
             self.stream.close(exc_info=error)
-        self._abort()
+        self.stream.close()
+        self.close()
 
     def _notify_closed(self) -> None:
         self.client_terminated = self.server_terminated = True
@@ -477,13 +581,24 @@ class WebSocketProtocol13(Sending):
             self._is_closed = True
             code, reason = self._outcome or (self.close_code, self.close_reason)
             try:
-                self.handler.on_ws_connection_close(code, reason)
-            except Exception:
-                self.handler.log_exception(*sys.exc_info())
-            if isinstance(self.handler, RequestHandler):
-                connections_of(self.handler.application).remove(self)
-            if self._closed is not None and not self._closed.done():
-                self._closed.set_result(None)
+                self._run_to_end("on_ws_connection_close", self.handler.on_ws_connection_close(code, reason))
+            except Exception as error:
+                log_error(self.handler, error)
+            self._finish()
+
+    def _on_ending_done(self, ending: asyncio.Future[Any]) -> None:
+        super()._on_ending_done(ending)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Tell those who wait for the end, once ``on_close`` was called and has returned."""
+        if not self._is_closed or self._is_finished or self._endings:
+            return
+        self._is_finished = True
+        if isinstance(self.handler, RequestHandler):
+            connections_of(self.handler.application).remove(self)
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
 
     def set_nodelay(self, x: bool) -> None:
         self.stream.set_nodelay(x)
@@ -505,6 +620,9 @@ class WebSocketProtocol13(Sending):
 
     def _has_unread(self) -> bool:
         return unread(self.stream) is not None
+
+    def _has_ended(self) -> bool:
+        return unread(self.stream) == b""
 
     def _give_up(self, reason: str) -> None:
         """End the connection with a peer that is probably gone, without waiting for its close frame.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-import threading
 import weakref
 from collections.abc import Iterable
 from typing import Protocol, TypeAlias
@@ -75,21 +74,42 @@ _SUMMED = tuple(
 )
 
 
+class _Totals:
+    """Sums at one time, and how many connections they are of; ``next`` in its dict has those that took its place."""
+
+    def __init__(self, connections: int, sums: tuple[int, ...]) -> None:
+        self.connections = connections
+        self.sums = sums
+
+
 class _Closed:
-    """What closed connections have left. Loops of several threads may close some at once."""
+    """What closed connections have left. Loops of several threads may close some at once.
+
+    There is no lock: a finalizer that closes a connection may run in the middle of `add`, in the same thread. Totals
+    never change; who has made the next ones sets them in one step, unless somebody else has meanwhile.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.connections = 0
-        self.sums = [0] * len(_SUMMED)
+        self._latest = _Totals(0, (0,) * len(_SUMMED))
+
+    @property
+    def totals(self) -> _Totals:
+        latest = self._latest
+        while (following := latest.__dict__.get("next")) is not None:
+            latest = following
+        return latest
 
     def add(self, before: Sums | None, after: Sums) -> None:
-        with self._lock:
-            if before is None:
-                self.connections += 1
-                self.sums = list(map(operator.add, self.sums, after))
-            elif after != before:
-                self.sums = list(map(operator.add, self.sums, map(operator.sub, after, before)))
+        if before == after:
+            return
+        change = after if before is None else tuple(map(operator.sub, after, before))
+        while True:
+            latest = self.totals
+            following = _Totals(latest.connections + (before is None), tuple(map(operator.add, latest.sums, change)))
+            if latest.__dict__.setdefault("next", following) is following:
+                # Older ones by then do no harm: `totals` goes on from whichever it finds.
+                self._latest = following
+                return
 
 
 _closed = _Closed()
@@ -112,7 +132,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def counters() -> ProcessCounters:
     """Return what went over all connections of this process so far. May be called in any thread."""
     every = [connection.counters() for holder in list(_holders) for connection in holder.held()]
-    totals = dict(zip(_SUMMED, _closed.sums, strict=True))
+    closed = _closed.totals
+    totals = dict(zip(_SUMMED, closed.sums, strict=True))
     for name in totals:
         totals[name] += sum(getattr(each, name) for each in every)
     return ProcessCounters(
@@ -120,5 +141,5 @@ def counters() -> ProcessCounters:
         buffered_amount=sum(each.buffered_amount for each in every),
         latency=Latency(*(_mean([each.latency[i] for each in every]) for i in range(2))),
         open_connections=len(every),
-        connections=_closed.connections + len(every),
+        connections=closed.connections + len(every),
     )

@@ -25,7 +25,8 @@ class LiveStreams:
         self._limit = limit
         self._entries: OrderedDict[weakref.ref[Live], int] = OrderedDict()
         self._size = 0
-        # Connections may be of several loops, each with a thread of its own. Not held where a message is compressed.
+        # Connections may be of several loops, each with a thread of its own. Nobody waits for it: a finalizer that
+        # writes a message may run while it is held, in the same thread.
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -35,26 +36,34 @@ class LiveStreams:
     def admit(self, stream: Live) -> bool:
         """Take one in, and freeze those that were not in use for the longest time until there is room.
 
-        Returns False where there is none: then it should freeze itself as soon as it is done.
+        Returns False where there is none, or where somebody else is being taken in: then it should freeze itself as
+        soon as it is done.
         """
-        with self._lock:
-            # It may have been dropped and begun anew since it was here.
-            self._size += stream.memory - self._entries.pop(weakref.ref(stream), 0)
-            self._entries[weakref.ref(stream)] = stream.memory
-            # Twice round at most: those at work cannot be put out.
-            for _ in range(2 * len(self._entries)):
-                if self._size <= self._limit:
-                    break
-                reference, memory = self._entries.popitem(last=False)
-                oldest = reference()
-                if oldest is stream and not self._entries:
-                    self._size -= memory
-                    return False
-                if oldest is not None and (oldest is stream or oldest.used or not oldest.freeze()):
-                    oldest.used = oldest is stream
-                    self._entries[reference] = memory
-                else:
-                    self._size -= memory
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self._admit(stream)
+        finally:
+            self._lock.release()
+
+    def _admit(self, stream: Live) -> bool:
+        # It may have been dropped and begun anew since it was here.
+        self._size += stream.memory - self._entries.pop(weakref.ref(stream), 0)
+        self._entries[weakref.ref(stream)] = stream.memory
+        # Twice round at most: those at work cannot be put out.
+        for _ in range(2 * len(self._entries)):
+            if self._size <= self._limit:
+                break
+            reference, memory = self._entries.popitem(last=False)
+            oldest = reference()
+            if oldest is stream and not self._entries:
+                self._size -= memory
+                return False
+            if oldest is not None and (oldest is stream or oldest.used or not oldest.freeze()):
+                oldest.used = oldest is stream
+                self._entries[reference] = memory
+            else:
+                self._size -= memory
         return True
 
 

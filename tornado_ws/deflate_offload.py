@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from tornado_ws.deflate import inflate_all
 from tornado_ws.frames import TEXT, Inflater, check_size, decode_text, too_big_inflated
+from tornado_ws.pieces import add_piece
 
 #: Threads of the process; each holds the GIL for little of its time.
 _MAX_THREADS = 4
@@ -33,11 +34,32 @@ if hasattr(os, "register_at_fork"):
 
 
 def run_in_thread(work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-    """Return a Future of what ``work`` returns."""
+    """Return a Future of what ``work`` returns. Where no thread can be started it is done at once, in this one."""
     global _executor
-    if _executor is None:
-        _executor = ThreadPoolExecutor(_MAX_THREADS, "tornado_ws-deflate")
-    return asyncio.get_running_loop().run_in_executor(_executor, work, *args)
+    done: Future[Any] = Future()
+    # Taken out by whoever does it: an executor that cannot start a thread keeps what it was given.
+    claim = [work]
+
+    def run() -> None:
+        try:
+            claimed = claim.pop()
+        except IndexError:
+            return
+        if done.set_running_or_notify_cancel():
+            try:
+                result = claimed(*args)
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(result)
+
+    try:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(_MAX_THREADS, "tornado_ws-deflate")
+        _executor.submit(run)
+    except Exception:
+        run()
+    return asyncio.wrap_future(done)
 
 
 class OffloadingInflater:
@@ -53,7 +75,7 @@ class OffloadingInflater:
         #: Messages that were held back and are not inflated yet. Until they are, the inflater is theirs.
         self.waiting = 0
         self._inflated = 0
-        self._held: list[bytes] | None = None
+        self._held: list[bytes | bytearray | memoryview] | None = None
         self._held_size = 0
 
     def inflate(self, data: bytes, limit: int) -> bytes:
@@ -66,7 +88,7 @@ class OffloadingInflater:
             return piece
         if self._held is None:
             self._held = []
-        self._held.append(data)
+        add_piece(self._held, data)
         self._held_size += len(data)
         # What no deflater can make larger than this; a message may be stored as it is, in blocks.
         check_size(self._held_size, self.limit + (self.limit >> 7) + 1024)

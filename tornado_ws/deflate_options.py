@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import weakref
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from tornado.log import gen_log
@@ -98,15 +99,23 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def deflate_options(given: Mapping[str, Any] | DeflateOptions | None) -> DeflateOptions:
+def deflate_options(given: object) -> DeflateOptions:
     """Return the options that an application gave. Raises ValueError that names the key of a wrong one.
 
-    Keys that there are not are left aside, as Tornado does, with a warning in the log, once for each.
+    Keys that there are not are left aside, as Tornado does, with a warning in the log, once for each. So is another
+    container than a mapping, such as the str "{}": it has no keys, and stands for an empty dict.
     """
     if isinstance(given, DeflateOptions):
         return given
+    pairs: Mapping[Any, Any] = {}
+    if isinstance(given, Mapping):
+        pairs = given
+    elif given and not isinstance(given, Container):
+        raise ValueError(f"compression options are {_shown(given)}; they have to be a dict, or None")
+    elif given:
+        _warn_of_container(type(given).__name__)
     known = {}
-    for key, value in (given or {}).items():
+    for key, value in pairs.items():
         if key not in _ACCEPTED:
             _warn_of(key)
             continue
@@ -117,18 +126,53 @@ def deflate_options(given: Mapping[str, Any] | DeflateOptions | None) -> Deflate
     return _share(**known)
 
 
-@functools.lru_cache(typed=True)
+#: Those in use, by their values: for as long as a connection or an application has them.
+_shared: dict[tuple[Any, ...], weakref.ref[DeflateOptions]] = {}
+
+
 def _share(**known: Any) -> DeflateOptions:
+    """Return the one instance with these values."""
+    options = _make(**known)
+    key = tuple(getattr(options, name) for name in DeflateOptions.__dataclass_fields__)
+
+    def forget(reference: weakref.ref[DeflateOptions]) -> None:
+        if _shared.get(key) is reference:
+            _shared.pop(key, None)
+
+    made = weakref.ref(options, forget)
+    # Without a lock, which a finalizer that runs in the middle would wait for: `setdefault` does it in one step.
+    while (shared := (reference := _shared.setdefault(key, made))()) is None:
+        forget(reference)
+    return shared
+
+
+def _make(**known: Any) -> DeflateOptions:
     options = DeflateOptions(**known)
     try:
         # Now, so that what a backend lacks is found where the options are given.
         assert options.codecs
+        # Now too, while no other thread has them that could make a second one.
+        assert options.live is not None
     except ValueError as error:
         raise ValueError(f"compression option {error}") from None
     return options
 
 
 DEFAULT_DEFLATE_OPTIONS = deflate_options(None)
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+@functools.cache
+def _warn_of_container(kind: str) -> None:
+    gen_log.warning(
+        "compression options are of type %s, which holds none: compression is on, with the defaults; "
+        "a dict would be read",
+        kind,
+    )
 
 
 @functools.cache

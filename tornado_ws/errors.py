@@ -10,6 +10,8 @@ from tornado.httpclient import HTTPError, HTTPResponse
 from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 
+from tornado_ws.escaping import plain
+
 
 class WebSocketError(Exception):
     """Base class of the errors of this package, as in Tornado."""
@@ -62,24 +64,28 @@ class HandshakeError(WebSocketError):
 
     def __init__(self, status: int, headers: HTTPHeaders, reason: str) -> None:
         # Not super(): subclasses have a second base class that takes other arguments.
-        Exception.__init__(self, reason)
+        Exception.__init__(self, plain(reason))
         self.status = status
         self.headers = headers
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"HTTP {self.status}: {self.reason}"
+        return f"HTTP {self.status}: {plain(self.reason)}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
 
 class HandshakeRejectedError(HandshakeError, HTTPError):
     """The server answered with an HTTP error status.
 
-    Tornado raises an `.HTTPError` here, so this is one: ``code``, ``message`` and ``response`` are set.
+    Tornado raises an `.HTTPError` here, so this is one: ``code``, ``message`` (the reason, escaped and cut) and
+    ``response`` are set.
     """
 
     def __init__(self, response: HTTPResponse) -> None:
         HandshakeError.__init__(self, response.code, response.headers, str(response.reason))
-        HTTPError.__init__(self, response.code, response.reason, response)
+        HTTPError.__init__(self, response.code, plain(response.reason), response)
 
 
 class InvalidHandshakeError(HandshakeError, StreamClosedError):

@@ -21,6 +21,7 @@ import asyncio
 import codecs
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias
 
@@ -45,6 +46,12 @@ LATER = 0x100
 
 Event: TypeAlias = tuple[int, Any, int]
 
+#: Seconds that messages of one connection, or of all that are ready, are handed out before the loop gets its turn.
+TURN_TIME = 0.002
+#: The clock is read for every fourth message: with each it would cost more than it tells.
+CLOCK_STRIDE = 3
+#: And for each of so many bytes: a few hundred on the wire may inflate to megabytes.
+CLOCK_SIZE = 64 * 1024
 #: What `FrameReader.hand_out` tells beside control frames, in the place of an opcode.
 NOT_DONE, RAISED, VIOLATION, ENOUGH = -1, -2, -3, -4
 Outcome: TypeAlias = tuple[int, Any, int]
@@ -209,13 +216,14 @@ class FrameReader:
             raise StopIteration
         return self._step()
 
-    def hand_out(self, handler: Any, limit: int) -> Outcome | None:
+    def hand_out(self, handler: Any, limit: int, timed: bool = False) -> Outcome | None:
         """Call ``handler.on_message`` with up to ``limit`` messages, for as long as it returns None at once.
 
         Returns None when more bytes are wanted or `stop` was called, else what ended it: a control frame as an event,
         or (NOT_DONE, what on_message returned, 0), (RAISED, sys.exc_info(), 0), (VIOLATION, the `.ProtocolError`, 0),
-        (ENOUGH, None, 0) at the limit.
+        (ENOUGH, None, 0) at the limit and, if ``timed``, when `TURN_TIME` is over.
         """
+        until = 0.0
         while not self._stopped:
             try:
                 event = self._step()
@@ -237,6 +245,12 @@ class FrameReader:
             limit -= 1
             if not limit and not self._stopped:
                 return ENOUGH, None, 0
+            if timed and (not limit & CLOCK_STRIDE or size >= CLOCK_SIZE) and not self._stopped:
+                now = time.monotonic()
+                if not until:
+                    until = now + TURN_TIME
+                elif now > until:
+                    return ENOUGH, None, 0
         return None
 
     def stop(self) -> None:
@@ -269,7 +283,8 @@ class FrameReader:
                     opcode = buffer[pos] & 0xF
                     return opcode, decode_text(payload) if opcode == TEXT else payload, length
             return self._any_step()
-        except ProtocolError:
+        except BaseException:
+            # Whatever it was, a MemoryError too: nobody knows any more what the next byte belongs to.
             self._stopped = self._finished = True
             self._buffer, self._pos, self._message = b"", 0, None
             raise

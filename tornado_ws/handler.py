@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import urllib.parse
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container
 from typing import Any, cast
 
 import tornado.web
@@ -17,12 +17,14 @@ from tornado import httputil
 from tornado.concurrent import Future
 from tornado.escape import json_encode, utf8
 from tornado.iostream import IOStream
-from tornado.log import gen_log
+from tornado.log import app_log, gen_log
 
 from tornado_ws import handshake
 from tornado_ws.connection import WebSocketProtocol13
+from tornado_ws.coroutines import run_to_end, value_of
 from tornado_ws.deflate_options import deflate_options
 from tornado_ws.errors import WebSocketClosedError
+from tornado_ws.escaping import plain, shown
 from tornado_ws.options import check_attributes, handler_options
 from tornado_ws.protocol import WebSocketProtocol, _WebSocketParams
 from tornado_ws.shutdown import connections_of
@@ -64,8 +66,10 @@ class WebSocketHandler(tornado.web.RequestHandler):
       is busy, 64 and 1 MiB;
     - ``websocket_write_high_watermark`` and ``websocket_write_low_watermark``: bytes between which a writer that awaits
       is held, 0 and a quarter of the other;
-    - ``websocket_write_limit``: bytes that may wait to be sent, 64 MiB, None for no limit;
-    - ``websocket_write_limit_policy``: beyond that "close" with 1013, "drop" the message or "raise" `WriteLimitError`.
+    - ``websocket_write_limit``: bytes that may wait to be sent, 1 GiB, None for no limit;
+    - ``websocket_write_stall_limit`` and ``websocket_write_stall_timeout``: bytes that may wait for a client that takes
+      nothing for so many seconds, 64 MiB and 30;
+    - ``websocket_write_limit_policy``: beyond those "close" with 1013, "drop" the message or "raise" `WriteLimitError`.
     """
 
     #: The connection from `close` to its end.
@@ -102,11 +106,11 @@ class WebSocketHandler(tornado.web.RequestHandler):
             return
         error = self._ws_check_origin()
         if error is not None:
-            gen_log.debug("Cross origin websockets not allowed: %s", error)
+            gen_log.debug("Cross origin websockets not allowed: %s", plain(error))
             self._ws_refuse(403, "Cross origin websockets not allowed")
             return
 
-        self.ws_connection = self.get_websocket_protocol()
+        self.ws_connection = value_of(self, "get_websocket_protocol", self.get_websocket_protocol())
         if not self.ws_connection:
             self.set_status(426, "Upgrade Required")
             self.set_header("Sec-WebSocket-Version", handshake.VERSION)
@@ -130,12 +134,20 @@ class WebSocketHandler(tornado.web.RequestHandler):
     def _ws_check_origin(self) -> str | None:
         """Return why the request's origin is refused, None where it is not."""
         if _TORNADO_CHECKS_ORIGIN:
-            return self._check_cross_origin(self.check_origin)
+            return self._check_cross_origin(self._ws_allows_origin)
         headers = self.request.headers
         origin = headers.get("Origin", headers.get("Sec-Websocket-Origin"))
-        if origin is None or self.check_origin(origin):
+        if origin is None or self._ws_allows_origin(origin):
             return None
-        return f"Origin {origin!r} not allowed"
+        return f"Origin {shown(origin)} not allowed"
+
+    def _ws_allows_origin(self, origin: str) -> bool:
+        allowed = self.check_origin(origin)
+        try:
+            return value_of(self, "check_origin", allowed)
+        except TypeError as error:
+            app_log.error("%s; the origin %s is refused", error, shown(origin))
+            return False
 
     @property
     def ping_interval(self) -> float | None:
@@ -195,9 +207,9 @@ class WebSocketHandler(tornado.web.RequestHandler):
         """Have the connection's own thread call `write_message`, from any thread.
 
         Returns a `concurrent.futures.Future` that ends as the one of `write_message` does, with what that raises too:
-        `WebSocketClosedError` when the connection is closed by then. Messages of one thread keep their order. A thread
-        that sends much has to wait for the Futures (``result``, with a timeout), or its messages pile up; in the
-        connection's own thread waiting would block its IOLoop.
+        `WebSocketClosedError` when the connection is closed by then, or the loop has ended. Messages of one thread keep
+        their order. A thread that sends much has to wait for the Futures (``result``, with a timeout), or its messages
+        pile up; in the connection's own thread waiting would block its IOLoop.
         """
         return write_message_threadsafe(self.ws_connection, self.write_message, message, binary)
 
@@ -256,9 +268,10 @@ class WebSocketHandler(tornado.web.RequestHandler):
     def on_ping(self, data: bytes) -> None:
         """Called when a ping frame is received; the pong is sent already."""
 
-    def on_close(self) -> None:
+    def on_close(self) -> Awaitable[None] | None:
         """Called exactly once when the connection is closed, if `open` was called.
 
+        May be a coroutine: it runs as a task, an exception is logged, and `wait_closed` and `.close_all` wait for it.
         ``self.close_code`` and ``self.close_reason`` are those of the client's close frame, or of ours if we refused
         what the client sent, or 1006 with a reason if we gave the client up. Both are None when the client went away
         without a close frame, and whatever a close frame left out.
@@ -275,10 +288,10 @@ class WebSocketHandler(tornado.web.RequestHandler):
             self._ws_closing, self.ws_connection = self.ws_connection, None
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is closed and `on_close` has been called; return at once where it is not open.
+        """Wait until the connection is closed and `on_close` has returned; return at once where it is not open.
 
-        Not to be awaited in `on_message`: `on_close` is called when that has returned. Cancelling this cancels nothing
-        else.
+        A coroutine `on_close` is waited for. Not to be awaited in `on_message`: `on_close` is called when that has
+        returned. Cancelling this cancels nothing else.
         """
         connection = self.ws_connection or self._ws_closing
         if self._ws_opened and connection is not None:
@@ -286,6 +299,9 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
     def check_origin(self, origin: str) -> bool:
         """Override to allow other origins; return True to accept the connection.
+
+        It cannot be a coroutine, whose answer nobody would wait for: then every origin is refused, with an error in
+        the log. To ask somebody first, do so in a coroutine `~tornado.web.RequestHandler.prepare`.
 
         ``origin`` is the value of the Origin header. As in the Tornado that is installed: since 6.6 this is called
         only for requests that are not same-origin (Sec-Fetch-Site, else Origin against Host), and by default asks
@@ -305,19 +321,36 @@ class WebSocketHandler(tornado.web.RequestHandler):
         self.ws_connection.set_nodelay(value)
 
     def on_connection_close(self) -> None:
+        connection = self.ws_connection or self._ws_closing
         if self.ws_connection:
+            # May come back here before it returns.
             self.ws_connection.on_connection_close()
             self.ws_connection = None
-        self._ws_closing = None
+        if not self._on_close_called:
+            self._ws_closing = None
         if self._ws_opened and not self._on_close_called:
             self._on_close_called = True
-            self.on_close()
-            self._break_cycles()
+            ending = self._ws_run(connection, "on_close", self.on_close())
+            if ending is None:
+                self._break_cycles()
+            else:
+                # What `wait_closed` waits for.
+                self._ws_closing = connection
+                ending.add_done_callback(self._ws_on_close_done)
+
+    def _ws_run(self, connection: WebSocketProtocol | None, hook: str, result: Any) -> asyncio.Future[Any] | None:
+        return run_to_end(self, hook, result) if connection is None else connection._run_to_end(hook, result)
+
+    def _ws_on_close_done(self, ending: asyncio.Future[Any]) -> None:
+        self._ws_closing = None
+        self._break_cycles()
 
     def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None:
         self.close_code = close_code
         self.close_reason = close_reason
-        self.on_connection_close()
+        connection = self.ws_connection or self._ws_closing
+        result: Any = self.on_connection_close()  # type: ignore[func-returns-value]
+        self._ws_run(connection, "on_connection_close", result)
 
     def _break_cycles(self) -> None:
         # finish() calls this at the handshake, but a WebSocket handler lives on (render_string needs its namespace).
@@ -329,10 +362,10 @@ class WebSocketHandler(tornado.web.RequestHandler):
         if self.request.headers.get("Sec-WebSocket-Version") != handshake.VERSION:
             return None
         params = _WebSocketParams(
-            ping_interval=self.ping_interval,
-            ping_timeout=self.ping_timeout,
-            max_message_size=self.max_message_size,
-            compression_options=self.get_compression_options(),
+            ping_interval=value_of(self, "ping_interval", self.ping_interval),
+            ping_timeout=value_of(self, "ping_timeout", self.ping_timeout),
+            max_message_size=value_of(self, "max_message_size", self.max_message_size),
+            compression_options=value_of(self, "get_compression_options", self.get_compression_options()),
             options=handler_options(self, self.settings),
         )
         return WebSocketProtocol13(self, False, params)
@@ -346,11 +379,12 @@ class WebSocketHandler(tornado.web.RequestHandler):
 def _check_compression_options(cls: type[WebSocketHandler]) -> None:
     """Raise ValueError for wrong options, where they can be told before there is a request."""
     try:
-        options = cls.get_compression_options(object.__new__(cls))
+        handler = object.__new__(cls)
+        options = value_of(handler, "get_compression_options", handler.get_compression_options())
     except Exception:
         # It asks for the request or the application: then they are checked at the opening handshake.
         return
-    if isinstance(options, Mapping):
+    if isinstance(options, Container):
         deflate_options(options)
 
 

@@ -16,6 +16,7 @@ from tornado.httputil import HTTPHeaders
 
 from tornado_ws.deflate import DeflateParams
 from tornado_ws.deflate_options import DEFAULT_DEFLATE_OPTIONS, MIN_DEFLATE_WBITS, DeflateOptions
+from tornado_ws.escaping import plain, shown
 
 VERSION = "13"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -57,9 +58,9 @@ def check_request(method: str | None, version: str, headers: HTTPHeaders) -> Non
     Tornado's words.
     """
     if method != "GET":
-        raise BadRequest(400, f"the opening handshake has to be a GET request, not {method}")
+        raise BadRequest(400, f"the opening handshake has to be a GET request, not {plain(method)}")
     if version == "HTTP/1.0":
-        raise BadRequest(400, f"the opening handshake has to be HTTP/1.1 or later, not {version}")
+        raise BadRequest(400, f"the opening handshake has to be HTTP/1.1 or later, not {plain(version)}")
     if not headers.get("Host"):
         raise BadRequest(400, "missing Host header")
     key = headers.get("Sec-WebSocket-Key", "")
@@ -68,30 +69,33 @@ def check_request(method: str | None, version: str, headers: HTTPHeaders) -> Non
     except ValueError:
         nonce = b""
     if len(nonce) != 16:
-        raise BadRequest(400, f"Sec-WebSocket-Key has to be 16 bytes in base64, not {key!r}")
+        raise BadRequest(400, f"Sec-WebSocket-Key has to be 16 bytes in base64, not {shown(key)}")
 
 
 def check_response(headers: HTTPHeaders, key: str | bytes) -> None:
     """Raise ValueError unless these headers of a 101 accept the handshake that sent ``key`` (section 4.1)."""
     if headers.get("Upgrade", "").strip().lower() != "websocket":
-        raise ValueError(f"Upgrade header is {headers.get('Upgrade')!r}, not 'websocket'")
+        raise ValueError(f"Upgrade header is {shown(headers.get('Upgrade'))}, not 'websocket'")
     if not has_token(headers, "Connection", "upgrade"):
-        raise ValueError(f"Connection header is {headers.get('Connection')!r}, without 'Upgrade'")
+        raise ValueError(f"Connection header is {shown(headers.get('Connection'))}, without 'Upgrade'")
     expected = compute_accept_value(key)
     accept = headers.get("Sec-WebSocket-Accept", "").strip()
     if accept != expected:
-        raise ValueError(f"Sec-WebSocket-Accept is {accept!r}, not {expected!r}")
+        raise ValueError(f"Sec-WebSocket-Accept is {shown(accept)}, not {expected!r}")
 
 
 def check_selected_subprotocol(headers: HTTPHeaders, offered: list[str]) -> str | None:
     """Return the subprotocol that a server selected; raises ValueError for one that was not offered."""
     selected = headers.get("Sec-WebSocket-Protocol")
     if selected is not None and selected not in offered:
-        raise ValueError(f"the server selected subprotocol {selected!r}; offered were {offered!r}")
+        raise ValueError(f"the server selected subprotocol {shown(selected)}; offered were {shown(offered)}")
     return selected
 
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+#: Bytes of a Sec-WebSocket-Extensions header that are parsed. A browser's has 42; to parse 60 KB takes as long as to
+#: handle thousands of messages.
+MOST_OF_EXTENSIONS = 4096
 _LEXEME = re.compile(rf'[ \t]*(?:(?P<token>{_TOKEN})|"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<sign>[;,=])|$)')
 
 
@@ -108,7 +112,7 @@ def parse_extensions(header: str) -> list[Extension]:
     while pos < len(header):
         lexeme = _LEXEME.match(header, pos)
         if lexeme is None:
-            raise ValueError(f"malformed Sec-WebSocket-Extensions header {header!r}")
+            raise ValueError(f"malformed Sec-WebSocket-Extensions header {shown(header)}")
         pos = lexeme.end()
         token, quoted, sign = lexeme["token"], lexeme["quoted"], lexeme["sign"]
         if quoted is not None:
@@ -134,9 +138,9 @@ def parse_extensions(header: str) -> list[Extension]:
             parameters.append((token, None))
             expected = "= ; or ,"
         else:
-            raise ValueError(f"malformed Sec-WebSocket-Extensions header {header!r}")
+            raise ValueError(f"malformed Sec-WebSocket-Extensions header {shown(header)}")
     if expected in ("name", "value"):
-        raise ValueError(f"malformed Sec-WebSocket-Extensions header {header!r}")
+        raise ValueError(f"malformed Sec-WebSocket-Extensions header {shown(header)}")
     return extensions
 
 
@@ -145,20 +149,20 @@ def _deflate_params(parameters: list[tuple[str, str | None]], valueless_client_b
     found: dict[str, Any] = {}
     for name, value in parameters:
         if name in found:
-            raise ValueError(f"{_DEFLATE} parameter {name!r} given twice")
+            raise ValueError(f"{_DEFLATE} parameter {shown(name)} given twice")
         if name in ("server_no_context_takeover", "client_no_context_takeover"):
             if value is not None:
-                raise ValueError(f"{_DEFLATE} parameter {name!r} has value {value!r}; it takes none")
+                raise ValueError(f"{_DEFLATE} parameter {shown(name)} has value {shown(value)}; it takes none")
             found[name] = True
         elif name in ("server_max_window_bits", "client_max_window_bits"):
             if value is None and name == "client_max_window_bits" and valueless_client_bits:
                 found[name] = None
             elif value is None or not re.fullmatch("[89]|1[0-5]", value):
-                raise ValueError(f"{_DEFLATE} parameter {name!r} has value {value!r}; allowed are 8 to 15")
+                raise ValueError(f"{_DEFLATE} parameter {shown(name)} has value {shown(value)}; allowed are 8 to 15")
             else:
                 found[name] = int(value)
         else:
-            raise ValueError(f"unknown {_DEFLATE} parameter {name!r}")
+            raise ValueError(f"unknown {_DEFLATE} parameter {shown(name)}")
     return DeflateParams(**found)
 
 
@@ -167,6 +171,8 @@ def accept_deflate_offer(header: str, options: DeflateOptions = DEFAULT_DEFLATE_
 
     Section 5: an offer that is malformed or asks for what we cannot do is declined, never an error.
     """
+    if len(header) > MOST_OF_EXTENSIONS:
+        return None
     try:
         offers = parse_extensions(header)
     except ValueError:
@@ -201,18 +207,24 @@ def check_extensions_response(
     header: str, offered: bool, options: DeflateOptions = DEFAULT_DEFLATE_OPTIONS
 ) -> DeflateParams | None:
     """Return what a server agreed to; raises ValueError for what a client with ``options`` did not offer."""
+    if len(header) > MOST_OF_EXTENSIONS:
+        raise ValueError(f"Sec-WebSocket-Extensions header of {len(header)} bytes; allowed are {MOST_OF_EXTENSIONS}")
     extensions = parse_extensions(header)
     if not extensions:
         return None
     (name, parameters), *others = extensions
     if others or name != _DEFLATE or not offered:
-        raise ValueError(f"the server selected extensions {header!r}; offered was {_DEFLATE if offered else 'none'}")
+        raise ValueError(
+            f"the server selected extensions {shown(header)}; offered was {_DEFLATE if offered else 'none'}"
+        )
     agreed = _deflate_params(parameters, valueless_client_bits=False)
     # Sections 7.1.1.1 and 7.1.2.1: a server that does not do what it was asked for has to decline.
     if options.server_no_context_takeover and not agreed.server_no_context_takeover:
-        raise ValueError(f"the server selected {header!r}; asked for was server_no_context_takeover")
+        raise ValueError(f"the server selected {shown(header)}; asked for was server_no_context_takeover")
     if (agreed.server_max_window_bits or MAX_WBITS) > options.max_wbits:
-        raise ValueError(f"the server selected {header!r}; asked for was server_max_window_bits={options.max_wbits}")
+        raise ValueError(
+            f"the server selected {shown(header)}; asked for was server_max_window_bits={options.max_wbits}"
+        )
     return agreed
 
 

@@ -9,7 +9,6 @@ import logging
 import time
 from typing import NamedTuple
 
-from tornado.ioloop import IOLoop
 from tornado.log import gen_log
 
 from tornado_ws.errors import WebSocketClosedError
@@ -61,6 +60,10 @@ class KeepAlive(WebSocketProtocol):
         """Whether something from the peer is there to be read."""
 
     @abc.abstractmethod
+    def _has_ended(self) -> bool:
+        """Whether the peer has closed its side, though the application may still be busy with what came before."""
+
+    @abc.abstractmethod
     def _give_up(self, reason: str) -> None:
         """End the connection with a peer that is probably gone."""
 
@@ -79,7 +82,8 @@ class KeepAlive(WebSocketProtocol):
             de_dupe_gen_log(
                 logging.WARNING,
                 f"The websocket_ping_timeout ({timeout}) cannot be longer than the websocket_ping_interval "
-                f"({self.ping_interval}).\nSetting websocket_ping_timeout={self.ping_interval}",
+                f"({self.ping_interval}).\nSetting websocket_ping_timeout={self.ping_interval}. For a longer one set "
+                "websocket_keepalive_timeout (of a client: keepalive_timeout), which may have any length",
             )
             return self.ping_interval
         return timeout
@@ -106,7 +110,8 @@ class KeepAlive(WebSocketProtocol):
 
     async def periodic_ping(self) -> None:
         """Send a ping every interval; give the peer up when it shows no sign of life for the timeout after one."""
-        clock = IOLoop.current().time
+        # Not IOLoop.time, which is the wall clock: whoever sets that would end connections, or stop the pings.
+        clock = asyncio.get_running_loop().time
         interval = self.ping_interval
         timeout = self.ping_timeout
         ping_time = clock()
@@ -144,6 +149,8 @@ class KeepAlive(WebSocketProtocol):
 
     def _is_alive(self, before: _Signs) -> bool:
         """Whether the peer has shown life since ``before``, or might have without our knowing it."""
+        if self._has_ended():
+            return False
         signs = self._signs()
         if signs.read != before.read:
             return True

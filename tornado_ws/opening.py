@@ -17,10 +17,12 @@ from tornado.log import gen_log
 from tornado.web import HTTPError
 
 from tornado_ws import handshake
+from tornado_ws.coroutines import value_of
 from tornado_ws.deflate import DeflateParams, _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
 from tornado_ws.deflate_offload import OffloadingInflater
 from tornado_ws.deflate_options import MIN_DEFLATE_WBITS, deflate_options
 from tornado_ws.deflate_ratio import RatioLimitedInflater
+from tornado_ws.escaping import shown
 from tornado_ws.frames import Inflater
 from tornado_ws.keepalive import KeepAlive
 from tornado_ws.protocol import _WebSocketDelegate, _WebSocketParams
@@ -87,10 +89,12 @@ class Opening(KeepAlive):
     async def _accept_connection(self, handler: WebSocketHandler) -> None:
         headers = handler.request.headers
         offered = handshake.list_tokens(headers.get("Sec-WebSocket-Protocol", ""))
-        selected = handler.select_subprotocol(offered)
+        selected = value_of(handler, "select_subprotocol", handler.select_subprotocol(offered))
         if selected:
             if selected not in offered:
-                raise HTTPError(500, f"select_subprotocol returned {selected!r}; the client offered {offered!r}")
+                raise HTTPError(
+                    500, f"select_subprotocol returned {shown(selected)}; the client offered {shown(offered)}"
+                )
             handler.set_header("Sec-WebSocket-Protocol", selected)
         self.selected_subprotocol = selected
 

@@ -7,8 +7,11 @@ goes before it, are ``websocket_NAME``; on a client it is the argument ``NAME``.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
+
+from tornado_ws.coroutines import value_of
 
 _SERVER_PREFIX = "websocket_"
 
@@ -26,8 +29,12 @@ class Options(NamedTuple):
     #: Bytes before the end of a message that may still wait when its Future is done; None is a quarter of the above.
     write_low_watermark: int | None = None
     #: Bytes that may wait before messages are refused, None for no limit; and what is done then.
-    write_limit: int | None = 64 * 1024 * 1024
+    write_limit: int | None = 1024 * 1024 * 1024
     write_limit_policy: str = "close"
+    #: While so many bytes wait, messages are refused too after so many seconds in which the peer took nothing; None is
+    #: never.
+    write_stall_limit: int = 64 * 1024 * 1024
+    write_stall_timeout: float | None = 30.0
 
     @property
     def low_watermark(self) -> int:
@@ -48,6 +55,8 @@ class OptionArguments(TypedDict, total=False):
     write_low_watermark: int | None
     write_limit: int | None
     write_limit_policy: str
+    write_stall_limit: int
+    write_stall_timeout: float | None
     keepalive_timeout: float | None
 
 
@@ -87,6 +96,8 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "write_limit": (lambda value: value is None or _is_count(value), "a whole number of bytes above 0, or None"),
     "write_limit_policy": (lambda value: value in POLICIES, f"one of {', '.join(map(repr, POLICIES))}"),
+    "write_stall_limit": (_is_count, "a whole number of bytes above 0"),
+    "write_stall_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
     "keepalive_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
 }
 
@@ -128,6 +139,20 @@ def _check(prefix: str, name: str, value: Any) -> None:
         raise ValueError(f"{prefix}{name} is {value!r}; it has to be {words}")
 
 
+def checked_message_size(value: Any) -> int:
+    """Return ``max_message_size`` in bytes. Raises ValueError unless it is a number from 0; any may be larger."""
+    if not (_is_number(value) and value >= 0):
+        raise ValueError(f"max_message_size is {value!r}; it has to be a number of bytes, 0 or more")
+    return int(min(value, sys.maxsize))
+
+
+def checked_seconds(name: str, value: float | None) -> float | None:
+    """Return Tornado's setting ``name`` in seconds. Raises ValueError unless it is a number or None."""
+    if value is not None and not (_is_number(value) and value == value):
+        raise ValueError(f"{name} is {value!r}; it has to be a number of seconds, or None")
+    return value
+
+
 def check_attributes(attributes: Mapping[str, Any]) -> None:
     """Raise ValueError for a wrong option among the attributes of a handler's class."""
     for name in _NAMES:
@@ -140,7 +165,8 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
 def handler_options(handler: object, settings: Mapping[str, Any]) -> Options:
     """Return the options of a handler in an application. Raises ValueError for a wrong one."""
     return _make_options(
-        _SERVER_PREFIX, *(getattr(handler, name, settings.get(name, default)) for name, default in _DEFAULTS)
+        _SERVER_PREFIX,
+        *(value_of(handler, name, getattr(handler, name, settings.get(name, default))) for name, default in _DEFAULTS),
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from tornado.iostream import StreamClosedError
+from tornado.iostream import StreamBufferFullError, StreamClosedError
 
 from tornado_ws import deflate_offload
 from tornado_ws.deflate import _PerMessageDeflateCompressor
@@ -24,9 +25,13 @@ class Ordered:
         """Return how many bytes, of how many writes, wait in it."""
         return (self._outbox.size, len(self._outbox)) if self._outbox is not None else (0, 0)
 
+    def handling_failed(self, error: BaseException) -> None:
+        """What waited in it has raised ``error``: end the connection."""
+        raise NotImplementedError
+
     def _in_turn(self) -> Outbox:
         if self._outbox is None:
-            self._outbox = Outbox(functools.partial(setattr, self, "_outbox", None))
+            self._outbox = Outbox(functools.partial(setattr, self, "_outbox", None), self.handling_failed)
         return self._outbox
 
     def _after_messages(self, callback: Callable[..., Any], *args: Any) -> None:
@@ -38,10 +43,14 @@ class Ordered:
 
 
 class Outbox:
-    """What waits to be written while a thread deflates a message before it."""
+    """What waits to be written while a thread deflates a message before it.
 
-    def __init__(self, on_empty: Callable[[], None]) -> None:
+    ``on_error`` is told what an entry has raised that has no Future of its own; those behind it have their turn.
+    """
+
+    def __init__(self, on_empty: Callable[[], None], on_error: Callable[[BaseException], None]) -> None:
         self._on_empty = on_empty
+        self._on_error = on_error
         self._room_future: asyncio.Future[None] | None = None
         self._entries: deque[tuple[Callable[[], Any] | None, Callable[[Any], None]]] = deque()
         #: Bytes of messages that wait.
@@ -102,23 +111,40 @@ class Outbox:
         self.put(finish, work)
         return future
 
-    def _go_on(self) -> None:
+    def put_shared(self, write: Callable[[], None], size: int) -> None:
+        """Call ``write`` when it is its turn: it writes a message of ``size`` bytes, which nobody awaits."""
+        self.size += size
+
+        def finish(_: None) -> None:
+            self.size -= size
+            with contextlib.suppress(StreamClosedError, StreamBufferFullError):
+                write()
+
+        self.put(finish)
+
+    def _go_on(self, worked: asyncio.Future[Any] | None = None) -> None:
+        """Finish what can be; ``worked`` is what a thread has done for the first entry."""
+        interrupt: BaseException | None = None
         while self._entries:
             work, finish = self._entries[0]
-            if work is not None:
-                deflate_offload.run_in_thread(work).add_done_callback(self._on_worked)
-                return
-            finish(None)
+            if work is not None and worked is None:
+                deflate_offload.run_in_thread(work).add_done_callback(self._go_on)
+                break
+            try:
+                finish(worked)
+            except BaseException as error:
+                self._on_error(error)
+                if not isinstance(error, Exception):
+                    interrupt = error
+            # Not before: what it writes itself comes behind all that waits.
             self._entries.popleft()
-        self._on_empty()
-        if self._room_future is not None and not self._room_future.done():
-            self._room_future.set_result(None)
-
-    def _on_worked(self, worked: asyncio.Future[Any]) -> None:
-        _, finish = self._entries[0]
-        finish(worked)
-        self._entries.popleft()
-        self._go_on()
+            worked = None
+        else:
+            self._on_empty()
+            if self._room_future is not None and not self._room_future.done():
+                self._room_future.set_result(None)
+        if interrupt is not None:
+            raise interrupt
 
 
 def _pass_on(future: asyncio.Future[None], written: asyncio.Future[None]) -> None:

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import functools
+import os
 import select
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol, TypeAlias
 
 from tornado.ioloop import IOLoop
 
 from tornado_ws import counting
-from tornado_ws.channel import SOCKETS_PER_TURN, Servable
+from tornado_ws.channel import SOCKETS_PER_TURN, Servable, serve_until
 from tornado_ws.counting import Counters
 from tornado_ws.engine import serve_ready
+from tornado_ws.frames import TURN_TIME
+
+#: Turns of a loop that ends in which applications hear of it.
+_LAST_TURNS = 10
 
 READ = IOLoop.READ
 WRITE = IOLoop.WRITE
@@ -36,25 +44,74 @@ class Pollable(Servable, Protocol):
     def counters(self) -> Counters: ...
 
 
-class LoopPoller:
-    """Registers every socket with the IOLoop."""
+class _Poller:
+    """Knows its loop, and the process that this loop runs in."""
 
     def __init__(self, io_loop: IOLoop) -> None:
         self._io_loop = io_loop
+        self._pid = os.getpid()
+        self._unfinished: deque[Callable[[], None]] = deque()
+        self._goes_on = False
+
+    def go_on_later(self, go_on: Callable[[], None]) -> None:
+        """Call ``go_on`` in another turn of the loop: of all that wait so many in each as `TURN_TIME` has room for."""
+        self._unfinished.append(go_on)
+        if not self._goes_on:
+            self._goes_on = True
+            self._io_loop.add_callback(self._go_on)
+
+    def _go_on(self) -> None:
+        until = time.monotonic() + TURN_TIME
+        try:
+            for _ in range(len(self._unfinished)):
+                self._unfinished.popleft()()
+                if time.monotonic() > until:
+                    break
+        finally:
+            self._goes_on = bool(self._unfinished)
+            if self._goes_on:
+                self._io_loop.add_callback(self._go_on)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is a forked child, and the loop still its parent's.
+
+        An epoll is shared with the parent: a child that closes what it inherited must not change what it watches. A
+        child that runs the loop itself, as a daemon does, has taken it over.
+        """
+        if os.getpid() == self._pid:
+            return False
+        if asyncio._get_running_loop() is not self._asyncio_loop:
+            return True
+        self._pid = os.getpid()
+        return False
+
+    @property
+    def _asyncio_loop(self) -> asyncio.AbstractEventLoop:
+        return self._io_loop.asyncio_loop  # type: ignore[attr-defined, no-any-return]
+
+
+class LoopPoller(_Poller):
+    """Registers every socket with the IOLoop."""
+
+    def __init__(self, io_loop: IOLoop) -> None:
+        super().__init__(io_loop)
         self._pollables: set[Pollable] = set()
 
     def add(self, pollable: Pollable) -> None:
         """Take ``pollable`` in, watched for nothing yet."""
-        self._pollables.add(pollable)
         self._io_loop.add_handler(pollable, self._handle_ready, 0)
+        self._pollables.add(pollable)
 
     def watch(self, pollable: Pollable, events: int) -> None:
-        """Watch for ``events``: READ, WRITE, both or zero."""
-        self._io_loop.update_handler(pollable, events)
+        """Watch for ``events``: READ, WRITE, both or zero. Raises OSError when the kernel has no room for it."""
+        if not self.is_inherited:
+            self._io_loop.update_handler(pollable, events)
 
     def remove(self, pollable: Pollable) -> None:
-        self._pollables.remove(pollable)
-        self._io_loop.remove_handler(pollable)
+        self._pollables.discard(pollable)
+        if not self.is_inherited:
+            self._io_loop.remove_handler(pollable)
 
     def held(self) -> list[Pollable]:
         """Return the pollables, at once: another thread may ask."""
@@ -65,15 +122,16 @@ class LoopPoller:
         pollable.handle_events()
 
 
-class NestedPoller(abc.ABC):
+class NestedPoller(_Poller, abc.ABC):
     """Watches all sockets of an IOLoop with one selector of the kernel.
 
     A single socket is given to the loop itself: a selector would be one step more for each of its events. It moves when
-    there is a second one, and the selector stays until there is none.
+    there is a second one, and the selector stays until there is none. Where no selector can be opened, the process
+    being out of descriptors, all sockets are given to the loop; the next one that is added tries again.
     """
 
     def __init__(self, io_loop: IOLoop) -> None:
-        self._io_loop = io_loop
+        super().__init__(io_loop)
         self._selector: Any = None
         self._pollables: dict[int, Pollable] = {}
         self._events: dict[int, int] = {}
@@ -92,38 +150,42 @@ class NestedPoller(abc.ABC):
 
     def add(self, pollable: Pollable) -> None:
         """Take ``pollable`` in, watched for nothing yet."""
-        if not self._pollables:
+        if self._pollables and self._selector is None:
+            with contextlib.suppress(OSError):
+                self._nest()
+        if self._selector is None:
             self._io_loop.add_handler(pollable, _handle_nothing, 0)
-        elif self._selector is None:
-            self._nest()
         self._pollables[pollable.fileno()] = pollable
 
     def watch(self, pollable: Pollable, events: int) -> None:
-        """Watch for ``events``: READ, WRITE, both or zero."""
+        """Watch for ``events``: READ, WRITE, both or zero. Raises OSError when the kernel has no room for it."""
         fd = pollable.fileno()
         if fd not in self._pollables:
             return
-        before = self._events.pop(fd, 0)
-        if events:
-            self._events[fd] = events
+        before = self._events.get(fd, 0)
         if events == before:
             return
-        if self._selector is not None:
-            self._change(fd, before, events)
+        if not self.is_inherited:
+            if self._selector is not None:
+                self._change(fd, before, events)
+            else:
+                self._change_alone(pollable, before, events)
+        if events:
+            self._events[fd] = events
         else:
-            self._change_alone(pollable, before, events)
+            del self._events[fd]
 
     def remove(self, pollable: Pollable) -> None:
         self.watch(pollable, 0)
-        if self._pollables.pop(pollable.fileno(), None) is not None and not self._pollables:
-            if self._selector is None:
-                self._io_loop.remove_handler(pollable)
-            else:
-                self._io_loop.remove_handler(self)
-                self._close_selector()
+        if self._pollables.pop(pollable.fileno(), None) is None:
+            return
+        if self._selector is None:
+            self._io_loop.remove_handler(pollable)
+        elif not self._pollables:
+            self._close_selector()
 
     def _change_alone(self, pollable: Pollable, before: int, events: int) -> None:
-        """Tell the loop what is to be watched of the only socket."""
+        """Tell the loop what is to be watched of a socket that is its own."""
         fd = pollable.fileno()
         loop = self._asyncio_loop
         changed = before ^ events
@@ -139,26 +201,27 @@ class NestedPoller(abc.ABC):
                 loop.remove_writer(fd)
 
     def _nest(self) -> None:
-        """Put a selector between the loop and the socket that was the only one."""
-        ((fd, pollable),) = self._pollables.items()
-        events = self._events.get(fd, 0)
-        self._change_alone(pollable, events, 0)
-        self._io_loop.remove_handler(pollable)
+        """Put a selector between the loop and its sockets. Raises OSError, with nothing changed, when that fails."""
         self._selector = self._open()
-        self._io_loop.add_handler(self, _handle_nothing, 0)
-        self._asyncio_loop.add_reader(self._selector.fileno(), self._server())
-        if events:
-            self._change(fd, 0, events)
+        try:
+            for fd, events in self._events.items():
+                self._change(fd, 0, events)
+            self._io_loop.add_handler(self, _handle_nothing, 0)
+            self._asyncio_loop.add_reader(self._selector.fileno(), self._server())
+        except BaseException:
+            self._close_selector()
+            raise
+        for fd, pollable in self._pollables.items():
+            self._change_alone(pollable, self._events.get(fd, 0), 0)
+            self._io_loop.remove_handler(pollable)
 
     def _close_selector(self) -> None:
         if self._selector is not None:
-            self._asyncio_loop.remove_reader(self._selector.fileno())
+            self._io_loop.remove_handler(self)
+            if not self.is_inherited:
+                self._asyncio_loop.remove_reader(self._selector.fileno())
             self._selector.close()
             self._selector = None
-
-    @property
-    def _asyncio_loop(self) -> asyncio.AbstractEventLoop:
-        return self._io_loop.asyncio_loop  # type: ignore[attr-defined, no-any-return]
 
     def held(self) -> list[Pollable]:
         """Return the pollables, at once: another thread may ask."""
@@ -189,15 +252,17 @@ class EpollPoller(NestedPoller):
 
     def _change(self, fd: int, before: int, events: int) -> None:
         if not events:
-            # Not modified to zero: it would go on to tell of a hang-up, over and over.
-            self._selector.unregister(fd)
+            # Not modified to zero: it would go on to tell of a hang-up, over and over. Whoever has closed the
+            # descriptor behind our back has taken it out.
+            with contextlib.suppress(OSError):
+                self._selector.unregister(fd)
         elif before:
             self._selector.modify(fd, events)
         else:
             self._selector.register(fd, events)
 
     def _server(self) -> Callable[[], None]:
-        return functools.partial(serve_ready, self._selector, self._pollables)
+        return functools.partial(serve_ready, self._selector, self._pollables, [])
 
 
 class KqueuePoller(NestedPoller):
@@ -215,14 +280,12 @@ class KqueuePoller(NestedPoller):
         self._selector.control(changes, 0)
 
     def _server(self) -> Callable[[], None]:
-        return self._serve
+        return functools.partial(self._serve, [])
 
-    def _serve(self) -> None:
-        for event in self._selector.control(None, SOCKETS_PER_TURN, 0):
-            # One that was closed by another's callback is no longer there.
-            pollable = self._pollables.get(event.ident)
-            if pollable is not None:
-                pollable.handle_events()
+    def _serve(self, late: list[int]) -> None:
+        if not late:
+            late += [event.ident for event in self._selector.control(None, SOCKETS_PER_TURN, 0)]
+        late[:] = serve_until(time.monotonic() + TURN_TIME, late, self._pollables)
 
 
 #: Type checkers see the parts of the module that their platform has.
@@ -241,4 +304,28 @@ def poller_of(io_loop: IOLoop) -> Poller:
     if poller is None:
         poller = vars(io_loop)["_ws_poller"] = _make_poller(io_loop)
         counting.watch(poller)
+        vars(io_loop)["_ws_loop_end"] = _begin(_close_at_loop_end(poller))
     return poller
+
+
+async def _close_at_loop_end(poller: Poller) -> AsyncGenerator[None, None]:
+    """Close what ``poller`` holds when the loop ends, as the tasks of Tornado's connections do when they are cancelled.
+
+    `asyncio.run` closes every asynchronous generator that was begun in its loop. One of those takes no place among the
+    tasks, and nobody has to end it.
+    """
+    try:
+        yield
+    finally:
+        for pollable in poller.held():
+            pollable.close()
+        # The application is told in one of the next turns.
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)
+
+
+def _begin(generator: AsyncGenerator[None, None]) -> AsyncGenerator[None, None]:
+    """Run ``generator`` up to its yield, so that the running loop knows of it."""
+    with contextlib.suppress(StopIteration):
+        generator.__anext__().__await__().__next__()
+    return generator

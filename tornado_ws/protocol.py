@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +12,8 @@ from tornado import gen, httputil
 from tornado.concurrent import Future
 from tornado.iostream import IOStream
 
-from tornado_ws.options import DEFAULT_OPTIONS, Options
+from tornado_ws.coroutines import log_error, run_to_end
+from tornado_ws.options import DEFAULT_OPTIONS, Options, checked_message_size, checked_seconds
 from tornado_ws.turn import MessageQueue
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ _default_max_message_size = 10 * 1024 * 1024
 class _WebSocketDelegate(Protocol):
     """What a protocol calls: `WebSocketHandler` on the server side, `WebSocketClientConnection` on the client side."""
 
-    def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None: ...
+    def on_ws_connection_close(
+        self, close_code: int | None = None, close_reason: str | None = None
+    ) -> Awaitable[None] | None: ...
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None: ...
 
@@ -39,7 +41,10 @@ class _WebSocketDelegate(Protocol):
 
 
 class _WebSocketParams:
-    """Settings of one connection, under Tornado's names: seconds and bytes. ``options`` is all that is ours."""
+    """Settings of one connection, under Tornado's names: seconds and bytes. ``options`` is all that is ours.
+
+    Raises ValueError for a setting that is no number, and for a ``max_message_size`` below 0.
+    """
 
     __slots__ = ("__dict__", "compression_options", "max_message_size", "options", "ping_interval", "ping_timeout")
 
@@ -51,15 +56,18 @@ class _WebSocketParams:
         compression_options: dict[str, Any] | None = None,
         options: Options = DEFAULT_OPTIONS,
     ) -> None:
-        self.ping_interval = ping_interval
-        self.ping_timeout = ping_timeout
-        self.max_message_size = max_message_size
+        self.ping_interval = checked_seconds("ping_interval", ping_interval)
+        self.ping_timeout = checked_seconds("ping_timeout", ping_timeout)
+        self.max_message_size = checked_message_size(max_message_size)
         self.compression_options = compression_options
         self.options = options
 
 
 class WebSocketProtocol(abc.ABC):
     """Base class for WebSocket protocol versions."""
+
+    #: What ``on_close`` and the callbacks around it have returned and what still runs.
+    _endings: tuple[asyncio.Future[Any], ...] = ()
 
     def __init__(self, handler: _WebSocketDelegate) -> None:
         self.handler = handler
@@ -74,8 +82,8 @@ class WebSocketProtocol(abc.ABC):
         """
         try:
             result = callback(*args, **kwargs)
-        except (Exception, asyncio.CancelledError):
-            self._log_and_abort()
+        except (Exception, asyncio.CancelledError) as error:
+            self._log_and_abort(error)
             return None
         return self._check_result(result)
 
@@ -87,12 +95,23 @@ class WebSocketProtocol(abc.ABC):
             if not future.done():
                 return future
             future.result()
-        except (Exception, asyncio.CancelledError):
-            self._log_and_abort()
+        except (Exception, asyncio.CancelledError) as error:
+            self._log_and_abort(error)
         return None
 
-    def _log_and_abort(self) -> None:
-        self.handler.log_exception(*sys.exc_info())
+    def _run_to_end(self, hook: str, result: Any) -> asyncio.Future[Any] | None:
+        """Run what ``on_close`` or a callback around it has returned; the end of the connection waits for it."""
+        ending = run_to_end(self.handler, hook, result)
+        if ending is not None:
+            self._endings += (ending,)
+            ending.add_done_callback(self._on_ending_done)
+        return ending
+
+    def _on_ending_done(self, ending: asyncio.Future[Any]) -> None:
+        self._endings = tuple(other for other in self._endings if other is not ending)
+
+    def _log_and_abort(self, error: BaseException) -> None:
+        log_error(self.handler, error)
         self._abort()
 
     def on_connection_close(self) -> None:

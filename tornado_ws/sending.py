@@ -17,8 +17,9 @@ from tornado.log import gen_log
 from tornado_ws import frame_log
 from tornado_ws.closing import TRY_AGAIN_LATER
 from tornado_ws.counting import Counters
-from tornado_ws.engine import Sender
+from tornado_ws.engine import Sender, encode_frame
 from tornado_ws.errors import WebSocketClosedError, WriteLimitError
+from tornado_ws.escaping import plain
 from tornado_ws.frames import BINARY, FIN, PING, PONG, RSV1, TEXT, Outcome, encode_message
 from tornado_ws.logs import extra_of, mark_context, next_id
 from tornado_ws.opening import Opening
@@ -42,13 +43,26 @@ def sendable(message: Any) -> Any:
 class SharedMessage:
     """A message for many: encoded once, and compressed once for all connections that have the same options."""
 
-    __slots__ = ("binary", "deflated", "message", "payload")
+    __slots__ = ("_frames", "binary", "deflated", "message", "payload")
 
     def __init__(self, message: str | bytes | bytearray | memoryview, binary: bool) -> None:
         self.payload = encode_message(message, binary)
         self.message = message if isinstance(message, str) else self.payload
         self.binary = binary
         self.deflated: dict[Any, bytes] = {}
+        self._frames: dict[int, bytes] = {}
+
+    @property
+    def opcode(self) -> int:
+        return BINARY if self.binary else TEXT
+
+    def frame(self, deflated: bytes | None = None) -> bytes:
+        """Return the frame of it, or of one of its ``deflated`` payloads: not masked, and always the same object."""
+        payload, flags = (self.payload, 0) if deflated is None else (deflated, RSV1)
+        frame = self._frames.get(id(payload))
+        if frame is None:
+            frame = self._frames[id(payload)] = encode_frame(FIN | flags | self.opcode, payload, False)
+        return frame
 
 
 class Sending(Sender, Opening, Ordered):
@@ -59,6 +73,8 @@ class Sending(Sender, Opening, Ordered):
     _connection_id = 0
     #: Whether the peer has sent a close frame.
     was_clean = False
+    #: Code and reason for ``on_close`` where we ended the connection, whatever the peer answers.
+    _outcome: tuple[int | None, str | None] | None = None
 
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
         self._transport: Transport | None = None
@@ -83,7 +99,8 @@ class Sending(Sender, Opening, Ordered):
     def peer_name(self) -> str:
         """The address of the other end, for the log."""
         request = getattr(self.handler, "request", None)
-        return getattr(request, "remote_ip", None) or peer_name(self.stream)
+        # A handler may have set it to what a header says.
+        return plain(getattr(request, "remote_ip", None) or peer_name(self.stream))
 
     @property
     def counters(self) -> Counters:
@@ -101,9 +118,9 @@ class Sending(Sender, Opening, Ordered):
         """Bytes that wait for the kernel to take them, or for a thread to deflate them; 0 on a closed connection."""
         return self.held_back()[0] + (self._transport.buffered if self._transport is not None else 0)
 
-    def _log(self, level: int, message: str, *args: object) -> None:
+    def _log(self, level: int, message: str, *args: object, exc_info: BaseException | None = None) -> None:
         """Log a line about the connection. The peer's name is the first argument, given here."""
-        gen_log.log(level, message, self.peer_name, *args, extra=extra_of(self))
+        gen_log.log(level, message, self.peer_name, *args, extra=extra_of(self), exc_info=exc_info)
 
     # The way out
 
@@ -112,6 +129,9 @@ class Sending(Sender, Opening, Ordered):
 
     @abc.abstractmethod
     def eof_received(self, error: Exception | None) -> None: ...
+
+    @abc.abstractmethod
+    def handling_failed(self, error: BaseException) -> None: ...
 
     @abc.abstractmethod
     def connection_lost(self) -> None: ...
@@ -126,12 +146,9 @@ class Sending(Sender, Opening, Ordered):
         if self._transport is None:
             if self.stream.closed():
                 raise StreamClosedError(self.stream.error)
-            make: type[Transport] = Transport
+            self._transport = Transport(self.stream, self, self.mask_outgoing, self.params.options)
             if frame_log.is_on():
-                # Messages then leave as frames, which is where they are logged.
-                self._reroute()
-                make = frame_log.LoggedTransport
-            self._transport = make(self.stream, self, self.mask_outgoing, self.params.options)
+                self._transport.tap = frame_log.FrameTap(self)
             self._transport.context.run(mark_context, self)
             self._transport.compressor = self._compressor
             if not self._takes_steps and not self.is_closing():
@@ -167,20 +184,40 @@ class Sending(Sender, Opening, Ordered):
         except StreamClosedError:
             raise WebSocketClosedError() from None
 
-    def write_shared(self, shared: SharedMessage) -> Future[None]:
-        """Send a message that others get too; see `_write_message`."""
-        compressor = self._compressor
-        size = len(shared.payload)
-        if compressor is None or size < compressor.threshold or self._outbox is not None or self.server_terminated:
-            return self.write_message(shared.message, binary=shared.binary)
+    def write_shared(self, shared: SharedMessage) -> bool:
+        """Send a message that others get too; returns False where the write limit refuses it. Nobody awaits it.
+
+        Raises what `write_message` does.
+        """
+        if self.server_terminated:
+            raise WebSocketClosedError()
         try:
-            refused = self._refuse(self._attach())
-            if refused is not None:
-                return refused
-            payload = compressor.compress_shared(shared.payload, shared.deflated)
-            return self._write_payload(BINARY if shared.binary else TEXT, payload, True, size)
+            if self._refuse(self._attach()) is not None:
+                return False
+            if self._outbox is not None:
+                self._outbox.put_shared(functools.partial(self._put_shared, shared), len(shared.payload))
+            else:
+                self._put_shared(shared)
         except StreamClosedError:
             raise WebSocketClosedError() from None
+        return True
+
+    def _put_shared(self, shared: SharedMessage) -> None:
+        transport = self._attach()
+        size = len(shared.payload)
+        deflated = None
+        if self._compressor is not None and size >= self._compressor.threshold:
+            deflated = self._compressor.compress_shared(shared.payload, shared.deflated)
+        payload = shared.payload if deflated is None else deflated
+        if self._rerouted or transport.masked:
+            self._write_payload(shared.opcode, payload, deflated is not None, size)
+            return
+        frame = shared.frame(deflated)
+        transport.write_shared(frame)
+        if transport.tap is not None:
+            transport.tap.sent(frame[0], payload)
+        transport.messages += 1
+        transport.message_bytes += size
 
     def _refuse(self, transport: Transport) -> Future[None] | None:
         """Ask whether a message may be sent, before the compressor is touched: both ends share its state."""
@@ -200,19 +237,18 @@ class Sending(Sender, Opening, Ordered):
         transport.message_bytes += size
         return future
 
-    def write_refused(self, unsent: int) -> asyncio.Future[None]:
+    def write_refused(self, why: str) -> asyncio.Future[None]:
         """A message is not sent, since too many bytes wait already: do what the application has chosen."""
         assert self._transport is not None
         policy = self.params.options.write_limit_policy
-        what = f"{unsent} bytes wait to be sent, and write_limit is {self.params.options.write_limit}"
         if policy == "raise":
-            raise WriteLimitError(what)
+            raise WriteLimitError(why)
         if policy == "drop":
             self._transport.dropped += 1
             return self._outbox.room() if self._outbox is not None else self._transport.room()
-        self._log(logging.WARNING, "WebSocket from %s is too slow and closed: %s", what)
-        self.close_code, self.close_reason = TRY_AGAIN_LATER, "too slow"
-        self.close(self.close_code, self.close_reason)
+        self._log(logging.WARNING, "WebSocket from %s is too slow and closed: %s", why)
+        self._outcome = TRY_AGAIN_LATER, "too slow"
+        self.close(*self._outcome)
         return failed_future(self.stream.io_loop)
 
     def writes_lost(self, unsent: int, writes: int) -> None:

@@ -22,7 +22,7 @@ class ClosedAll(NamedTuple):
 
 
 class Connections:
-    """The open connections of one application: from ``open`` until ``on_close`` has been called."""
+    """The open connections of one application: from ``open`` until ``on_close`` has returned."""
 
     __slots__ = ("closings", "open")
 
@@ -63,11 +63,19 @@ class _Closing:
     def count(self, connection: WebSocketProtocol13) -> None:
         if connection in self.waiting:
             self.waiting.remove(connection)
-            if connection.was_clean:
-                self.closed += 1
-            else:
-                self.aborted += 1
+            self._tell(connection.was_clean)
             self.end_if_empty()
+
+    def count_rest(self) -> None:
+        """Count those that are not done: their ``on_message`` or ``on_close`` goes on."""
+        for connection in self.waiting:
+            self._tell(connection.was_clean and connection.has_ended)
+
+    def _tell(self, was_clean: bool) -> None:
+        if was_clean:
+            self.closed += 1
+        else:
+            self.aborted += 1
 
     def end_if_empty(self) -> None:
         if not self.waiting and not self.done.done():
@@ -96,7 +104,8 @@ async def close_all(
     frame in any case. Until this returns, opening handshakes are refused with 503.
 
     Returns how many connections ended with a closing handshake and how many did not. `.on_close` was called for all
-    but those whose `.on_message` goes on nevertheless.
+    but those whose `.on_message` goes on nevertheless, and has returned if it is a coroutine that took no longer than
+    ``timeout``. None is cancelled.
 
     It does not touch HTTP: call `.HTTPServer.stop` before it, and `.HTTPServer.close_all_connections` after it. It
     closes the connections of the current loop; an application served by several has it called in each. Not to be
@@ -119,6 +128,7 @@ async def close_all(
         # A closed stream says so in the next turn of the loop.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        return ClosedAll(closing.closed, closing.aborted + len(closing.waiting))
+        closing.count_rest()
+        return ClosedAll(closing.closed, closing.aborted)
     finally:
         connections.closings.remove(closing)

@@ -11,22 +11,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
+import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
+
+try:
+    import fcntl
+    import termios
+except ImportError:
+    # Windows.
+    _SIOCOUTQ = None
+else:
+    # The same number as TIOCOUTQ, and on Linux alone for sockets.
+    _SIOCOUTQ = termios.TIOCOUTQ if sys.platform == "linux" else None
 
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamBufferFullError
+from tornado.log import gen_log
 
 from tornado_ws.backlog import Backlog
-from tornado_ws.channel import SEND_SIZE, Receiver
+from tornado_ws.channel import READ_SIZE, SEND_SIZE, Receiver
 from tornado_ws.counting import Counters, Sums, leave
 from tornado_ws.engine import Channel, FrameReader
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.options import Options
-from tornado_ws.poller import READ, WRITE, Poller, poller_of
+from tornado_ws.poller import READ, WRITE, poller_of
 
 _NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
 #: Seconds that the peer of a closed connection has to close its side.
@@ -41,6 +55,7 @@ class Transport(Channel):
     __slots__ = (
         "__weakref__",
         "_drain_futures",
+        "_early",
         "_events",
         "_left",
         "_options",
@@ -48,56 +63,73 @@ class Transport(Channel):
         "_room_future",
         "_sent",
         "_shut_when_drained",
+        "_stall",
         "dropped",
     )
 
     def __init__(self, stream: IOStream, receiver: Receiver, masked: bool, options: Options) -> None:
         """Take ``stream`` over. Reading begins with `start`."""
-        super().__init__(stream, receiver, masked, completed_future(stream.io_loop))
-        self._poller = self._find_poller()
-        self._options = options
-        self._events = 0
-        self._sent = 0
-        self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
-        self._shut_when_drained = False
-        self._left: Sums | None = None
-        self._room_future: asyncio.Future[None] | None = None
-        self.dropped = 0
-        unsent = _take_over(stream, self)
-        # Frames are gathered here already; held back in the kernel too, the end of one would wait for the peer's
-        # delayed acknowledgement of its beginning, 40 ms.
-        stream.set_nodelay(True)
-        self._poller.add(self)
-        if unsent:
-            self._offer(unsent)
-
-    def _find_poller(self) -> Poller:
-        return poller_of(self._io_loop)
+        try:
+            super().__init__(stream, receiver, masked, completed_future(stream.io_loop))
+            self._poller = poller_of(self._io_loop)
+            self._options = options
+            self._events = 0
+            self._sent = 0
+            #: What the stream has read beyond the opening handshake, until it is handed out.
+            self._early = b""
+            self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
+            self._shut_when_drained = False
+            self._left: Sums | None = None
+            self._room_future: asyncio.Future[None] | None = None
+            #: How many bytes the peer had taken when somebody asked, and since when, in the loop's time.
+            self._stall: tuple[int, float] | None = None
+            self.dropped = 0
+            # Frames are gathered here already; held back in the kernel too, the end of one would wait for the peer's
+            # delayed acknowledgement of its beginning, 40 ms.
+            stream.set_nodelay(True)
+            unsent = _take_over(stream, self)
+            self._poller.add(self)
+            if unsent:
+                self._offer(unsent)
+        except BaseException:
+            # HTTP has given the stream up already: nobody else would close it.
+            stream.close()
+            raise
 
     # Reading
 
     def start(self, reader: FrameReader) -> None:
         """Begin to read, with what the stream has read beyond the opening handshake."""
         self.reader = reader
-        early = _take_read_bytes(self._stream)
-        if early:
-            self._io_loop.add_callback(self._begin_with, early)
+        self._early = _take_read_bytes(self._stream)
+        if self._early:
+            self._io_loop.add_callback(self.begin)
         else:
             self.resume_reading()
 
-    def _begin_with(self, early: bytes) -> None:
+    def begin(self) -> None:
+        """Take what the stream has read beyond the opening handshake, unless that is done."""
+        if not self._early:
+            return
+        early, self._early = self._early, b""
         self.dispatch(self._take, early)
         if self.direct:
             # All is handed out. Where it is not, the receiver has decided about reading.
             self.resume_reading()
 
     def resume_reading(self) -> None:
-        if not self.reading and self.fd >= 0:
+        # What the kernel has comes behind what was read before.
+        if not self.reading and self.fd >= 0 and not self._early:
             self.reading = True
             self._watch()
             if isinstance(self._stream.socket, ssl.SSLSocket) and self._stream.socket.pending():
                 # Bytes inside the TLS layer give no readiness.
                 self._io_loop.add_callback(self.handle_events)
+
+    def go_on_later(self, go_on: Callable[[], None]) -> None:
+        """Read nothing more, and `dispatch` ``go_on`` when the rest of the loop, and other connections, had a turn."""
+        self.pause_reading()
+        self._poller.go_on_later(functools.partial(self.dispatch, go_on))
 
     def pause_reading(self) -> None:
         if self.reading:
@@ -115,11 +147,25 @@ class Transport(Channel):
         self.pause_reading()
         self.dispatch(self._receiver.eof_received, error)
 
+    def _handling_failed(self, error: BaseException) -> None:
+        # Nothing of it may reach the poller: other connections have events in the same batch.
+        with contextlib.suppress(Exception):
+            self._receiver.handling_failed(error)
+        if self.fd >= 0:
+            self._stream.close()
+
     def _watch(self) -> None:
         events = (READ if self.reading else 0) | (WRITE if self._backlog is not None else 0)
         if events != self._events:
-            self._events = events
-            self._poller.watch(self, events)
+            try:
+                self._poller.watch(self, events)
+            except OSError as error:
+                # The kernel is out of memory or of watches (epoll_ctl(2): ENOMEM, ENOSPC). A socket that nobody watches
+                # would stay open for ever.
+                gen_log.error("WebSocket from %s closed: cannot watch its socket: %s", peer_name(self._stream), error)
+                self._stream.close(exc_info=error.with_traceback(None))
+            else:
+                self._events = events
 
     def _change_thread(self) -> None:
         """This is not the thread that the connection belonged to: right if its loop has moved here, or stands still."""
@@ -141,18 +187,44 @@ class Transport(Channel):
         """Bytes that the kernel has not taken yet."""
         return self._corked_size + (len(self._backlog) if self._backlog is not None else 0)
 
-    def _keep(self, *pieces: bytes | memoryview) -> asyncio.Future[None]:
-        """Keep what the kernel does not take now, until it does."""
+    def taken(self) -> int:
+        """Return how many bytes the peer has taken, as far as the operating system tells."""
+        return self.wire_bytes - self.buffered - _unacknowledged(self._stream)
+
+    def _keep(self, data: bytes, begin: int = 0, more: bytes = b"", awaited: bool = True) -> asyncio.Future[None]:
+        """Keep what is behind ``begin`` of ``data``, and ``more``, until the kernel takes it.
+
+        No Future is made for what is not ``awaited``.
+        """
         if self.fd < 0:
             return failed_future(self._io_loop)
+        try:
+            if self._backlog is None:
+                self._backlog = Backlog()
+                self._watch()
+                if self.fd < 0:
+                    return failed_future(self._io_loop)
+            self._backlog.append(data, begin)
+            self._backlog.append(more)
+            if not awaited or len(self._backlog) <= self._options.write_high_watermark:
+                return self._done
+            return self._future_of_last_write()
+        except BaseException:
+            # The kernel may have the beginning of it: what is written next would stand inside a frame.
+            self._stream.close()
+            raise
+
+    def write_shared(self, frame: bytes) -> None:
+        """Send a frame that others get too, and that nobody awaits: where it has to wait there is a reference to it.
+
+        Raises what `write` does.
+        """
         if self._backlog is None:
-            self._backlog = Backlog()
-            self._watch()
-        for piece in pieces:
-            self._backlog.append(piece)
-        if len(self._backlog) <= self._options.write_high_watermark:
-            return self._done
-        return self._future_of_last_write()
+            self.write(frame)
+        else:
+            self._check_room(len(frame))
+            self._keep(frame, awaited=False)
+        self.wire_bytes += len(frame)
 
     def _check_room(self, size: int) -> None:
         """Raise StreamBufferFullError if ``size`` bytes are too many for what the stream was made with.
@@ -194,21 +266,36 @@ class Transport(Channel):
         if not backlog and self.fd >= 0:
             self._backlog = None
             self._watch()
-            if self._shut_when_drained:
+            if self._shut_when_drained and self.fd >= 0:
                 self._shut()
 
     def refuse(self) -> asyncio.Future[None] | None:
         """Return None when another message may be written, else what ``write_message`` returns instead."""
-        limit = self._options.write_limit
-        if limit is None or self.fd < 0:
+        options = self._options
+        if self.fd < 0:
             return None
         unsent, writes = self._receiver.held_back()
         unsent += self.buffered
         writes += len(self._drain_futures or ())
-        if unsent + _FUTURE_SIZE * writes < limit:
+        size = unsent + _FUTURE_SIZE * writes
+        if options.write_limit is not None and size >= options.write_limit:
+            why = f"write_limit is {options.write_limit}"
+        elif options.write_stall_timeout is not None and size >= options.write_stall_limit and self._is_stalled():
+            why = f"the peer has taken nothing for {options.write_stall_timeout} s, the write_stall_timeout"
+        else:
             return None
         self.check_thread()
-        return self._receiver.write_refused(unsent)
+        return self._receiver.write_refused(f"{unsent} bytes wait to be sent, and {why}")
+
+    def _is_stalled(self) -> bool:
+        """Whether the peer has taken nothing for ``write_stall_timeout`` seconds, asked when much waits for it."""
+        taken = self.taken()
+        now: float = self._io_loop.asyncio_loop.time()  # type: ignore[attr-defined]
+        if self._stall is None or self._stall[0] != taken:
+            self._stall = taken, now
+            return False
+        assert self._options.write_stall_timeout is not None
+        return now - self._stall[1] >= self._options.write_stall_timeout
 
     def room(self) -> asyncio.Future[None]:
         """Return a Future that is done when what waits now is with the kernel.
@@ -254,16 +341,30 @@ class Transport(Channel):
         self.pause_reading()
         if self._backlog is not None:
             self._shut_when_drained = True
-            # A peer that takes nothing more would keep the socket for ever.
-            self._io_loop.call_later(_LINGER_TIMEOUT, self.close)
+            self._io_loop.call_later(_LINGER_TIMEOUT, self._close_unless_taken, self.taken())
         elif self.fd >= 0:
             self._shut()
 
+    def _close_unless_taken(self, before: int) -> None:
+        """Close when the peer has taken nothing since ``before``: it would keep the socket for ever."""
+        if self.fd < 0:
+            return
+        taken = self.taken()
+        if taken == before:
+            self.close()
+        else:
+            self._io_loop.call_later(_LINGER_TIMEOUT, self._close_unless_taken, taken)
+
     def _shut(self) -> None:
+        _send_close_notify(self._stream)
+        rest = None
         # A peer that has sent its close frame sends nothing more (RFC 6455 section 5.5.1).
         if not self._receiver.was_clean or unread(self._stream):
-            _linger(self._io_loop, self._stream.socket)
+            with contextlib.suppress(OSError, MemoryError):
+                rest = _detach(self._stream.socket)
         self._stream.close()
+        if rest is not None:
+            _linger(self._io_loop, rest)
 
     def write_for_stream(self, data: bytes | memoryview) -> asyncio.Future[None]:
         """What the stream's own ``write`` does: its bytes follow ours."""
@@ -273,13 +374,14 @@ class Transport(Channel):
         """What the stream's own ``close_fd`` does: it is about to close its descriptor, whoever asked for it."""
         del self._stream.close_fd, self._stream.write
         corked = self._take_corked()
-        if corked and self._backlog is None:
+        # In a forked child they are the parent's to send.
+        if corked and self._backlog is None and not self._poller.is_inherited:
             # What was written before must be with the kernel, as it would be on a stream of Tornado's.
             with contextlib.suppress(OSError):
                 self._stream.write_to_fd(memoryview(corked))
         self.reading = self.direct = False
         waiting = [future for _, future in self._drain_futures or () if not future.done()]
-        if waiting:
+        if waiting or self._backlog:
             self._receiver.writes_lost(self.buffered, len(waiting))
         self._backlog = None
         self._poller.remove(self)
@@ -292,11 +394,16 @@ class Transport(Channel):
         self._stream.close_fd()
 
 
-def _take_over(stream: IOStream, transport: Transport) -> bytes:
-    """Take ``stream`` off its IOLoop, its closing and writing through ``transport``; returns what it has unsent."""
+def stop_watching(stream: IOStream) -> None:
+    """Take ``stream`` off its IOLoop: an idle one reads on by itself, and an end closes it with what it holds."""
     if stream._state is not None:
         stream.io_loop.remove_handler(stream.fileno())
         stream._state = None
+
+
+def _take_over(stream: IOStream, transport: Transport) -> bytes:
+    """Take ``stream`` off its IOLoop, its closing and writing through ``transport``; returns what it has unsent."""
+    stop_watching(stream)
     unsent = bytearray()
     while stream._write_buffer:
         piece = bytes(stream._write_buffer.peek(SEND_SIZE))
@@ -321,10 +428,10 @@ def _take_read_bytes(stream: IOStream) -> bytes:
 
 
 def peer_has_closed(stream: IOStream) -> bool:
-    """Whether the peer is known to be gone, though nothing was read since."""
+    """Whether the peer is known to be gone, and left nothing to be handed out."""
     if stream.closed():
         return True
-    if isinstance(stream.socket, ssl.SSLSocket):
+    if isinstance(stream.socket, ssl.SSLSocket) or stream._read_buffer_size:
         return False
     return unread(stream) == b""
 
@@ -338,6 +445,25 @@ def unread(stream: IOStream) -> bytes | None:
         return None
     except OSError:
         return b""
+
+
+def _unacknowledged(stream: IOStream) -> int:
+    """Return how many bytes the operating system holds that the peer has not acknowledged; 0 where it does not tell."""
+    if _SIOCOUTQ is None or stream.closed():
+        return 0
+    try:
+        answer = fcntl.ioctl(stream.socket.fileno(), _SIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def _send_close_notify(stream: IOStream) -> None:
+    """Tell a peer behind TLS that nothing follows (RFC 8446 section 6.1): else it has to take the end for a cut."""
+    if isinstance(stream.socket, ssl.SSLSocket):
+        # It does not wait for the peer's: that is an error of its own, of those that a socket without blocking has.
+        with contextlib.suppress(OSError, ValueError):
+            stream.socket.unwrap()
 
 
 def peer_name(stream: IOStream) -> str:
@@ -372,19 +498,25 @@ def completed_future(io_loop: IOLoop) -> asyncio.Future[None]:
     return future
 
 
-def _linger(io_loop: IOLoop, connected: socket.socket) -> None:
-    """Send FIN on a duplicate of ``connected`` and read on until the peer has closed too, for one that may be sending.
+def _detach(connected: socket.socket) -> socket.socket:
+    """Return a plain socket with the descriptor of ``connected``, which has none any more.
+
+    Not with a duplicate: a process that is out of descriptors has to be able to close connections.
+    """
+    fd = connected.detach()
+    try:
+        return socket.socket(connected.family, connected.type, connected.proto, fileno=fd)
+    except BaseException:
+        socket.close(fd)
+        raise
+
+
+def _linger(io_loop: IOLoop, rest: socket.socket) -> None:
+    """Send FIN on ``rest``, read on until the peer has closed too, and close it: for a peer that may be sending.
 
     Closing a socket with unread input sends RST, and what we sent before may be lost to the peer, the close frame
     first of all (RFC 6455 section 7.1.1 has the endpoint wait for the same reason).
     """
-    rest = socket.fromfd(connected.fileno(), connected.family, connected.type)
-    rest.setblocking(False)
-    try:
-        rest.shutdown(socket.SHUT_WR)
-    except OSError:
-        rest.close()
-        return
 
     def finish() -> None:
         io_loop.remove_timeout(timeout)
@@ -393,7 +525,7 @@ def _linger(io_loop: IOLoop, connected: socket.socket) -> None:
 
     def discard(fd: Any, events: int) -> None:
         try:
-            if rest.recv(SEND_SIZE):
+            if rest.recv(READ_SIZE):
                 return
         except BlockingIOError:
             return
@@ -402,4 +534,12 @@ def _linger(io_loop: IOLoop, connected: socket.socket) -> None:
         finish()
 
     timeout = io_loop.call_later(_LINGER_TIMEOUT, finish)
-    io_loop.add_handler(rest, discard, READ)
+    try:
+        rest.setblocking(False)
+        rest.shutdown(socket.SHUT_WR)
+    except OSError:
+        finish()
+        return
+    # Where the kernel has no room to watch one more, the peer still has the time until the timeout to read.
+    with contextlib.suppress(OSError):
+        io_loop.add_handler(rest, discard, READ)

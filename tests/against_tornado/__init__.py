@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _ROOT = Path(__file__).parent.parent.parent
-_TIMEOUT = 60
+_TIMEOUT = 200
 
 
 class Both(NamedTuple):

@@ -15,7 +15,7 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
-_REQUEST = (
+REQUEST = (
     "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
 )
@@ -76,6 +76,6 @@ async def raw_client(port: int, more: str = "") -> AsyncIterator[RawClient]:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         client = RawClient(sock)
-        await asyncio.get_running_loop().sock_sendall(sock, _REQUEST.format(more=more).encode())
+        await asyncio.get_running_loop().sock_sendall(sock, REQUEST.format(more=more).encode())
         await client.receive_head()
         yield client

@@ -1,4 +1,4 @@
-"""A coroutine ``on_message`` takes half a second, on a server that pings every tenth of one; the client is alive."""
+"""A coroutine ``on_message`` takes 2 seconds, on a server that pings every 0.4 seconds; the client is alive."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.against_tornado.raw import PING, PONG, TEXT, raw_client, serve
 
 class Slow(websocket.WebSocketHandler):
     async def on_message(self, message: str | bytes) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2)
         self.write_message(message)
 
 
 async def main() -> None:
-    port = serve(Slow, websocket_ping_interval=0.1, websocket_ping_timeout=0.1)
+    port = serve(Slow, websocket_ping_interval=0.4, websocket_ping_timeout=0.4)
     messages: list[str] = []
     answered_ping_after = None
     async with raw_client(port) as client:

@@ -70,10 +70,10 @@ async def main() -> None:
     else:
         for handler in list(handlers):
             handler.close(1001)
-        for _ in range(100):
+        for _ in range(6000):
             if handlers:
                 await asyncio.sleep(0.01)
-    await asyncio.wait(clients, timeout=1)
+    await asyncio.wait(clients, timeout=60)
     print(
         json.dumps(
             {

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import pytest
 import trustme
+from tornado.platform.asyncio import AsyncIOLoop
 
+from tests.connection.clock import Clock
 from tests.connection.kqueue import imitate_kqueue
 from tornado_ws import poller
 
@@ -44,6 +46,12 @@ def log(caplog: pytest.LogCaptureFixture) -> Log:
     return Log(caplog)
 
 
+@pytest.fixture
+def clock(io_loop: AsyncIOLoop) -> Clock:
+    """For tests with ``gen_test(timeout=FOREVER)``, or the time that passes ends them."""
+    return Clock(io_loop.asyncio_loop)
+
+
 class Tls(NamedTuple):
     server: ssl.SSLContext
     client: ssl.SSLContext
@@ -60,7 +68,11 @@ def tls() -> Tls:
     return Tls(server, client)
 
 
-@pytest.fixture(params=["EpollPoller", "KqueuePoller", "LoopPoller"])
+#: Those that gather what is ready.
+NESTED_POLLERS = ["EpollPoller", "KqueuePoller"]
+
+
+@pytest.fixture(params=[*NESTED_POLLERS, "LoopPoller"])
 def each_poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "KqueuePoller" and not hasattr(select, "kqueue"):
         imitate_kqueue(monkeypatch)

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import select
 import socket
 import ssl
 import struct
@@ -18,7 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tests.support import Echo, until
+from tests.support import PATIENCE, Echo, until
 from tornado_ws import WebSocketClientConnection, websocket_connect
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -93,6 +94,8 @@ class RawPeer:
         sock.setblocking(False)
         self.sock = sock
         self.head = ""
+        #: The masking keys of the frames that were received.
+        self.masks: list[bytes] = []
         self._is_client = is_client
         self._unread = b""
 
@@ -122,6 +125,10 @@ class RawPeer:
         """Receive what there is; nothing at the end of the connection."""
         data, self._unread = self._unread, b""
         return data or await asyncio.get_running_loop().sock_recv(self.sock, 1 << 18)
+
+    def has_unread(self) -> bool:
+        """Whether there is something to be received, or the end."""
+        return bool(self._unread or select.select([self.sock], [], [], 0)[0])
 
     async def receive_head(self) -> None:
         """Receive the head of an HTTP message, and keep what came behind it."""
@@ -159,7 +166,8 @@ class RawPeer:
         payload = bytes(buffer[end : end + length])
         self._unread = bytes(buffer[end + length :])
         if not self._is_client:
-            payload = masked_with(bytes(buffer[header:end]), payload)
+            self.masks.append(bytes(buffer[header:end]))
+            payload = masked_with(self.masks[-1], payload)
         return Frame(first & 0xF, payload, first & 0x70, bool(first & 0x80))
 
     async def receive_rest(self) -> list[Frame]:
@@ -178,7 +186,7 @@ class RawPeer:
         await self.send_frame(CLOSE, received.payload)
         return frames
 
-    async def is_cut_off(self, data: bytes, timeout: float = 2.0) -> bool:
+    async def is_cut_off(self, data: bytes, timeout: float = PATIENCE) -> bool:
         """Send ``data`` over and over until a reset says that nobody has the socket any more."""
         deadline = asyncio.get_running_loop().time() + timeout
         while asyncio.get_running_loop().time() < deadline:
@@ -201,7 +209,7 @@ class RawPeer:
         self.sock.close()
 
 
-def opening_request(url: str, start: str = "GET {path} HTTP/1.1", **headers: str | None) -> bytes:
+def opening_request(url: str, /, start: str = "GET {path} HTTP/1.1", **headers: str | None) -> bytes:
     """Return an opening handshake; ``headers`` are named with underscores, None takes one out."""
     parts = urlsplit(url)
     fields: dict[str, str | None] = {
@@ -212,8 +220,7 @@ def opening_request(url: str, start: str = "GET {path} HTTP/1.1", **headers: str
         "Sec_WebSocket_Key": KEY,
         **headers,
     }
-    lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items() if value is not None]
-    return (start.format(path=parts.path or "/") + "\r\n" + "".join(lines) + "\r\n").encode("latin-1")
+    return (start.format(path=parts.path or "/") + "\r\n" + _header_lines(fields) + "\r\n").encode("latin-1")
 
 
 @contextlib.asynccontextmanager
@@ -300,6 +307,23 @@ async def tls_client(url: str, context: ssl.SSLContext, *, early: bytes = b"") -
         await peer.wait_closed()
 
 
+def opening_answer(peer: RawPeer, status: str = "101 Switching Protocols", **headers: str | None) -> bytes:
+    """Return the answer to the opening handshake that ``peer`` has received; ``headers`` as in `opening_request`."""
+    key = peer.header("Sec-WebSocket-Key") or ""
+    digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
+    fields: dict[str, str | None] = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec_WebSocket_Accept": base64.b64encode(digest).decode(),
+        **headers,
+    }
+    return f"HTTP/1.1 {status}\r\n{_header_lines(fields)}\r\n".encode("latin-1")
+
+
+def _header_lines(fields: dict[str, str | None]) -> str:
+    return "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items() if value is not None)
+
+
 class RawServer:
     """A listening socket, and `accept` for each connection that a client makes to it."""
 
@@ -326,16 +350,7 @@ class RawServer:
         """
         peer = await self.accept_tcp()
         await peer.receive_head()
-        key = peer.header("Sec-WebSocket-Key") or ""
-        digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
-        fields: dict[str, str | None] = {
-            "Upgrade": "websocket",
-            "Connection": "Upgrade",
-            "Sec_WebSocket_Accept": base64.b64encode(digest).decode(),
-            **headers,
-        }
-        lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items() if value is not None]
-        await peer.send(f"HTTP/1.1 {status}\r\n{''.join(lines)}\r\n".encode("latin-1"), early)
+        await peer.send(opening_answer(peer, status, **headers), early)
         return peer
 
 

@@ -207,3 +207,51 @@ async def test_another_thread_is_told_off() -> None:
             await asyncio.get_running_loop().run_in_executor(None, broadcast, group.handlers, "text")
         assert broadcast(group.handlers, "after") == 1
         assert await group.received() == ["after"]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("policy", ["raise", "drop", "close"])
+@pytest.mark.parametrize("compression", [None, {}])
+async def test_those_that_refuse_it_are_not_counted(policy: str, compression: dict[str, Any] | None) -> None:
+    handlers: list[Any] = []
+
+    class Handler(StallingEcho):
+        websocket_write_limit = 1 << 20
+        websocket_write_limit_policy = policy
+
+        def get_compression_options(self) -> dict[str, Any] | None:
+            return compression
+
+        def open(self) -> None:
+            super().open()
+            handlers.append(self)
+
+    extensions = "permessage-deflate" if compression is not None else None
+    async with serving(Handler) as url, raw_client(url, stalling=True, Sec_WebSocket_Extensions=extensions):
+        await until(lambda: handlers)
+        async with connected(url) as reading:
+            await until(lambda: len(handlers) == 2)
+            while handlers[0].ws_connection.buffered_amount < 1 << 20:
+                handlers[0].write_message(random.randbytes(300_000), binary=True)
+            assert broadcast(handlers, "news") == 1
+            assert await reading.read_message() == "news"
+
+
+@pytest.mark.gen_test
+async def test_a_stream_that_has_no_room_keeps_it_from_nobody() -> None:
+    handlers: list[Any] = []
+
+    class Handler(StallingEcho):
+        def open(self) -> None:
+            super().open()
+            handlers.append(self)
+
+    async with serving(Handler) as url, raw_client(url, stalling=True):
+        await until(lambda: handlers)
+        async with connected(url) as reading:
+            await until(lambda: len(handlers) == 2)
+            handlers[0].ws_connection.stream.max_write_buffer_size = 1 << 20
+            handlers[0].write_message(bytes(1 << 20), binary=True)
+            assert handlers[0].ws_connection.buffered_amount > 1 << 19
+            assert broadcast(handlers, "x" * (1 << 20)) == 1
+            assert await reading.read_message() == "x" * (1 << 20)

@@ -28,54 +28,118 @@ from tornado_ws import (
 DEFLATE: dict[str, Any] = {"compression_options": {}}
 CHAT: dict[str, Any] = {"subprotocols": ["chat", "superchat"]}
 
-#: Headers of a 101, options of the client, what the exception has to say.
-BAD_ANSWERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "no accept value": ({"Sec_WebSocket_Accept": None}, {}, "Sec-WebSocket-Accept is ''"),
-    "another accept value": ({"Sec_WebSocket_Accept": "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="}, {}, "Sec-WebSocket-Accept is"),
-    "no Upgrade": ({"Upgrade": None}, {}, "Upgrade header is None"),
-    "Upgrade to something else": ({"Upgrade": "h2c"}, {}, "Upgrade header is 'h2c'"),
-    "no Connection": ({"Connection": None}, {}, "Connection header is None"),
-    "Connection without Upgrade": ({"Connection": "keep-alive"}, {}, "Connection header is 'keep-alive'"),
-    "Connection with something longer": ({"Connection": "upgraded"}, {}, "Connection header is 'upgraded'"),
-    "subprotocol, none offered": ({"Sec_WebSocket_Protocol": "chat"}, {}, "selected subprotocol 'chat'"),
-    "subprotocol not offered": ({"Sec_WebSocket_Protocol": "Chat"}, CHAT, "selected subprotocol 'Chat'"),
-    "two subprotocols": ({"Sec_WebSocket_Protocol": "chat, superchat"}, CHAT, "selected subprotocol"),
-    "extension, none offered": ({"Sec_WebSocket_Extensions": "permessage-deflate"}, {}, "offered was none"),
-    "another extension": ({"Sec_WebSocket_Extensions": "x-webkit-deflate-frame"}, DEFLATE, "selected extensions"),
+#: Headers of a 101, options of the client, what the exception has to say, and the requirement that they break.
+BAD_ANSWERS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
+    "no accept value": ({"Sec_WebSocket_Accept": None}, {}, "Sec-WebSocket-Accept is ''", "6455-4.1-response-accept"),
+    "another accept value": (
+        {"Sec_WebSocket_Accept": "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="},
+        {},
+        "Sec-WebSocket-Accept is",
+        "6455-4.1-response-accept",
+    ),
+    "no Upgrade": ({"Upgrade": None}, {}, "Upgrade header is None", "6455-4.1-response-upgrade"),
+    "Upgrade to something else": ({"Upgrade": "h2c"}, {}, "Upgrade header is 'h2c'", "6455-4.1-response-upgrade"),
+    "no Connection": ({"Connection": None}, {}, "Connection header is None", "6455-4.1-response-connection"),
+    "Connection without Upgrade": (
+        {"Connection": "keep-alive"},
+        {},
+        "Connection header is 'keep-alive'",
+        "6455-4.1-response-connection",
+    ),
+    "Connection with something longer": (
+        {"Connection": "upgraded"},
+        {},
+        "Connection header is 'upgraded'",
+        "6455-4.1-response-connection",
+    ),
+    "subprotocol, none offered": (
+        {"Sec_WebSocket_Protocol": "chat"},
+        {},
+        "selected subprotocol 'chat'",
+        "6455-4.1-response-subprotocol",
+    ),
+    "subprotocol not offered": (
+        {"Sec_WebSocket_Protocol": "Chat"},
+        CHAT,
+        "selected subprotocol 'Chat'",
+        "6455-4.1-response-subprotocol",
+    ),
+    "two subprotocols": (
+        {"Sec_WebSocket_Protocol": "chat, superchat"},
+        CHAT,
+        "selected subprotocol",
+        "6455-11.3.4-protocol-once",
+    ),
+    "subprotocol twice": (
+        {"Sec_WebSocket_Protocol": "chat\r\nSec-WebSocket-Protocol: superchat"},
+        CHAT,
+        "selected subprotocol",
+        "6455-11.3.4-protocol-once",
+    ),
+    "extension, none offered": (
+        {"Sec_WebSocket_Extensions": "permessage-deflate"},
+        {},
+        "offered was none",
+        "6455-4.1-response-extension",
+    ),
+    "another extension": (
+        {"Sec_WebSocket_Extensions": "x-webkit-deflate-frame"},
+        DEFLATE,
+        "selected extensions",
+        "6455-4.1-response-extension",
+    ),
     "deflate twice": (
         {"Sec_WebSocket_Extensions": "permessage-deflate, permessage-deflate"},
         DEFLATE,
         "selected extensions",
+        "7692-5-one-answer",
     ),
-    "unknown parameter": ({"Sec_WebSocket_Extensions": "permessage-deflate; foo"}, DEFLATE, "parameter 'foo'"),
+    "unknown parameter": (
+        {"Sec_WebSocket_Extensions": "permessage-deflate; foo"},
+        DEFLATE,
+        "parameter 'foo'",
+        "7692-7-fail-unknown",
+    ),
     "parameter twice": (
         {"Sec_WebSocket_Extensions": "permessage-deflate; server_max_window_bits=9; server_max_window_bits=9"},
         DEFLATE,
         "given twice",
+        "7692-7-fail-twice",
     ),
     "window of 7 bits": (
         {"Sec_WebSocket_Extensions": "permessage-deflate; server_max_window_bits=7"},
         DEFLATE,
         "has value '7'",
+        "7692-7-fail-value",
     ),
     "window without a value": (
         {"Sec_WebSocket_Extensions": "permessage-deflate; client_max_window_bits"},
         DEFLATE,
         "has value None",
+        "7692-7-fail-value",
     ),
     "takeover with a value": (
         {"Sec_WebSocket_Extensions": "permessage-deflate; client_no_context_takeover=1"},
         DEFLATE,
         "has value '1'",
+        "7692-7-fail-value",
     ),
-    "malformed extensions": ({"Sec_WebSocket_Extensions": "permessage-deflate;"}, DEFLATE, "malformed"),
+    "malformed extensions": (
+        {"Sec_WebSocket_Extensions": "permessage-deflate;"},
+        DEFLATE,
+        "malformed",
+        "6455-9.1-malformed-answer",
+    ),
 }
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("name", BAD_ANSWERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.rfc(rule)) for name, (*_, rule) in BAD_ANSWERS.items()]
+)
+@pytest.mark.rfc("6455-10.7-validated")
 async def test_a_bad_101_is_an_error_that_says_why(name: str, log: Log) -> None:
-    headers, options, says = BAD_ANSWERS[name]
+    headers, options, says, _ = BAD_ANSWERS[name]
     async with raw_server() as server:
         connecting = websocket_connect(server.url, **options)
         peer = await server.accept(early=b"\x81\x05hello", X_Server="mine", **headers)
@@ -114,6 +178,7 @@ GOOD_ANSWERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("name", GOOD_ANSWERS)
+@pytest.mark.rfc("6455-4.1-response-upgrade", "6455-4.1-response-connection")
 async def test_a_good_101_is_accepted(name: str) -> None:
     headers, options = GOOD_ANSWERS[name]
     async with raw_server() as server:
@@ -132,6 +197,7 @@ async def test_a_good_101_is_accepted(name: str) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("bits", "first_byte"), [(8, 0x81), (9, 0xC1)])
+@pytest.mark.rfc("7692-7-fail-unsupported", "7692-7.2.1-window", "7692-6.1-uncompressed")
 async def test_a_client_does_not_compress_for_a_window_that_zlib_cannot_keep_to(bits: int, first_byte: int) -> None:
     answer = f"permessage-deflate; client_max_window_bits={bits}"
     async with raw_pair(headers={"Sec_WebSocket_Extensions": answer}, compression_options={}) as (conn, peer):
@@ -156,6 +222,7 @@ class Answers(RequestHandler):
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("status", [302, 401, 403, 404, 500, 503])
+@pytest.mark.rfc("6455-4.1-not-101")
 async def test_an_error_status_is_an_http_error_that_says_more(status: int, log: Log) -> None:
     async with serving([(r"/(\d+)", Answers)]) as url:
         sockets = Sockets()
@@ -178,6 +245,7 @@ async def test_an_error_status_is_an_http_error_that_says_more(status: int, log:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("status", [200, 204])
+@pytest.mark.rfc("6455-4.1-not-101")
 async def test_a_status_that_is_no_error_is_a_websocket_error(status: int, log: Log) -> None:
     async with serving([(r"/(\d+)", Answers)]) as url:
         sockets = Sockets()
@@ -243,6 +311,7 @@ async def test_a_103_before_the_101_is_no_answer() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-4.1-tcp-fails")
 async def test_nobody_listens() -> None:
     async with raw_server() as server:
         url = server.url
@@ -253,6 +322,7 @@ async def test_nobody_listens() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-5.5.3-same-data")
 async def test_frames_behind_the_101_in_one_segment_are_not_lost() -> None:
     early = b"\x81\x05first" + b"\x89\x04ping" + b"\x82\x06second" + b"\x81\x05th"
     async with raw_pair(early=early) as (conn, peer):
@@ -285,6 +355,7 @@ async def test_a_close_frame_behind_the_101() -> None:
 
 @pytest.mark.parametrize("url", ["http://localhost/", "localhost", "", "wsx://localhost"])
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-4.1-uri-valid")
 async def test_a_url_with_another_scheme_is_a_value_error(url: str) -> None:
     with pytest.raises(ValueError, match="allowed are ws and wss"):
         await websocket_connect(url)
@@ -302,6 +373,7 @@ async def test_a_tls_option_that_cannot_be_used_leaves_no_socket(log: Log, tmp_p
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-4.1-tls-fails")
 async def test_a_server_that_is_not_trusted(tls: Any) -> None:
     async with serving(Answers, ssl_options=tls.server) as url:
         sockets = Sockets()

@@ -23,11 +23,11 @@ from tests.connection.peer import (
     inflated,
     raw_pair,
 )
-from tests.connection.violations import MASKED, MAX_MESSAGE_SIZE, VIOLATIONS, Violation
+from tests.connection.violations import MASKED, MAX_MESSAGE_SIZE, VIOLATIONS, Violation, each
 from tests.support import until
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError
 
-TABLE = pytest.mark.parametrize("violation", [*VIOLATIONS, MASKED], ids=lambda violation: violation.name)
+TABLE = each(*VIOLATIONS, MASKED)
 
 
 def options(violation: Violation) -> dict[str, Any]:
@@ -68,6 +68,8 @@ def check_log(peer: RawPeer, violation: Violation, log: Log) -> None:
 
 @pytest.mark.gen_test
 @TABLE
+@pytest.mark.rfc("6455-7.1.7-closed", "6455-7.1.7-logged", "6455-7.1.7-close-frame", "6455-7.1.7-nothing-more")
+@pytest.mark.rfc("6455-10.7-validated", "6455-10.7-close-frame")
 async def test_messages_before_a_violation_can_be_read_and_answered(violation: Violation, log: Log) -> None:
     async def read_and_answer(conn: WebSocketClientConnection) -> None:
         while (message := await conn.read_message()) is not None:
@@ -106,6 +108,18 @@ async def test_messages_before_a_violation_can_be_answered_in_the_callback(viola
         assert messages == ["before", None]
         assert (conn.close_code, conn.close_reason) == (violation.code, reason)
     check_log(peer, violation, log)
+
+
+@pytest.mark.gen_test
+@pytest.mark.rfc("6455-7.1.7-nothing-more")
+async def test_nothing_that_follows_a_violation_is_looked_at_a_close_frame_neither() -> None:
+    async with raw_pair() as (conn, peer):
+        late = peer.frame(TEXT, b"late"), peer.frame(PING, b"?"), peer.frame(CLOSE, b"\x0f\xa0")
+        await peer.send(peer.frame(0x3), *late)
+        (answer,) = await peer.receive_rest()
+        assert (answer.opcode, answer.payload[:2]) == (CLOSE, b"\x03\xea")
+        assert await conn.read_message() is None
+        assert conn.close_code == 1002
 
 
 @pytest.mark.gen_test

@@ -48,6 +48,8 @@ def payload_of(code: int | None, reason: str | None) -> bytes:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("code", "reason"), GOOD)
+@pytest.mark.rfc("6455-5.5.1-answered", "6455-5.5.1-tcp-closed")
+@pytest.mark.rfc("6455-7.1.5-no-code")
 async def test_a_server_echoes_the_clients_code(code: int | None, reason: str | None, log: Log) -> None:
     calls: list[Any] = []
     async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
@@ -60,6 +62,8 @@ async def test_a_server_echoes_the_clients_code(code: int | None, reason: str | 
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("code", "reason"), GOOD)
+@pytest.mark.rfc("6455-5.5.1-answered", "6455-5.5.1-tcp-closed")
+@pytest.mark.rfc("6455-7.1.5-no-code")
 async def test_a_client_echoes_the_servers_code(code: int | None, reason: str | None, log: Log) -> None:
     async with raw_pair() as (conn, peer):
         await peer.send_frame(CLOSE, payload_of(code, reason))
@@ -74,6 +78,7 @@ async def test_a_client_echoes_the_servers_code(code: int | None, reason: str | 
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-5.5.1-answered-soon")
 async def test_messages_before_the_close_frame_are_answered_before_it_is() -> None:
     calls: list[Any] = []
 
@@ -102,6 +107,7 @@ async def test_a_close_frame_inside_a_fragmented_message() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-5.5.2-pong")
 async def test_nothing_after_the_peers_close_frame_is_looked_at() -> None:
     calls: list[Any] = []
     async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
@@ -113,26 +119,47 @@ async def test_nothing_after_the_peers_close_frame_is_looked_at() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_server_closes_tcp_right_after_the_closing_handshake() -> None:
-    async with serving(Echo) as url, raw_client(url) as client:
-        before = asyncio.get_running_loop().time()
-        await client.send_frame(CLOSE)
-        assert await client.receive_rest() == [Frame(CLOSE)]
-        assert asyncio.get_running_loop().time() - before < 0.5
+@pytest.mark.rfc("6455-7.1.5-first-code")
+async def test_the_first_close_frame_counts() -> None:
+    calls: list[Any] = []
+    closes = [(CLOSE, close_payload(4001, "first")), (CLOSE, close_payload(4002, "second"))]
+    async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
+        await client.send(*[client.frame(*close) for close in closes])
+        assert await client.receive_rest() == [Frame(CLOSE, close_payload(4001))]
+        await until(lambda: len(calls) == 2)
+    assert calls == ["open", ("close", 4001, "first")]
+    async with raw_pair() as (conn, peer):
+        await peer.send(*[peer.frame(*close) for close in closes])
+        assert await peer.receive_rest() == [Frame(CLOSE, close_payload(4001))]
+        assert await conn.read_message() is None
+        assert (conn.close_code, conn.close_reason) == (4001, "first")
 
 
 @pytest.mark.gen_test
-async def test_after_a_complete_handshake_nothing_is_kept_for_the_peer() -> None:
+@pytest.mark.rfc("6455-5.5.1-server-closes-tcp")
+@pytest.mark.rfc("6455-7.1.1-server-first")
+async def test_a_server_closes_tcp_right_after_the_closing_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for none of its timeouts."""
+    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 1000)
+    async with serving(Echo, websocket_close_timeout=1000) as url, raw_client(url) as client:
+        await client.send_frame(CLOSE)
+        assert await client.receive_rest() == [Frame(CLOSE)]
+
+
+@pytest.mark.gen_test
+async def test_after_a_complete_handshake_nothing_is_kept_for_the_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 1000)
     async with serving(Echo) as url:
         sockets = Sockets()
         async with raw_client(url) as client:
             await client.send_frame(CLOSE)
             assert await client.receive_rest() == [Frame(CLOSE)]
             # It has not closed its side, and is the only one that has a socket of this connection.
-            await until(lambda: len(sockets.new()) == 1, timeout=0.5)
+            await until(lambda: len(sockets.new()) == 1)
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-7.1.1-clean")
 async def test_a_peer_that_goes_on_sending_can_still_read_the_answer() -> None:
     """What is not read when the socket is closed would turn FIN into a reset, which may destroy what went before."""
     released = asyncio.Event()
@@ -155,6 +182,7 @@ async def test_a_peer_that_goes_on_sending_can_still_read_the_answer() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("code", "reason"), GOOD)
+@pytest.mark.rfc("6455-7.1.2-close-frame", "6455-7.1.5-first-code", "6455-7.3-closing-handshake")
 async def test_a_server_closes(code: int | None, reason: str | None, log: Log) -> None:
     calls: list[Any] = []
 
@@ -174,6 +202,7 @@ async def test_a_server_closes(code: int | None, reason: str | None, log: Log) -
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("code", "reason"), GOOD)
+@pytest.mark.rfc("6455-7.1.2-close-frame", "6455-7.1.5-first-code", "6455-7.3-closing-handshake")
 async def test_a_client_closes(code: int | None, reason: str | None, log: Log) -> None:
     async with raw_pair() as (conn, peer):
         conn.close(code, reason)
@@ -193,6 +222,7 @@ async def test_a_reason_alone_goes_with_1000() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-5.5.1-both-at-once")
 async def test_both_ends_close_at_once() -> None:
     calls: list[Any] = []
 
@@ -230,6 +260,8 @@ async def test_messages_behind_our_close_frame_still_arrive_until_the_peers() ->
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-5.5.1-no-data-after-close")
+@pytest.mark.rfc("6455-6.1-open")
 async def test_nothing_is_sent_behind_our_close_frame() -> None:
     calls: list[Any] = []
 
@@ -287,6 +319,8 @@ async def test_a_client_that_closes_with_very_many_messages_unread_need_not_read
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-5.5.1-tcp-closed")
+@pytest.mark.rfc("6455-7.1.5-no-close-frame")
 async def test_a_client_that_never_answers_is_cut_off(log: Log) -> None:
     calls: list[Any] = []
 
@@ -307,6 +341,7 @@ async def test_a_client_that_never_answers_is_cut_off(log: Log) -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-5.5.1-tcp-closed")
 async def test_a_server_that_never_answers_is_cut_off() -> None:
     async with raw_pair(close_timeout=0.05) as (conn, peer):
         conn.close(4000)
@@ -321,11 +356,11 @@ async def test_an_answer_in_time_counts_though_the_application_is_busy_for_longe
     calls: list[Any] = []
 
     class Busy(Recording):
-        websocket_close_timeout = 0.05
+        websocket_close_timeout = 0.5
 
         async def on_message(self, message: str | bytes) -> None:
             self.close(4000)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1)
 
     async with serving([("/", Busy, {"calls": calls})]) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"close")
@@ -336,6 +371,7 @@ async def test_an_answer_in_time_counts_though_the_application_is_busy_for_longe
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-7.1.5-no-close-frame")
 async def test_a_peer_that_hangs_up_instead_of_answering() -> None:
     calls: list[Any] = []
 
@@ -383,6 +419,8 @@ BAD = [
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("code", "reason"), BAD)
+@pytest.mark.rfc("6455-7.4.2-ranges")
+@pytest.mark.rfc("6455-7.4.1-1005", "6455-7.4.1-1006", "6455-7.4.1-1015")
 async def test_a_server_refuses_to_send_them_and_nothing_has_happened(code: int | None, reason: str | None) -> None:
     calls: list[Any] = []
 
@@ -407,6 +445,8 @@ async def test_a_server_refuses_to_send_them_and_nothing_has_happened(code: int 
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("code", "reason"), BAD)
+@pytest.mark.rfc("6455-7.4.2-ranges")
+@pytest.mark.rfc("6455-7.4.1-1005", "6455-7.4.1-1006", "6455-7.4.1-1015")
 async def test_a_client_refuses_to_send_them_and_nothing_has_happened(code: int | None, reason: str | None) -> None:
     async with serving(Echo) as url, connected(url) as conn:
         with pytest.raises(ValueError, match=r"allowed are|are allowed"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import zlib
 from typing import Any
 
 import pytest
 
 from tests.connection.conftest import Log
-from tests.connection.peer import BINARY, CLOSE, RSV1, TEXT, deflated, inflated, raw_client, raw_server
+from tests.connection.peer import BINARY, CLOSE, RSV1, TEXT, deflated, inflated, raw_client, raw_pair, raw_server
 from tests.support import Echo, connected, serving, until
 from tornado_ws import WebSocketHandler, websocket_connect
 from tornado_ws.errors import InvalidHandshakeError
@@ -70,6 +72,22 @@ async def test_a_wrong_option_of_a_client_is_an_error_at_once() -> None:
         websocket_connect("ws://127.0.0.1:1/", compression_options={"backend": "gzip"})
 
 
+@pytest.mark.gen_test
+@pytest.mark.parametrize("given", ["{}", '{"compression_level": 1}', ["x"], [], (), "", 0])
+async def test_what_is_no_dict_turns_compression_on_as_in_tornado(given: Any) -> None:
+    class Late(Echo):
+        def get_compression_options(self) -> Any:
+            return self.settings["given"]
+
+    async with serving([("/", echo(given)), ("/late", Late)], given=given) as url:
+        for path in ("/", "/late"):
+            async with connected(url + path, compression_options=given) as conn:
+                assert conn.headers is not None
+                assert conn.headers["Sec-WebSocket-Extensions"].startswith("permessage-deflate")
+                await conn.write_message("x" * 1000)
+                assert await conn.read_message() == "x" * 1000
+
+
 # What is negotiated
 
 SERVER: list[tuple[dict[str, Any], str, str]] = [
@@ -108,6 +126,8 @@ SERVER: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("options", "offer", "answer"), SERVER)
+@pytest.mark.rfc("6455-9-parameters")
+@pytest.mark.rfc("7692-7.1.2.1-answered", "7692-7.1.2.2-not-offered", "7692-7.1.2.2-answered")
 async def test_a_server_answers_with_what_both_allow(options: dict[str, Any], offer: str, answer: str) -> None:
     async with serving(echo(options)) as url, raw_client(url, Sec_WebSocket_Extensions=offer) as peer:
         assert peer.header("Sec-WebSocket-Extensions") == answer
@@ -159,6 +179,7 @@ async def test_a_client_offers_what_it_was_told_to(options: dict[str, Any], offe
         ({"server_no_context_takeover": True}, "permessage-deflate"),
     ],
 )
+@pytest.mark.rfc("7692-7-fail-unsupported", "7692-7.1.2.1-too-large")
 async def test_a_client_refuses_a_server_that_does_not_do_what_it_was_asked_for(
     options: dict[str, Any], answer: str
 ) -> None:
@@ -186,8 +207,100 @@ async def test_both_ends_keep_to_small_windows_and_to_no_takeover() -> None:
 
 # What is sent
 
+#: Its repetition refers further back than a window of 512 bytes.
+FAR_BACK = bytes(range(256)) * 2 + bytes(range(200)) + bytes(range(255, -1, -1)) + bytes(range(200))
+
+
+def inflates(payload: bytes, wbits: int) -> bool:
+    """Whether a window of ``wbits`` is enough, byte by byte, for zlib does not look at it inside one call."""
+    inflater = zlib.decompressobj(-wbits)
+    try:
+        return b"".join(inflater.decompress(bytes((byte,))) for byte in payload + b"\x00\x00\xff\xff") == FAR_BACK * 2
+    except zlib.error:
+        return False
+
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("wbits", [9, 15])
+@pytest.mark.rfc("7692-7.2.1-window")
+async def test_each_end_keeps_to_the_window_that_it_was_given(wbits: int) -> None:
+    class Handler(echo({})):  # type: ignore[misc]
+        def on_message(self, message: str | bytes) -> None:
+            self.write_message(FAR_BACK * 2, binary=True)
+
+    offer = f"permessage-deflate; server_max_window_bits={wbits}"
+    async with serving(Handler) as url, raw_client(url, Sec_WebSocket_Extensions=offer) as client:
+        await client.send_frame(TEXT, b"go")
+        frame = await client.receive()
+        assert frame is not None
+        assert frame.rsv == RSV1
+        assert inflates(frame.payload, wbits)
+        # Or the agreement had no effect.
+        assert inflates(frame.payload, 9) is (wbits == 9)
+    answer = {"Sec_WebSocket_Extensions": f"permessage-deflate; client_max_window_bits={wbits}"}
+    async with raw_pair(headers=answer, compression_options={}) as (conn, peer):
+        conn.write_message(FAR_BACK * 2, binary=True)
+        frame = await peer.receive()
+        assert frame is not None
+        assert frame.rsv == RSV1
+        assert inflates(frame.payload, wbits)
+        assert inflates(frame.payload, 9) is (wbits == 9)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("takes_over", [True, False])
+@pytest.mark.rfc("7692-7.1.1.2-not-taken-over", "7692-7.1.1.2-supported", "7692-7.1.1.1-not-taken-over")
+@pytest.mark.rfc("7692-7.1.1.1-supported", "7692-7.1.1.1-answered")
+async def test_each_end_takes_no_window_over_where_it_was_told_not_to(takes_over: bool) -> None:
+    message = "a message that is its own best dictionary"
+    parameter = "" if takes_over else "; server_no_context_takeover"
+    header = f"permessage-deflate{parameter}"
+    async with serving(echo({})) as url, raw_client(url, Sec_WebSocket_Extensions=header) as client:
+        assert client.header("Sec-WebSocket-Extensions") == header
+        for _ in range(2):
+            await client.send_frame(TEXT, message.encode())
+        first, second = await client.receive(), await client.receive()
+        assert (first == second) is not takes_over
+        assert first is not None
+        assert inflated(first.payload) == message.encode()
+    answer = {"Sec_WebSocket_Extensions": header.replace("server", "client")}
+    async with raw_pair(headers=answer, compression_options={}) as (conn, peer):
+        for _ in range(2):
+            conn.write_message(message)
+        first, second = await peer.receive(), await peer.receive()
+        assert (first == second) is not takes_over
+        assert first is not None
+        assert inflated(first.payload) == message.encode()
+
+
+@pytest.mark.gen_test
+@pytest.mark.rfc("7692-7.2.2-taken-over", "7692-7.2.2-window")
+async def test_each_end_inflates_with_the_window_of_the_messages_before() -> None:
+    """Of 32 KiB: what a message refers to lies just not beyond it."""
+    deflater = zlib.compressobj(wbits=-15)
+    beginning = random.Random(1).randbytes(200)
+    # A compressor looks no further back than 262 bytes less than the window.
+    messages = [beginning, random.Random(2).randbytes(32768 - 262 - 200), beginning]
+    payloads = [
+        (deflater.compress(message) + deflater.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
+        for message in messages
+    ]
+    assert len(payloads[2]) < 20
+    offer = "permessage-deflate"
+    async with serving(echo({})) as url, raw_client(url, Sec_WebSocket_Extensions=offer) as client:
+        inflater = zlib.decompressobj(-15)
+        for payload, message in zip(payloads, messages, strict=True):
+            await client.send_frame(BINARY, payload, rsv=RSV1)
+            frame = await client.receive()
+            assert frame is not None
+            assert inflater.decompress(frame.payload + b"\x00\x00\xff\xff") == message
+    async with raw_pair(headers={"Sec_WebSocket_Extensions": offer}, compression_options={}) as (conn, peer):
+        await peer.send(*[peer.frame(BINARY, payload, rsv=RSV1) for payload in payloads])
+        assert [await conn.read_message() for _ in messages] == messages
+
+
+@pytest.mark.gen_test
+@pytest.mark.rfc("7692-6.1-uncompressed")
 async def test_a_message_can_go_uncompressed() -> None:
     class Handler(echo({})):  # type: ignore[misc]
         def on_message(self, message: str | bytes) -> None:
@@ -204,6 +317,7 @@ async def test_a_message_can_go_uncompressed() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("7692-6.1-uncompressed")
 async def test_a_message_of_a_client_can_go_uncompressed() -> None:
     async with raw_server() as server:
         connecting = websocket_connect(server.url, compression_options={"threshold": 5})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.connection.clock import Clock
 from tests.connection.conftest import Log
 from tests.connection.peer import (
     BINARY,
@@ -24,462 +24,464 @@ from tests.connection.peer import (
     RawPeer,
     Recording,
     close_payload,
+    exchange,
     raw_client,
     raw_pair,
 )
-from tests.support import Echo, serving, until
-from tornado_ws import WebSocketClosedError
+from tests.support import FOREVER, Echo, serving, until
+from tornado_ws import WebSocketClosedError, WebSocketHandler
+
+pytestmark = pytest.mark.gen_test(timeout=FOREVER)
 
 GIVEN_UP = Frame(CLOSE, close_payload(1000, "ping timed out"))
+ENDED = (1006, "ping timed out")
 
-#: For peers that have to be given up soon.
-SHORT: dict[str, Any] = {"websocket_ping_interval": 0.03, "websocket_ping_timeout": 0.03}
-#: For peers that have to be kept: longer than a busy machine lets a process wait.
-LONG: dict[str, Any] = {"websocket_ping_interval": 0.25, "websocket_ping_timeout": 0.25}
-
-
-async def answer_pings(peer: RawPeer, others: list[Frame]) -> None:
-    while (received := await peer.receive()) is not None:
-        if received.opcode == PING:
-            await peer.send_frame(PONG, received.payload)
-        else:
-            others.append(received)
+#: Seconds, far longer than a test takes: those that have to pass are let pass by its clock.
+INTERVAL = 1000.0
+#: The settings of a server: nobody may wait for an answer to the close frame of a peer that was given up.
+SETTINGS: dict[str, Any] = {
+    "websocket_ping_interval": INTERVAL,
+    "websocket_ping_timeout": INTERVAL,
+    "websocket_close_timeout": FOREVER,
+}
 
 
-class Answering:
-    """Lets ``peer`` answer pings while other things happen."""
+class End:
+    """A connection of ours with its peer, and how it ended."""
 
-    def __init__(self, peer: RawPeer) -> None:
-        self.others: list[Frame] = []
-        self._task = asyncio.ensure_future(answer_pings(peer, self.others))
+    def __init__(self, peer: RawPeer, protocol: Any, ends: list[Any]) -> None:
+        self.peer = peer
+        self.protocol = protocol
+        self.ends = ends
 
-    async def __aenter__(self) -> Answering:
-        return self
+    async def hear(self, *sent: bytes) -> None:
+        """Let the peer send something, and our side read it."""
+        before = self.protocol._read()
+        await self.peer.send(*sent)
+        await until(lambda: self.protocol._read() != before and not self.protocol._has_unread())
 
-    async def __aexit__(self, *args: object) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+    @property
+    def is_kept(self) -> bool:
+        return not self.protocol.is_closing()
 
 
-def now() -> float:
-    return asyncio.get_running_loop().time()
+@contextlib.asynccontextmanager
+async def serve_one(
+    handler: type[WebSocketHandler] = Echo, *, stalling: bool = False, **settings: Any
+) -> AsyncIterator[End]:
+    """Give a connection of a server, with the settings of its handler; others get no pings at ``/filler``."""
+    handlers: list[Any] = []
+    ends: list[Any] = []
+
+    class Handler(handler):  # type: ignore[misc, valid-type]
+        def open(self) -> Any:
+            handlers.append(self)
+            return super().open()
+
+        def on_close(self) -> None:
+            ends.append((self.close_code, self.close_reason))
+
+    routes = [("/", Handler), ("/filler", type("Filler", (Echo,), {"ping_interval": None}))]
+    async with serving(routes, **{**SETTINGS, **settings}) as url, raw_client(url, stalling=stalling) as client:
+        await until(lambda: handlers)
+        yield End(client, handlers[0].ws_connection, ends)
 
 
-@pytest.mark.gen_test
-async def test_a_silent_client_is_given_up_with_a_code_and_a_reason(log: Log) -> None:
-    calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})], **SHORT) as url, raw_client(url) as client:
-        before = now()
-        assert await client.receive() == Frame(PING)
-        assert calls == ["open"]
-        assert await client.receive_rest() == [GIVEN_UP]
-        await until(lambda: len(calls) == 2)
-        # Not the 5 seconds more that an answer to the close frame may take.
-        assert now() - before < 1.5
-    assert calls == ["open", ("close", 1006, "ping timed out")]
+@contextlib.asynccontextmanager
+async def either_end(side: str, **options: Any) -> AsyncIterator[End]:
+    """Give a connection of ours with ``options``."""
+    if side == "server":
+        async with serve_one(**{f"websocket_{name}": value for name, value in options.items()}) as end:
+            yield end
+    else:
+        defaults = {name.removeprefix("websocket_"): value for name, value in SETTINGS.items()}
+        async with raw_pair(**{**defaults, **options}) as (conn, server):
+            end = End(server, conn.protocol, [])
+            ended = asyncio.ensure_future(conn.wait_closed())
+            ended.add_done_callback(lambda future: end.ends.append((conn.close_code, conn.close_reason)))
+            yield end
+            conn.close()
+            server.close()
+            await ended
+
+
+each_side = pytest.mark.parametrize("side", ["server", "client"])
+
+
+class Waiting(Echo):
+    """Answers messages when ``go_on`` is set."""
+
+    go_on: asyncio.Event
+
+    async def on_message(self, message: str | bytes) -> None:
+        await self.go_on.wait()
+        await self.write_message(message, binary=isinstance(message, bytes))
+
+
+@pytest.fixture
+def waiting(io_loop: object) -> type[Waiting]:
+    return type("Waiting", (Waiting,), {"go_on": asyncio.Event()})
+
+
+async def test_a_silent_client_is_given_up_with_a_code_and_a_reason(clock: Clock, log: Log) -> None:
+    async with serve_one() as end:
+        await clock.let_pass(INTERVAL)
+        assert await end.peer.receive() == Frame(PING)
+        await clock.let_pass(INTERVAL * 0.9)
+        assert end.is_kept
+        await clock.let_pass(INTERVAL * 0.1)
+        assert await end.peer.receive_rest() == [GIVEN_UP]
+        await until(lambda: end.ends)
+        assert end.ends == [ENDED]
     record = log.only()
     assert record.levelno == logging.DEBUG
     assert "127.0.0.1" in record.getMessage()
     assert "ping timed out" in record.getMessage()
 
 
-@pytest.mark.gen_test
-async def test_a_silent_server_is_given_up_with_a_code_and_a_reason(log: Log) -> None:
-    async with raw_pair(ping_interval=0.03, ping_timeout=0.03) as (conn, peer):
+async def test_a_silent_server_is_given_up_with_a_code_and_a_reason(clock: Clock, log: Log) -> None:
+    async with raw_pair(ping_interval=INTERVAL, ping_timeout=INTERVAL, close_timeout=FOREVER) as (conn, peer):
         address = "{}:{}".format(*peer.sock.getsockname())
+        await clock.let_pass(INTERVAL)
         assert await peer.receive() == Frame(PING)
+        await clock.let_pass(INTERVAL)
         assert await peer.receive_rest() == [GIVEN_UP]
         assert await conn.read_message() is None
-        assert (conn.close_code, conn.close_reason) == (1006, "ping timed out")
+        assert (conn.close_code, conn.close_reason) == ENDED
         with pytest.raises(WebSocketClosedError):
             conn.write_message("x")
     assert address in log.only().getMessage()
 
 
-@pytest.mark.gen_test
-@pytest.mark.parametrize("side", ["server", "client"])
-async def test_a_peer_that_answers_is_kept(side: str) -> None:
-    if side == "server":
-        async with serving(Echo, **LONG) as url, raw_client(url) as client:
-            await check_that_it_is_kept(client)
-    else:
-        async with raw_pair(ping_interval=0.25, ping_timeout=0.25) as (_, server):
-            await check_that_it_is_kept(server)
+@each_side
+async def test_a_peer_that_answers_is_kept(side: str, clock: Clock) -> None:
+    async with either_end(side) as end:
+        for _ in range(3):
+            await clock.let_pass(INTERVAL * 0.9)
+            assert not end.peer.has_unread()
+            await clock.let_pass(INTERVAL * 0.1)
+            assert await end.peer.receive() == Frame(PING)
+            assert not end.peer.has_unread()
+            await end.hear(end.peer.frame(PONG))
+        assert end.is_kept
 
 
-async def check_that_it_is_kept(peer: RawPeer) -> None:
-    times = [now()]
-    for _ in range(3):
-        assert await peer.receive() == Frame(PING)
-        times.append(now())
-        await peer.send_frame(PONG)
-    assert all(0.2 < later - earlier < 0.8 for earlier, later in itertools.pairwise(times))
+@pytest.mark.parametrize("seconds", [1e5, -1e5])
+@each_side
+async def test_the_wall_clock_may_be_set(
+    side: str, seconds: float, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the time of Tornado's loop, by which nobody may be given up and no ping left out."""
+    async with either_end(side, keepalive_timeout=INTERVAL * 2.5) as end:
+        await clock.let_pass(INTERVAL)
+        assert await end.peer.receive() == Frame(PING)
+        wall = time.time
+        monkeypatch.setattr(time, "time", lambda: wall() + seconds)
+        await clock.let_pass(INTERVAL)
+        assert await end.peer.receive() == Frame(PING)
+        assert end.is_kept
 
 
-@pytest.mark.gen_test
-async def test_pongs_reach_on_pong_on_both_ends() -> None:
+@pytest.mark.rfc("6455-5.5.3-unsolicited")
+async def test_pongs_reach_on_pong(clock: Clock) -> None:
     pongs: list[Any] = []
 
     class Handler(Echo):
         def on_pong(self, data: bytes) -> None:
             pongs.append(data)
 
-    async with serving(Handler, **LONG) as url, raw_client(url) as client:
-        await client.send(client.frame(PONG, b"unsolicited"))
-        assert await client.receive() == Frame(PING)
-        await client.send(client.frame(PONG, b""), client.frame(TEXT, b"x"))
-        assert await client.receive() == Frame(TEXT, b"x")
+    async with serve_one(Handler) as end:
+        await end.hear(end.peer.frame(PONG, b"unsolicited"))
+        await clock.let_pass(INTERVAL)
+        assert await end.peer.receive() == Frame(PING)
+        await end.hear(end.peer.frame(PONG))
     assert pongs == [b"unsolicited", b""]
 
 
-@pytest.mark.gen_test
-@pytest.mark.parametrize("sign", ["messages", "pings", "pieces of a frame", "fragments"])
-async def test_other_signs_of_life_count_too(sign: str) -> None:
-    async with serving(Echo, **LONG) as url, raw_client(url) as client:
+SIGNS: dict[str, tuple[int, bytes, dict[str, Any]]] = {
+    "messages": (TEXT, b"x", {}),
+    "pings": (PING, b"x", {}),
+    "fragments": (CONTINUATION, b"x", {"fin": False}),
+}
+
+
+@pytest.mark.parametrize("sign", [*SIGNS, "pieces of a frame"])
+async def test_other_signs_of_life_count_too(sign: str, clock: Clock) -> None:
+    async with serve_one() as end:
+        peer = end.peer
         if sign == "pieces of a frame":
-            await client.send_frame(BINARY, b"", length=100)
+            await end.hear(peer.frame(BINARY, b"", length=100))
         if sign == "fragments":
-            await client.send_frame(BINARY, b"0", fin=False)
-        started = now()
-        pieces = 0
-        while now() - started < 0.8:
-            pieces += 1
-            if sign == "messages":
-                await client.send_frame(TEXT, b"x")
-            elif sign == "pings":
-                await client.send_frame(PING, b"x")
-            elif sign == "fragments":
-                await client.send_frame(CONTINUATION, b"x", fin=False)
+            await end.hear(peer.frame(BINARY, b"0", fin=False))
+        for _ in range(4):
+            await clock.let_pass(INTERVAL)
+            assert await peer.receive() == Frame(PING)
+            if sign in SIGNS:
+                opcode, payload, options = SIGNS[sign]
+                await end.hear(peer.frame(opcode, payload, **options))
             else:
-                await client.send(b"x")
-            await asyncio.sleep(0.04)
-        if sign == "pieces of a frame":
-            await client.send(b"x" * (100 - pieces))
-        await client.send_frame(CLOSE)
-        frames = await client.receive_rest()
-        assert GIVEN_UP not in frames
-        assert len([frame for frame in frames if frame == Frame(PING)]) >= 2
+                await end.hear(b"x")
+            if sign in ("messages", "pings"):
+                assert await peer.receive() == Frame(TEXT if sign == "messages" else PONG, b"x")
+        assert end.is_kept
 
 
-@pytest.mark.gen_test
-async def test_a_long_message_that_stops_coming_is_no_life() -> None:
-    calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})], **SHORT) as url, raw_client(url) as client:
-        await client.send_frame(BINARY, b"the beginning", length=1000)
-        frames = await client.receive_rest()
-        assert frames[-1] == GIVEN_UP
-        await until(lambda: len(calls) == 2)
-    assert calls == ["open", ("close", 1006, "ping timed out")]
+async def test_a_long_message_that_stops_coming_is_no_life(clock: Clock) -> None:
+    async with serve_one() as end:
+        await end.hear(end.peer.frame(BINARY, b"the beginning", length=1000))
+        await clock.let_pass(INTERVAL)
+        assert await end.peer.receive() == Frame(PING)
+        await clock.let_pass(INTERVAL)
+        assert await end.peer.receive_rest() == [GIVEN_UP]
+        await until(lambda: end.ends)
+        assert end.ends == [ENDED]
 
 
-@pytest.mark.gen_test
-async def test_a_peer_that_answers_is_kept_while_the_application_is_busy() -> None:
+async def test_a_peer_that_answers_is_kept_while_the_application_is_busy(waiting: type[Waiting], clock: Clock) -> None:
     """Tornado reads nothing meanwhile, and cuts off the peer whose pong it has not read."""
-    calls: list[Any] = []
-
-    class Busy(Recording):
-        async def on_message(self, message: str | bytes) -> None:
-            await asyncio.sleep(0.8)
-            await self.write_message(message)
-
-    async with (
-        serving([("/", Busy, {"calls": calls})], **LONG) as url,
-        raw_client(url) as client,
-        Answering(client) as answering,
-    ):
-        await client.send_frame(TEXT, b"hello")
-        await until(lambda: answering.others)
-        assert answering.others == [Frame(TEXT, b"hello")]
-    assert calls[0] == "open"
+    async with serve_one(waiting) as end:
+        await end.hear(end.peer.frame(TEXT, b"hello"))
+        for _ in range(3):
+            await clock.let_pass(INTERVAL)
+            assert await end.peer.receive() == Frame(PING)
+            await end.hear(end.peer.frame(PONG))
+        waiting.go_on.set()
+        assert await end.peer.receive() == Frame(TEXT, b"hello")
 
 
-@pytest.mark.gen_test
-async def test_a_peer_that_we_do_not_read_from_is_kept() -> None:
-    calls: list[Any] = []
-
-    class Busy(Recording):
-        async def on_message(self, message: str | bytes) -> None:
-            if message == "0":
-                await asyncio.sleep(0.4)
-            await self.write_message(message)
-
-    settings: dict[str, Any] = {
-        "websocket_ping_interval": 0.1,
-        "websocket_ping_timeout": 0.1,
-        "websocket_read_ahead_messages": 2,
-    }
-    async with serving([("/", Busy, {"calls": calls})], **settings) as url, raw_client(url) as client:
-        await client.send(*[client.frame(TEXT, b"%d" % number) for number in range(10)])
+async def test_a_peer_that_we_do_not_read_from_is_kept(waiting: type[Waiting], clock: Clock) -> None:
+    async with serve_one(waiting, websocket_read_ahead_messages=2) as end:
+        await end.peer.send(*[end.peer.frame(TEXT, b"%d" % number) for number in range(10)])
+        await until(lambda: not end.protocol._is_reading())
         # No pong could be seen anyway.
-        messages: list[bytes] = []
-        while len(messages) < 10:
-            received = await client.receive()
-            assert received is not None
-            assert received.opcode != CLOSE
-            if received.opcode == TEXT:
-                messages.append(received.payload)
-        assert messages == [b"%d" % number for number in range(10)]
+        for _ in range(4):
+            await clock.let_pass(INTERVAL)
+            assert await end.peer.receive() == Frame(PING)
+        waiting.go_on.set()
+        for number in range(10):
+            assert await end.peer.receive() == Frame(TEXT, b"%d" % number)
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("timeout", [0, 0.0])
-async def test_a_timeout_of_zero_is_none(timeout: float) -> None:
-    settings: dict[str, Any] = {"websocket_ping_interval": 0.02, "websocket_ping_timeout": timeout}
-    async with serving(Echo, **settings) as url, raw_client(url) as client:
+async def test_a_timeout_of_zero_is_none(timeout: float, clock: Clock) -> None:
+    async with serve_one(websocket_ping_timeout=timeout) as end:
         for _ in range(5):
-            assert await client.receive() == Frame(PING)
-        await client.send_frame(TEXT, b"x")
-        while (received := await client.receive()) == Frame(PING):
-            pass
-        assert received == Frame(TEXT, b"x")
+            await clock.let_pass(INTERVAL)
+            assert await end.peer.receive() == Frame(PING)
+        assert end.is_kept
 
 
-@pytest.mark.gen_test
-async def test_the_timeout_is_the_interval_where_none_is_given() -> None:
-    async with serving(Echo, websocket_ping_interval=0.03) as url, raw_client(url) as client:
-        assert await client.receive_rest() == [Frame(PING), GIVEN_UP]
+async def test_the_timeout_is_the_interval_where_none_is_given(clock: Clock) -> None:
+    async with serving(Echo, websocket_ping_interval=INTERVAL) as url, raw_client(url) as client:
+        await exchange(client)
+        await clock.let_pass(INTERVAL)
+        assert await client.receive() == Frame(PING)
+        await clock.let_pass(INTERVAL * 0.9)
+        assert not client.has_unread()
+        await clock.let_pass(INTERVAL * 0.1)
+        assert await client.receive_rest() == [GIVEN_UP]
 
 
-@pytest.mark.gen_test
-async def test_a_timeout_longer_than_the_interval_is_cut_with_a_warning(log: Log) -> None:
-    settings: dict[str, Any] = {"websocket_ping_interval": 0.031, "websocket_ping_timeout": 30.5}
-    async with serving(Echo, **settings) as url, raw_client(url) as client:
-        assert await client.receive_rest() == [Frame(PING), GIVEN_UP]
+async def test_a_timeout_longer_than_the_interval_is_cut_with_a_warning(clock: Clock, log: Log) -> None:
+    async with serve_one(websocket_ping_interval=INTERVAL + 0.25, websocket_ping_timeout=30000.5) as end:
+        await clock.let_pass(INTERVAL + 0.25)
+        assert await end.peer.receive() == Frame(PING)
+        await clock.let_pass(INTERVAL + 0.25)
+        assert await end.peer.receive_rest() == [GIVEN_UP]
     warnings = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
-    assert "websocket_ping_timeout (30.5) cannot be longer than the websocket_ping_interval (0.031)" in warnings[0]
+    assert "websocket_ping_timeout (30000.5) cannot be longer than the websocket_ping_interval (1000.25)" in warnings[0]
 
 
-@pytest.mark.gen_test
 @pytest.mark.parametrize("settings", [{}, {"websocket_ping_interval": 0}, {"websocket_ping_timeout": 0.01}])
-async def test_no_interval_no_pings(settings: dict[str, Any]) -> None:
+async def test_no_interval_no_pings(settings: dict[str, Any], clock: Clock) -> None:
     async with serving(Echo, **settings) as url, raw_client(url) as client:
-        await asyncio.sleep(0.08)
-        await client.send_frame(TEXT, b"x")
-        assert await client.receive() == Frame(TEXT, b"x")
+        await exchange(client)
+        await clock.let_pass(FOREVER / 2)
+        await exchange(client)
 
 
-@pytest.mark.gen_test
-async def test_no_pings_behind_our_close_frame() -> None:
+async def test_no_pings_behind_our_close_frame(clock: Clock) -> None:
     class Closing(Echo):
         def on_message(self, message: str | bytes) -> None:
             self.close()
 
-    settings: dict[str, Any] = {"websocket_ping_interval": 0.02, "websocket_ping_timeout": 0}
-    async with serving(Closing, **settings) as url, raw_client(url) as client:
-        await client.send_frame(TEXT, b"close")
-        while (received := await client.receive()) == Frame(PING):
-            pass
-        assert received == Frame(CLOSE)
-        await asyncio.sleep(0.06)
-        await client.send_frame(CLOSE)
-        assert await client.receive_rest() == []
+    async with serve_one(Closing) as end:
+        await end.peer.send_frame(TEXT, b"close")
+        assert await end.peer.receive() == Frame(CLOSE)
+        await clock.let_pass(INTERVAL)
+        await end.peer.send_frame(CLOSE)
+        assert await end.peer.receive_rest() == []
 
 
-@pytest.mark.gen_test
-async def test_a_dead_peer_that_takes_nothing_more_is_given_up_at_once() -> None:
+async def test_a_dead_peer_that_takes_nothing_more_is_given_up_at_once(clock: Clock) -> None:
     """The close frame could not be sent behind all that is unsent, so nobody waits for that."""
-    calls: list[Any] = []
-    handlers: list[Recording] = []
-
-    class Handler(Recording):
-        def open(self) -> None:
-            super().open()
-            handlers.append(self)
-
-    async with serving([("/", Handler, {"calls": calls})], **SHORT) as url, raw_client(url, stalling=True):
-        await until(lambda: handlers)
-        future = handlers[0].write_message(bytes(8 << 20), binary=True)
-        before = now()
+    async with serve_one(stalling=True) as end:
+        future = end.protocol.handler.write_message(bytes(8 << 20), binary=True)
+        for _ in range(2):
+            await clock.let_pass(INTERVAL)
         with pytest.raises(WebSocketClosedError):
             await future
-        await until(lambda: len(calls) == 2)
-        assert now() - before < 1.5
-    assert calls == ["open", ("close", 1006, "ping timed out")]
+        await until(lambda: end.ends)
+        assert end.ends == [ENDED]
 
 
-@pytest.mark.gen_test
-async def test_on_close_of_a_peer_given_up_waits_for_on_message() -> None:
+async def test_on_close_of_a_peer_given_up_waits_for_on_message(clock: Clock) -> None:
+    go_on = asyncio.Event()
     calls: list[Any] = []
 
     class Busy(Recording):
         async def on_message(self, message: str | bytes) -> None:
-            await asyncio.sleep(0.2)
+            self.calls.append("begin")
+            await go_on.wait()
             with pytest.raises(WebSocketClosedError):
                 await self.write_message(message)
             self.calls.append("done")
 
-    async with serving([("/", Busy, {"calls": calls})], **SHORT) as url, raw_client(url) as client:
+    async with serving([("/", Busy, {"calls": calls})], **SETTINGS) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"hello")
-        await client.receive_rest()
-        await until(lambda: len(calls) == 3)
-    assert calls == ["open", "done", ("close", 1006, "ping timed out")]
+        await until(lambda: len(calls) == 2)
+        await clock.let_pass(INTERVAL)
+        assert await client.receive() == Frame(PING)
+        await clock.let_pass(INTERVAL)
+        assert await client.receive_rest() == [GIVEN_UP]
+        go_on.set()
+        await until(lambda: len(calls) == 4)
+    assert calls == ["open", "begin", "done", ("close", *ENDED)]
 
 
 # keepalive_timeout
 
 
-@contextlib.asynccontextmanager
-async def either_end(side: str, ends: list[Any], **options: Any) -> AsyncIterator[RawPeer]:
-    """Give the peer of a connection with ``options``; how that ended is put into ``ends``."""
-    if side == "client":
-        async with raw_pair(**options) as (conn, server):
-            yield server
-            await conn.wait_closed()
-            ends.append((conn.close_code, conn.close_reason))
-    else:
-
-        class Handler(Echo):
-            def on_close(self) -> None:
-                ends.append((self.close_code, self.close_reason))
-
-        settings = {f"websocket_{name}": value for name, value in options.items()}
-        async with serving(Handler, **settings) as url, raw_client(url) as client:
-            yield client
-            await until(lambda: ends)
-
-
-@pytest.mark.gen_test
-@pytest.mark.parametrize("side", ["server", "client"])
-async def test_keepalive_timeout_may_be_longer_than_the_interval(side: str, log: Log) -> None:
-    ends: list[Any] = []
-    async with either_end(side, ends, ping_interval=0.05, keepalive_timeout=0.5) as peer:
-        before = now()
-        frames = await peer.receive_rest()
-        assert now() - before >= 0.5
-    assert frames[-1] == GIVEN_UP
-    # Pings go on meanwhile.
-    assert len(frames) > 4
-    assert set(frames[:-1]) == {Frame(PING)}
-    assert ends == [(1006, "ping timed out")]
+@each_side
+async def test_keepalive_timeout_may_be_longer_than_the_interval(side: str, clock: Clock, log: Log) -> None:
+    async with either_end(side, keepalive_timeout=INTERVAL * 3.5) as end:
+        # Pings go on meanwhile.
+        for _ in range(4):
+            await clock.let_pass(INTERVAL)
+            assert await end.peer.receive() == Frame(PING)
+        assert end.is_kept
+        await clock.let_pass(INTERVAL * 0.5)
+        assert await end.peer.receive_rest() == [GIVEN_UP]
+        await until(lambda: end.ends)
+        assert end.ends == [ENDED]
     # Tornado's setting is cut to the interval with a warning; nothing is cut here.
     assert not [record for record in log.records if record.levelno >= logging.WARNING]
 
 
-@pytest.mark.gen_test
-@pytest.mark.parametrize("side", ["server", "client"])
-async def test_keepalive_timeout_may_be_shorter_than_the_interval_and_goes_first(side: str) -> None:
-    ends: list[Any] = []
-    options = {"ping_interval": 0.5, "ping_timeout": 0, "keepalive_timeout": 0.05}
-    async with either_end(side, ends, **options) as peer:
-        assert await peer.receive() == Frame(PING)
-        before = now()
-        assert await peer.receive_rest() == [GIVEN_UP]
-        assert now() - before < 0.4
-    assert ends == [(1006, "ping timed out")]
+@each_side
+async def test_keepalive_timeout_may_be_shorter_than_the_interval_and_goes_first(side: str, clock: Clock) -> None:
+    async with either_end(side, ping_timeout=0, keepalive_timeout=INTERVAL / 2) as end:
+        await clock.let_pass(INTERVAL)
+        assert await end.peer.receive() == Frame(PING)
+        # No second ping goes before it.
+        await clock.let_pass(INTERVAL / 2)
+        assert await end.peer.receive_rest() == [GIVEN_UP]
+        await until(lambda: end.ends)
+        assert end.ends == [ENDED]
 
 
-@pytest.mark.gen_test
-async def test_a_late_pong_is_life() -> None:
-    settings: dict[str, Any] = {"websocket_ping_interval": 0.1, "websocket_keepalive_timeout": 0.8}
-    async with serving(Echo, **settings) as url, raw_client(url) as client:
-        started = now()
-        while now() - started < 2:
-            assert await client.receive() == Frame(PING)
-            if now() - started > 0.5:
-                await client.send_frame(PONG, b"late")
-        await client.send_frame(CLOSE)
-        assert GIVEN_UP not in await client.receive_rest()
+async def test_a_late_pong_is_life(clock: Clock) -> None:
+    async with serve_one(websocket_keepalive_timeout=INTERVAL * 3.5) as end:
+        for _ in range(3):
+            for _ in range(3):
+                await clock.let_pass(INTERVAL)
+                assert await end.peer.receive() == Frame(PING)
+            await end.hear(end.peer.frame(PONG, b"late"))
+        assert end.is_kept
 
 
-@pytest.mark.gen_test
-async def test_a_single_byte_is_life() -> None:
-    async with serving(Echo, **LONG) as url, raw_client(url) as client:
-        header = client.frame(BINARY, bytes(70_000))
+async def test_a_single_byte_is_life(clock: Clock) -> None:
+    async with serve_one() as end:
+        message = end.peer.frame(BINARY, bytes(70_000))
         for index in range(10):
-            await client.send(header[index : index + 1])
-            await asyncio.sleep(0.1)
-        await client.send(header[10:], client.frame(CLOSE))
-        frames = await client.receive_rest()
-    assert len([frame for frame in frames if frame == Frame(PING)]) >= 3
-    assert frames[-1] == Frame(CLOSE)
+            await clock.let_pass(INTERVAL)
+            assert await end.peer.receive() == Frame(PING)
+            await end.hear(message[index : index + 1])
+        await end.peer.send(message[10:])
+        assert await end.peer.receive() == Frame(BINARY, bytes(70_000))
 
 
 # Whom we do not hear
 
 
-@pytest.mark.gen_test
-async def test_a_peer_that_we_did_not_read_from_gets_the_time_to_answer() -> None:
+async def test_a_peer_that_we_did_not_read_from_gets_the_time_to_answer(waiting: type[Waiting], clock: Clock) -> None:
     """It could not be heard while reading was paused, and what it had to say may still be on its way."""
+    async with serve_one(waiting, websocket_read_ahead_messages=2, websocket_keepalive_timeout=INTERVAL * 2.5) as end:
+        await end.peer.send(*[end.peer.frame(TEXT, b"%d" % number) for number in range(10)])
+        await until(lambda: not end.protocol._is_reading())
+        for _ in range(2):
+            await clock.let_pass(INTERVAL)
+            assert await end.peer.receive() == Frame(PING)
+        waiting.go_on.set()
+        for number in range(10):
+            assert await end.peer.receive() == Frame(TEXT, b"%d" % number)
+        assert end.protocol._is_reading()
+        # It began anew with the second ping, and does with the third.
+        for _ in range(3):
+            await clock.let_pass(INTERVAL)
+            assert await end.peer.receive() == Frame(PING)
+        await clock.let_pass(INTERVAL / 4)
+        assert end.is_kept
 
-    class Busy(Echo):
-        websocket_read_ahead_messages = 2
 
-        async def on_message(self, message: str | bytes) -> None:
-            if message == "0":
-                await asyncio.sleep(0.4)
-
-    settings: dict[str, Any] = {"websocket_ping_interval": 0.2, "websocket_keepalive_timeout": 0.4}
-    async with serving(Busy, **settings) as url, raw_client(url) as client:
-        await client.send(*[client.frame(TEXT, b"%d" % number) for number in range(10)])
-        started = now()
-        assert await client.receive() == Frame(PING)
-        # The application is done at 0.4, the timeout would be at 0.6.
-        await asyncio.sleep(0.75 - (now() - started))
-        await client.send(client.frame(PONG), client.frame(CLOSE))
-        assert GIVEN_UP not in await client.receive_rest()
-
-
-@pytest.mark.gen_test
-async def test_a_peer_whose_answer_is_there_unread_is_kept() -> None:
+async def test_a_peer_whose_answer_is_there_unread_is_kept(clock: Clock) -> None:
     """After a blocked loop timers are due with sockets unread, of which no more than 256 are served at once."""
-    calls: list[Any] = []
-
-    class Filler(Echo):
-        ping_interval = None
-
-    routes: list[Any] = [("/", Recording, {"calls": calls}), ("/filler", Filler)]
-    settings: dict[str, Any] = {"websocket_ping_interval": 0.5, "websocket_keepalive_timeout": 0.1}
-    async with serving(routes, **settings) as url, contextlib.AsyncExitStack() as stack:
-        fillers = [await stack.enter_async_context(raw_client(url + "/filler")) for _ in range(400)]
-        client = await stack.enter_async_context(raw_client(url))
-        assert await client.receive() == Frame(PING)
+    async with serve_one() as end, contextlib.AsyncExitStack() as stack:
+        url = f"ws://127.0.0.1:{end.peer.sock.getpeername()[1]}/filler"
+        fillers = [await stack.enter_async_context(raw_client(url)) for _ in range(400)]
+        await exchange(*fillers)
+        await clock.let_pass(INTERVAL)
+        assert await end.peer.receive() == Frame(PING)
+        # From here on the loop has no turn until the time has passed.
         for filler in fillers:
-            await filler.send_frame(TEXT, b"x")
-        await client.send_frame(PONG)
-        time.sleep(0.2)
-        await asyncio.sleep(0.05)
-        await client.send_frame(TEXT, b"still here")
-        assert await client.receive() == Frame(TEXT, b"still here")
+            filler.sock.send(filler.frame(TEXT, b"x"))
+        end.peer.sock.send(end.peer.frame(PONG))
+        while not end.protocol._has_unread():
+            pass
+        clock.step(INTERVAL)
+        assert await end.peer.receive() == Frame(PING)
+        assert end.is_kept
 
 
-class Answering8MiB(Recording):
+class Answering8MiB(Echo):
     """Waits until the peer has taken a long answer, and reads on then."""
-
-    websocket_read_ahead_messages = 2
 
     async def on_message(self, message: str | bytes) -> None:
         await self.write_message(bytes(8 << 20), binary=True)
 
 
-@pytest.mark.gen_test
-async def test_a_dead_peer_is_given_up_though_we_wait_for_it_and_do_not_read() -> None:
+async def test_a_dead_peer_is_given_up_though_we_wait_for_it_and_do_not_read(clock: Clock) -> None:
     """Its messages fill what is read ahead, and the application awaits a write that it never takes."""
-    calls: list[Any] = []
-    settings: dict[str, Any] = {"websocket_ping_interval": 0.1, "websocket_keepalive_timeout": 0.2}
-    async with (
-        serving([("/", Answering8MiB, {"calls": calls})], **settings) as url,
-        raw_client(url, stalling=True) as client,
-    ):
-        await client.send(*[client.frame(TEXT, b"x")] * 10)
-        await until(lambda: len(calls) == 2)
-    assert calls == ["open", ("close", 1006, "ping timed out")]
+    async with serve_one(Answering8MiB, stalling=True, websocket_read_ahead_messages=2) as end:
+        await end.peer.send(*[end.peer.frame(TEXT, b"x")] * 10)
+        await until(lambda: not end.protocol._is_reading())
+        for _ in range(1000):
+            # Its kernel may still take something.
+            await clock.let_pass(INTERVAL)
+            if end.ends:
+                break
+        assert end.ends == [ENDED]
 
 
-@pytest.mark.gen_test
-async def test_a_slow_peer_is_kept_though_we_wait_for_it_and_do_not_read() -> None:
-    calls: list[Any] = []
-    settings: dict[str, Any] = {"websocket_ping_interval": 0.1, "websocket_keepalive_timeout": 0.3}
-    async with (
-        serving([("/", Answering8MiB, {"calls": calls})], **settings) as url,
-        raw_client(url, stalling=True) as client,
-    ):
-        await client.send(*[client.frame(TEXT, b"x")] * 10)
-        started = now()
-        # A kernel tells of room when there is a good deal of it: the pieces may not be too small.
-        while now() - started < 1.5:
-            taken = 0
-            while taken < 1 << 19:
-                taken += len(await client.receive_bytes())
-            await asyncio.sleep(0.05)
-        assert calls == ["open"]
+async def test_a_slow_peer_is_kept_though_we_wait_for_it_and_do_not_read(clock: Clock) -> None:
+    async with serve_one(Answering8MiB, stalling=True, websocket_read_ahead_messages=2) as end:
+        await end.peer.send(*[end.peer.frame(TEXT, b"x")] * 10)
+        await until(lambda: not end.protocol._is_reading())
+        for _ in range(8):
+            before = end.protocol._unsent()
+            # A kernel tells of room when there is a good deal of it: the pieces may not be too small.
+            while end.protocol._unsent() == before:
+                await end.peer.receive_bytes()
+            await clock.let_pass(INTERVAL)
+            assert end.is_kept
+
+
+async def test_a_timeout_that_is_cut_names_the_way_out(log: Log) -> None:
+    async with raw_pair(ping_interval=1234.5, ping_timeout=2345.5) as (conn, _):
+        protocol: Any = conn.protocol
+        assert protocol.ping_timeout == 1234.5
+    assert "websocket_keepalive_timeout (of a client: keepalive_timeout)" in log.only().getMessage()
+    async with raw_pair(ping_interval=1234.5, keepalive_timeout=2345.5) as (conn, _):
+        protocol = conn.protocol
+        assert protocol.ping_timeout == 2345.5

@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+from tornado.escape import utf8
 
 from tests.connection.peer import (
     BINARY,
@@ -24,7 +25,8 @@ from tests.connection.peer import (
     raw_client,
     raw_pair,
 )
-from tests.support import Echo, serving, until
+from tests.support import Echo, connected, serving, until
+from tornado_ws import WebSocketHandler
 
 #: Around the sizes at which an engine changes its ways.
 SIZES = [16383, 16384, 16385, 65535, 65536, 262144, 262145, 1_000_003, 3_000_000]
@@ -49,6 +51,8 @@ async def send_in_pieces(peer: RawPeer, data: bytes, seed: int) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.rfc("6455-5.6-binary")
+@pytest.mark.rfc("6455-6.2-unmasked")
 async def test_a_server_receives_them(size: int) -> None:
     async with serving(Echo) as url, raw_client(url) as client:
         binary = random.Random(size).randbytes(size)
@@ -59,6 +63,7 @@ async def test_a_server_receives_them(size: int) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.rfc("6455-5.6-binary")
 async def test_a_client_receives_them(size: int) -> None:
     async with raw_pair() as (conn, peer):
         binary = random.Random(size).randbytes(size)
@@ -71,6 +76,7 @@ async def test_a_client_receives_them(size: int) -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-5.4-order", "6455-5.4-control-between-fragments")
 async def test_fragments_with_control_frames_between() -> None:
     parts = [text_of(size) for size in (100_000, 10, 16390, 400_000, 0)]
     async with serving(Echo) as url, raw_client(url) as client:
@@ -103,6 +109,7 @@ async def test_text_is_checked_while_it_comes(before: int) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("way", ["one frame", "fragments"])
+@pytest.mark.rfc("6455-10.4-limits")
 async def test_the_limit_holds_to_the_byte(way: str) -> None:
     limit = 100_000
     async with serving(Echo, websocket_max_message_size=limit) as url:
@@ -119,6 +126,24 @@ async def test_the_limit_holds_to_the_byte(way: str) -> None:
                     assert received == Frame(BINARY, bytes(size))
                 else:
                     assert (received.opcode, received.payload[:2]) == (CLOSE, b"\x03\xf1")
+
+
+@pytest.mark.gen_test
+@pytest.mark.rfc("6455-10.4-limit-is-set")
+async def test_by_default_the_limit_is_10_mib() -> None:
+    limit = 10 << 20
+    async with serving(Echo) as url, raw_client(url) as client, raw_pair() as (conn, server):
+        await client.send_frame(BINARY, bytes(limit))
+        assert await client.receive() == Frame(BINARY, bytes(limit))
+        sending = asyncio.ensure_future(server.send_frame(BINARY, bytes(limit)))
+        assert await conn.read_message() == bytes(limit)
+        await sending
+        for peer in (client, server):
+            # No byte of the message is there: its header says enough.
+            await peer.send_frame(BINARY, length=limit + 1)
+            closing = await peer.receive()
+            assert closing is not None
+            assert (closing.opcode, closing.payload[:2]) == (CLOSE, b"\x03\xf1")
 
 
 @pytest.mark.gen_test
@@ -147,6 +172,7 @@ async def test_two_connections_receive_theirs_side_by_side() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("7692-6-opcode", "7692-6.1-compressed", "7692-6.2-decompress")
 async def test_large_compressed_messages() -> None:
     class Deflating(Echo):
         def get_compression_options(self) -> dict[str, Any]:
@@ -163,3 +189,34 @@ async def test_large_compressed_messages() -> None:
             assert received is not None
             assert (received.opcode, received.rsv) == (TEXT, RSV1)
             assert inflated(received.payload) == message
+
+
+class _Bytes(bytes):
+    pass
+
+
+class _Bytearray(bytearray):
+    pass
+
+
+class _Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("deflate", [None, {}])
+@pytest.mark.parametrize("kind", [_Bytes, _Bytearray, memoryview])
+@pytest.mark.parametrize("size", [0, 100, 100_000, 3_000_000])
+async def test_subclasses_of_bytes_are_sent_from_both_ends(kind: Any, size: int, deflate: Any) -> None:
+    class Answering(WebSocketHandler):
+        def get_compression_options(self) -> Any:
+            return deflate
+
+        def on_message(self, message: str | bytes) -> None:
+            self.write_message(kind(utf8(message)), binary=True)
+
+    async with serving(Answering) as url, connected(url, compression_options=deflate) as conn:
+        await conn.write_message(kind(b"x" * size), binary=True)
+        assert await conn.read_message() == b"x" * size
+        await conn.write_message(_Text("text"))
+        assert await conn.read_message() == b"text"

@@ -153,8 +153,8 @@ async def test_open_is_not_called_for_a_client_that_left_during_prepare(
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("way", ["FIN", "RST"])
-async def test_open_is_not_called_for_a_client_that_left_with_a_frame_unread(way: str, log: Log) -> None:
-    """Tornado does not see such a client leave: it looks for the end only where there is nothing before it."""
+async def test_what_a_client_left_behind_is_handed_out_if_it_may_still_listen(way: str, log: Log) -> None:
+    """One that has sent FIN may have closed only its side; Tornado delivers what it has sent."""
     calls: list[Any] = []
     prepared = asyncio.Event()
 
@@ -163,6 +163,11 @@ async def test_open_is_not_called_for_a_client_that_left_with_a_frame_unread(way
             self.calls.append("prepare")
             await prepared.wait()
 
+        async def get(self, *args: Any, **kwargs: Any) -> None:
+            # Ends with the connection.
+            await super().get(*args, **kwargs)
+            self.calls.append("end of get")
+
     async with serving([("/", Handler, {"calls": calls})]) as url:
         async with unanswered_client(url) as client:
             await client.send(opening_request(url), client.frame(TEXT, b"hello"))
@@ -170,8 +175,9 @@ async def test_open_is_not_called_for_a_client_that_left_with_a_frame_unread(way
             if way == "RST":
                 client.reset()
         prepared.set()
-        await asyncio.sleep(0.02)
-    assert calls == ["prepare"]
+        await until(lambda: "end of get" in calls)
+    handed_out = ["open", "hello", ("close", None, None)] if way == "FIN" else []
+    assert calls == ["prepare", *handed_out, "end of get"]
     assert log.lines == []
 
 
@@ -250,6 +256,34 @@ async def test_an_exception_is_logged_and_aborts_the_connection(where: str, coro
     assert calls == ["open", ("close", None, None)]
     assert [record.exc_info[0] for record in log.records if record.exc_info] == [Broken]
     assert len(log.records) == 1
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("coroutine", [False, True], ids=["function", "coroutine"])
+@pytest.mark.parametrize("where", ["open", "on_message", "on_pong", "on_close"])
+async def test_a_log_exception_that_raises_keeps_no_connection_open(where: str, coroutine: bool, log: Log) -> None:
+    calls: list[Any] = []
+
+    class Handler(Failing):
+        def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+            raise ValueError("cannot log")
+
+        def on_close(self) -> Any:
+            super().on_close()
+            return self.fail_in("on_close")
+
+        async def get(self, *args: Any, **kwargs: Any) -> None:
+            # Ends with the connection.
+            await super().get(*args, **kwargs)
+            self.calls.append("end of get")
+
+    routes: list[Any] = [("/", Handler, {"calls": calls, "where": where, "coroutine": coroutine})]
+    async with serving(routes) as url, raw_client(url) as client:
+        await client.send_frame(OPCODES.get(where, CLOSE), b"")
+        await client.receive_rest()
+        await until(lambda: "end of get" in calls)
+    assert [call for call in calls if call != b""] == ["open", ("close", None, None), "end of get"]
+    assert [record.message for record in log.records] == [f"log_exception of {Handler.__qualname__} raised"]
 
 
 @pytest.mark.gen_test
@@ -650,5 +684,4 @@ async def test_many_connections_in_a_row_leave_the_loop_as_it_was() -> None:
             async with connected(HTTPRequest(url)) as conn:
                 await conn.write_message(str(number))
                 assert await conn.read_message() == str(number)
-        await asyncio.sleep(0.01)
-        assert len(asyncio.all_tasks()) == 1
+        await until(lambda: len(asyncio.all_tasks()) == 1)

@@ -24,7 +24,7 @@ from tests.connection.peer import (
     raw_pair,
     raw_server,
 )
-from tests.support import Echo, connected, serving, until
+from tests.support import PATIENCE, Echo, connected, serving, until
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 
 # websocket_connect as a Future, as it always was, and as a block
@@ -40,8 +40,8 @@ async def test_what_websocket_connect_returns_is_a_future_still() -> None:
         conns: list[WebSocketClientConnection] = [await connecting]
         await until(lambda: called == [connecting])
         assert connecting.result() is conns[0]
-        conns.append(await asyncio.wait_for(websocket_connect(url), 3))
-        conns.append(await gen.with_timeout(timedelta(seconds=3), websocket_connect(url)))
+        conns.append(await asyncio.wait_for(websocket_connect(url), PATIENCE))
+        conns.append(await gen.with_timeout(timedelta(seconds=PATIENCE), websocket_connect(url)))
         conns.extend(await gen.multi([websocket_connect(url)]))
         conns.extend(await asyncio.gather(websocket_connect(url), asyncio.shield(websocket_connect(url))))
         for conn in conns:
@@ -147,6 +147,7 @@ async def test_a_loop_ends_when_this_side_closed() -> None:
         ("silence", 1006, "ping timed out"),
     ],
 )
+@pytest.mark.rfc("6455-7.1.5-no-close-frame", "6455-7.2.1-lost")
 async def test_a_loop_raises_at_any_other_end(way: str, code: int, reason: str | None) -> None:
     async with raw_pair(ping_interval=0.1 if way == "silence" else None) as (conn, peer):
         await peer.send_frame(TEXT, b"1")
@@ -211,7 +212,7 @@ async def test_a_client_can_wait_for_the_end_and_need_not_read(way: str) -> None
             protocol._abort()
         else:
             conn.stream.close()
-        await asyncio.wait_for(asyncio.gather(*waiting[1:]), 3)
+        await asyncio.wait_for(asyncio.gather(*waiting[1:]), PATIENCE)
         assert waiting[0].cancelled()
         assert conn.stream.closed()
         await conn.wait_closed()

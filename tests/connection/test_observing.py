@@ -1,4 +1,4 @@
-"""What can be seen of connections: counters, who a line of the log is about, and frames in the log."""
+"""What can be seen of connections: counters, and who a line of the log is about."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from tests.connection.peer import (
     TEXT,
     Recording,
     StallingEcho,
-    close_payload,
     deflated,
     raw_client,
     raw_pair,
@@ -292,113 +291,3 @@ async def test_without_a_filter_a_context_holds_nothing(monkeypatch: pytest.Monk
         protocol: Any = conn.protocol
         await until(lambda: protocol._transport is not None)
         assert logs._current not in protocol._transport.context
-
-
-# Frames
-
-
-@pytest.fixture
-def frames(caplog: pytest.LogCaptureFixture) -> Any:
-    caplog.set_level(logging.DEBUG, "tornado_ws.frames")
-
-    def lines(arrow: str) -> list[str]:
-        records = [record for record in caplog.records if record.name == "tornado_ws.frames"]
-        assert all(record.websocket_peer == "127.0.0.1" for record in records)  # type: ignore[attr-defined]
-        return [line[2:] for line in (record.getMessage() for record in records) if line[0] == arrow]
-
-    return lines
-
-
-@pytest.mark.gen_test
-async def test_frames_are_logged_readably(frames: Any) -> None:
-    async with serving(Echo) as url, raw_client(url) as client:
-        await client.send(
-            client.frame(TEXT, b"Hel", fin=False),
-            client.frame(PING, b"?"),
-            client.frame(CONTINUATION, "lö".encode()),
-            client.frame(BINARY, bytes(range(100))),
-            client.frame(TEXT, b"x" * 70000),
-            client.frame(TEXT, b""),
-            client.frame(CLOSE, close_payload(1001, "bye")),
-        )
-        await client.receive_rest()
-    binary = bytes(range(24)).hex(" ") + "…"
-    long = "'" + "x" * 64 + "'… [70000 bytes]"
-    assert frames("<") == [
-        "TEXT 'Hel' [3 bytes, to be continued]",
-        "PING 3f [1 bytes]",
-        "CONT 'lö' [3 bytes]",
-        f"BINARY {binary} [100 bytes]",
-        f"TEXT {long}",
-        "TEXT '' [0 bytes]",
-        "CLOSE 1001 bye [5 bytes]",
-    ]
-    assert sorted(frames(">")) == sorted(
-        [
-            "PONG 3f [1 bytes]",
-            "TEXT 'Hellö' [6 bytes]",
-            f"BINARY {binary} [100 bytes]",
-            f"TEXT {long}",
-            "TEXT '' [0 bytes]",
-            "CLOSE 1001 [2 bytes]",
-        ]
-    )
-
-
-@pytest.mark.gen_test
-async def test_deflated_frames_are_logged_as_what_they_say(frames: Any) -> None:
-    class Deflated(Echo):
-        def get_compression_options(self) -> dict[str, Any]:
-            return {}
-
-    async with (
-        serving(Deflated) as url,
-        raw_client(url, Sec_WebSocket_Extensions="permessage-deflate") as client,
-    ):
-        text = "hello " * 100
-        payload = deflated(text.encode())
-        await client.send_frame(TEXT, payload, rsv=RSV1)
-        await client.send(client.frame(TEXT, payload[:5], rsv=RSV1, fin=False), client.frame(CONTINUATION, payload[5:]))
-        sizes = []
-        for _ in range(2):
-            received = await client.receive()
-            assert received is not None
-            sizes.append(len(received.payload))
-        await client.send_frame(TEXT, b"\xff\xff\xff", rsv=RSV1)
-        await client.receive_rest()
-    shown = repr(text[:64]) + "…"
-    incoming = frames("<")
-    assert incoming[0] == f"TEXT {shown} [{len(payload)} bytes, deflated]"
-    assert incoming[1].endswith("[5 bytes, deflated, to be continued]")
-    assert incoming[2].endswith(f"[{len(payload) - 5} bytes, deflated]")
-    # Together they show the beginning.
-    pieces = [line[line.index("'") + 1 : line.rindex("'")] for line in incoming[1:3]]
-    assert text.startswith(pieces[0])
-    assert "hello" in pieces[1]
-    assert incoming[3].startswith("TEXT ")
-    assert frames(">")[:2] == [f"TEXT {shown} [{size} bytes, deflated]" for size in sizes]
-    assert sizes[1] < sizes[0]
-
-
-@pytest.mark.gen_test
-async def test_what_breaks_the_rules_is_logged_before_it_is_refused(frames: Any, log: Log) -> None:
-    async with serving(Echo) as url, raw_client(url) as client:
-        await client.send(client.frame(CLOSE, b"\x00"))
-        await client.receive_rest()
-        assert frames("<") == ["CLOSE 00 [1 bytes]"]
-    async with serving(Echo) as url, raw_client(url) as client:
-        await client.send(client.frame(0x3, b"abc"))
-        await client.receive_rest()
-        assert frames("<")[1] == "opcode 0x3 61 62 63 [3 bytes]"
-
-
-@pytest.mark.gen_test
-async def test_a_log_that_is_off_puts_nothing_in_the_way(caplog: pytest.LogCaptureFixture) -> None:
-    async with raw_pair() as (conn, _):
-        protocol: Any = conn.protocol
-        await until(lambda: protocol._transport is not None)
-        assert type(protocol._transport) is tornado_ws.transport.Transport
-        # Decided when the connection opened.
-        caplog.set_level(logging.DEBUG, "tornado_ws.frames")
-        await conn.write_message("x")
-    assert [record for record in caplog.records if record.name == "tornado_ws.frames"] == []

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tornado.iostream import StreamBufferFullError
 
+from tests.connection.conftest import Log
 from tests.connection.peer import (
     BINARY,
     CLOSE,
@@ -27,7 +29,7 @@ from tests.connection.peer import (
     raw_client,
 )
 from tests.support import Echo, connected, serving, until
-from tornado_ws import WebSocketClosedError, WriteLimitError, deflate_backends, deflate_offload
+from tornado_ws import WebSocketClosedError, WriteLimitError, broadcast, deflate_backends, deflate_offload
 from tornado_ws.deflate import _PerMessageDeflateDecompressor
 from tornado_ws.errors import ProtocolError
 
@@ -74,8 +76,8 @@ def compressed(peer: RawPeer, message: str | bytes, opcode: int = TEXT) -> bytes
     return peer.frame(opcode, deflated(message.encode() if isinstance(message, str) else message), rsv=RSV1)
 
 
-def client(url: str) -> Any:
-    return raw_client(url, Sec_WebSocket_Extensions="permessage-deflate")
+def client(url: str, stalling: bool = False) -> Any:
+    return raw_client(url, stalling=stalling, Sec_WebSocket_Extensions="permessage-deflate")
 
 
 async def echoed(peer: RawPeer) -> str | bytes:
@@ -369,6 +371,188 @@ async def test_what_waits_for_a_thread_is_limited_too(
             assert inflater.decompress(frame.payload + b"\x00\x00\xff\xff") == b"goes on"
 
 
+async def messages_of(peer: RawPeer, count: int, inflater: Any = None) -> list[bytes]:
+    """Receive ``count`` frames, inflated where they are compressed."""
+    inflater = inflater or zlib.decompressobj(-15)
+    messages = []
+    for _ in range(count):
+        frame = await peer.receive()
+        assert frame is not None
+        messages.append(inflater.decompress(frame.payload + b"\x00\x00\xff\xff") if frame.rsv else frame.payload)
+    return messages
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("rerouted", [False, True])
+async def test_what_goes_to_all_has_its_turn_among_a_connections_own_messages(
+    rerouted: bool, threads: Threads, pusher: Callable[[], Pusher]
+) -> None:
+    async with serving([("/", Pusher, {"calls": []})]) as url, client(url) as peer:
+        await until(lambda: hasattr(Pusher, "handler"))
+        handler = pusher()
+        connection: Any = handler.ws_connection
+        if rerouted:
+            connection._write_frame = connection._write_frame
+        written = [handler.write_message(LARGE), handler.write_message("own")]
+        assert broadcast([handler], "to all") == 1
+        assert broadcast([handler], LARGE + "to all") == 1
+        written.append(handler.write_message("own again"))
+        assert connection.buffered_amount == 2 * len(LARGE) + len("ownto allto allown again")
+        threads.finish()
+        inflater = zlib.decompressobj(-15)
+        expected = [LARGE, "own", "to all", LARGE + "to all", "own again"]
+        assert await messages_of(peer, 5, inflater) == [message.encode() for message in expected]
+        for future in written:
+            await future
+        assert connection.buffered_amount == 0
+        assert connection.counters.messages_out == 5
+        # It goes on with the window that the peer has.
+        handler.write_message("to all, own again")
+        assert await messages_of(peer, 1, inflater) == [b"to all, own again"]
+
+
+@pytest.mark.gen_test
+async def test_a_client_broadcasts_in_turn_too(threads: Threads) -> None:
+    calls: list[Any] = []
+
+    class Handler(Recording):
+        def get_compression_options(self) -> dict[str, Any]:
+            return {}
+
+        def on_message(self, message: str | bytes) -> Any:
+            self.calls.append(message)
+
+    async with (
+        serving([("/", Handler, {"calls": calls})]) as url,
+        connected(url, compression_options={"offload_size": SIZE}) as conn,
+    ):
+        conn.write_message(LARGE)
+        assert broadcast([conn], "to all") == 1
+        conn.write_message("last")
+        threads.finish()
+        await until(lambda: calls == ["open", LARGE, "to all", "last"])
+
+
+@pytest.mark.gen_test
+async def test_what_goes_to_all_counts_for_the_write_limit_while_it_waits_for_a_thread(
+    threads: Threads, pusher: Callable[[], Pusher]
+) -> None:
+    settings: dict[str, Any] = {"websocket_write_limit": 4 * len(LARGE), "websocket_write_limit_policy": "drop"}
+    async with serving([("/", Pusher, {"calls": []})], **settings) as url, client(url) as peer:
+        await until(lambda: hasattr(Pusher, "handler"))
+        handler = pusher()
+        connection: Any = handler.ws_connection
+        handler.write_message(LARGE)
+        sent = 0
+        while broadcast([handler], LARGE):
+            sent += 1
+        assert sent == 3
+        refused = handler.write_message("own")
+        assert connection.counters.dropped == 2
+        assert connection.buffered_amount == 4 * len(LARGE)
+        threads.finish()
+        assert await messages_of(peer, 4) == [LARGE.encode()] * 4
+        await refused
+        assert broadcast([handler], "again") == 1
+
+
+@pytest.mark.gen_test
+async def test_what_goes_to_all_and_waits_when_a_connection_is_lost_raises_nothing(
+    threads: Threads, pusher: Callable[[], Pusher], log: Log
+) -> None:
+    calls: list[Any] = []
+    async with serving([("/", Pusher, {"calls": calls})]) as url, client(url) as peer:
+        await until(lambda: hasattr(Pusher, "handler"))
+        handler = pusher()
+        connection: Any = handler.ws_connection
+        lost = handler.write_message(LARGE)
+        assert broadcast([handler], "to all") == 1
+        own = handler.write_message("own")
+        peer.reset()
+        await until(lambda: calls)
+        threads.finish()
+        for future in (lost, own):
+            with pytest.raises(WebSocketClosedError):
+                await future
+        assert connection.held_back() == (0, 0)
+        assert not log.lines
+
+
+@pytest.mark.gen_test
+async def test_the_close_frame_comes_behind_what_goes_to_all(threads: Threads, pusher: Callable[[], Pusher]) -> None:
+    async with serving([("/", Pusher, {"calls": []})]) as url, client(url) as peer:
+        await until(lambda: hasattr(Pusher, "handler"))
+        handler = pusher()
+        handler.write_message(LARGE)
+        assert broadcast([handler], "to all") == 1
+        handler.close(4001, "done")
+        assert broadcast([handler], "too late") == 0
+        threads.finish()
+        expected = [LARGE.encode(), b"to all", close_payload(4001, "done")]
+        assert await messages_of(peer, 3) == expected
+        await peer.send_frame(CLOSE, close_payload(4001))
+
+
+@pytest.mark.gen_test
+async def test_what_cannot_be_written_when_its_turn_comes_ends_the_connection(
+    threads: Threads, pusher: Callable[[], Pusher], log: Log
+) -> None:
+    calls: list[Any] = []
+    routes = [("/", Pusher, {"calls": calls})]
+    async with serving(routes) as url, client(url, stalling=True):
+        await until(lambda: hasattr(Pusher, "handler"))
+        handler = pusher()
+        connection: Any = handler.ws_connection
+        while not connection.buffered_amount:
+            handler.write_message(bytes(1 << 20), binary=True, compress=False)
+        written = [handler.write_message(LARGE), handler.write_message("small")]
+        assert broadcast([handler], "to all") == 1
+        handler.close()
+        room = asyncio.ensure_future(connection._outbox.room())
+        # There is none for any of them.
+        connection.stream.max_write_buffer_size = 0
+        threads.finish()
+        for future in written:
+            with pytest.raises(StreamBufferFullError):
+                await future
+        # Nor for the close frame: the peer cannot be told.
+        assert connection.stream.closed()
+        await room
+        assert connection.held_back() == (0, 0)
+        await until(lambda: calls)
+    assert calls == [("close", None, None)]
+    assert "handling its events raised StreamBufferFullError" in log.lines[0]
+
+
+@pytest.mark.gen_test
+async def test_an_interrupt_while_something_has_its_turn_goes_up_and_leaves_nothing_behind(
+    threads: Threads, pusher: Callable[[], Pusher]
+) -> None:
+    async with serving([("/", Pusher, {"calls": []})]) as url, client(url):
+        await until(lambda: hasattr(Pusher, "handler"))
+        handler = pusher()
+        connection: Any = handler.ws_connection
+        write_frame = connection._write_frame
+
+        def interrupted(fin: bool, opcode: int, data: bytes, flags: int = 0) -> Any:
+            if opcode == CLOSE:
+                raise KeyboardInterrupt
+            return write_frame(fin, opcode, data, flags)
+
+        connection._write_frame = interrupted
+        written = handler.write_message(LARGE)
+        handler.close()
+        outbox = connection._outbox
+        future, work = threads.waiting.pop()
+        future.remove_done_callback(outbox._go_on)
+        future.set_result(work())
+        with pytest.raises(KeyboardInterrupt):
+            outbox._go_on(future)
+        await written
+        assert connection.held_back() == (0, 0)
+        assert connection.stream.closed()
+
+
 @pytest.mark.gen_test
 async def test_threads_are_used_for_what_is_large_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
@@ -409,3 +593,35 @@ def test_no_more_is_held_back_than_a_message_may_have() -> None:
     with pytest.raises(ProtocolError) as caught:
         inflater.inflate(payload[100_000:], 100_000)
     assert caught.value.close_code == 1009
+
+
+@pytest.mark.gen_test
+async def test_where_no_thread_can_be_started_messages_go_on_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[str] = []
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("tornado_ws-deflate"):
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    class Handler(Echo):
+        def get_compression_options(self) -> dict[str, Any]:
+            return {"offload_size": SIZE}
+
+    sent = [LARGE, "small", LARGE + "more", "", LARGE]
+    monkeypatch.setattr(deflate_offload, "_executor", None)
+    async with serving(Handler) as url, connected(url, compression_options={"offload_size": SIZE}) as conn:
+        for threads_can_start in (False, True):
+            monkeypatch.setattr(threading.Thread, "start", start if threads_can_start else refuse)
+            for message in sent:
+                await conn.write_message(message)
+            assert [await conn.read_message() for _ in sent] == sent
+            assert refused
+        # What the executor kept was not done again.
+        protocol: Any = conn.protocol
+        assert protocol.held_back() == (0, 0)
+        assert protocol._inflater.waiting == 0
+    executor: Any = deflate_offload._executor
+    executor.shutdown()

@@ -132,3 +132,27 @@ async def test_the_low_watermark_is_a_quarter_of_the_high_one() -> None:
 async def test_an_argument_that_there_is_not_is_an_error_at_once() -> None:
     with pytest.raises(TypeError, match="close_timout"):
         websocket_connect("ws://127.0.0.1:1/", close_timout=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("value", [-1, "1", None, float("nan"), True])
+async def test_a_wrong_message_size_is_an_error_that_names_it(value: Any) -> None:
+    with pytest.raises(ValueError, match="max_message_size is"):
+        websocket_connect("ws://127.0.0.1:1", max_message_size=value)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("name", ["ping_interval", "ping_timeout"])
+@pytest.mark.parametrize("value", ["1", float("nan"), True])
+async def test_wrong_seconds_are_an_error_that_names_them(name: str, value: Any) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"{name} is"):
+        websocket_connect("ws://127.0.0.1:1", **options)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("value", [float("inf"), 1e8, 1 << 80])
+async def test_numbers_that_tornado_takes_are_taken(value: Any) -> None:
+    async with serving(Echo, websocket_max_message_size=value) as url, connected(url, max_message_size=value) as conn:
+        await conn.write_message("x" * 1000)
+        assert await conn.read_message() == "x" * 1000

@@ -80,6 +80,7 @@ async def test_functions_and_coroutines_mixed_keep_the_order() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-5.5.2-pong-soon", "6455-5.5.3-same-data")
 async def test_pings_are_answered_while_on_message_and_open_are_busy() -> None:
     calls: list[Any] = []
     gate = asyncio.Semaphore(0)
@@ -104,6 +105,8 @@ async def test_pings_are_answered_while_on_message_and_open_are_busy() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-5.4-order", "6455-5.4-both-kinds", "6455-5.4-control-between-fragments")
+@pytest.mark.rfc("6455-5.5.2-pong-soon", "6455-5.5.3-same-data")
 async def test_every_ping_is_answered_in_order_between_messages() -> None:
     async with serving(Echo) as url, raw_client(url) as client:
         pings = [client.frame(PING, b"%d" % number) for number in range(10)]
@@ -123,6 +126,7 @@ async def test_every_ping_is_answered_in_order_between_messages() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-5.5.3-same-data")
 async def test_pongs_to_a_peer_that_does_not_read_do_not_pile_up() -> None:
     """Section 5.5.3: the latest one is enough."""
     pings = 0

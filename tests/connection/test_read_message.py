@@ -6,9 +6,11 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from tornado import gen
 
 from tests.connection.peer import CLOSE, TEXT, Frame, raw_pair
 from tests.support import until
@@ -45,6 +47,18 @@ async def test_what_came_before_the_end_can_still_be_read() -> None:
         peer.half_close()
         await asyncio.sleep(0.02)
         assert [await conn.read_message() for _ in range(4)] == ["1", "2", None, None]
+
+
+@pytest.mark.gen_test
+async def test_a_read_that_tornado_gave_up_takes_a_message_with_it() -> None:
+    """As docs/client.md says: `gen.with_timeout` does not cancel what it no longer waits for."""
+    async with raw_pair() as (conn, peer):
+        with pytest.raises(asyncio.TimeoutError):
+            await gen.with_timeout(timedelta(milliseconds=1), conn.read_message())
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(conn.read_message(), 0.001)
+        await peer.send(peer.frame(TEXT, b"lost"), peer.frame(TEXT, b"kept"))
+        assert await conn.read_message() == "kept"
 
 
 @pytest.mark.gen_test

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import re
+from email.utils import formatdate
+from time import time as now
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from tornado.web import RequestHandler
 from tests.connection.conftest import Log
 from tests.connection.peer import Recording, Sockets, raw_server
 from tests.support import Echo, serving, until
-from tornado_ws import HandshakeError, WebSocketClosedError, WebSocketHandler, reconnect
+from tornado_ws import HandshakeError, HandshakeRejectedError, WebSocketClosedError, WebSocketHandler, reconnect
 
 
 class Time:
@@ -68,6 +70,7 @@ async def exhaust(*args: Any, **kwargs: Any) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("dice", [1.0, 0.25, 0.0])
+@pytest.mark.rfc("6455-7.2.3-backoff", "6455-7.2.3-first-delay", "6455-7.2.3-longer")
 async def test_the_delay_is_random_below_a_limit_that_doubles(dice: float) -> None:
     time = Time(dice)
     with nobody() as url, pytest.raises(ConnectionRefusedError):
@@ -119,6 +122,7 @@ async def test_the_limit_is_the_first_again_after_a_connection_that_lasted() -> 
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-7.2.3-backoff")
 async def test_a_server_that_hangs_up_at_once_is_waited_for_longer_and_longer() -> None:
     class Rude(WebSocketHandler):
         def open(self) -> None:
@@ -180,6 +184,105 @@ async def test_which_errors_are_final_is_the_callers_to_say(final: Any) -> None:
         with pytest.raises(HandshakeError, match="403"):
             await exhaust(url, final=until_attempt(3), **time.arguments)
         assert len(time.slept) == 2
+
+
+class Refusing(RequestHandler):
+    """Answers with the status of its path, and with the headers that the test wants (None: not that one)."""
+
+    def initialize(self, headers: dict[str, str | None]) -> None:
+        for name, value in headers.items():
+            if value is None:
+                self.clear_header(name)
+            else:
+                self.set_header(name, value)
+
+    def get(self, status: str) -> None:
+        self.set_status(int(status))
+
+
+def refusing(**headers: str | None) -> Any:
+    return serving([(r"/(\d+)", Refusing, {"headers": {name.replace("_", "-"): headers[name] for name in headers}})])
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 426, 451, 499])
+async def test_a_refusal_that_blames_the_client_is_final_by_default(status: int) -> None:
+    time = Time()
+    async with refusing() as url:
+        with pytest.raises(HandshakeRejectedError, match=str(status)):
+            await exhaust(f"{url}/{status}", **time.arguments)
+        assert time.slept == []
+        with pytest.raises(HandshakeRejectedError, match=str(status)):
+            await exhaust(f"{url}/{status}", final=until_attempt(3), **time.arguments)
+        assert len(time.slept) == 2
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("status", [200, 204, 302, 408, 425, 429, 500, 502, 503, 504, 599])
+async def test_a_refusal_that_may_pass_is_tried_again_by_default(status: int) -> None:
+    time = Time()
+    async with refusing() as url:
+        attempts = asyncio.ensure_future(exhaust(f"{url}/{status}", **time.arguments))
+        await until(lambda: len(time.slept) > 3)
+        attempts.cancel()
+        await asyncio.wait([attempts])
+    assert attempts.cancelled()
+
+
+@pytest.mark.gen_test
+async def test_nothing_is_final_if_the_caller_says_so() -> None:
+    time = Time()
+    async with refusing() as url:
+        attempts = asyncio.ensure_future(exhaust(f"{url}/401", final=(), **time.arguments))
+        await until(lambda: len(time.slept) > 3)
+        attempts.cancel()
+        await asyncio.wait([attempts])
+    assert attempts.cancelled()
+
+
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("retry_after", "slept"),
+    [
+        ("7", [7, 7, 7, 8]),
+        ("0", [1, 2, 4, 8]),
+        ("3", [3, 3, 4, 8]),
+        ("3600", [20, 20, 20, 20]),
+        ("9" * 5000, [20, 20, 20, 20]),
+        ("Sun, 06 Nov 1994 08:49:44 GMT", [7, 7, 7, 8]),
+        ("Sunday, 06-Nov-94 08:49:44 GMT", [7, 7, 7, 8]),
+        ("Sun Nov  6 08:49:44 1994", [7, 7, 7, 8]),
+        ("Sun, 06 Nov 1994 08:49:30 GMT", [1, 2, 4, 8]),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", [20, 20, 20, 20]),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", [1, 2, 4, 8]),
+        ("-7", [1, 2, 4, 8]),
+        ("7.5", [1, 2, 4, 8]),
+        ("\xb2", [1, 2, 4, 8]),
+        ("soon", [1, 2, 4, 8]),
+        ("", [1, 2, 4, 8]),
+    ],
+)
+async def test_retry_after_is_waited_for_up_to_the_longest_delay(
+    status: int, retry_after: str, slept: list[float]
+) -> None:
+    time = Time()
+    async with refusing(Retry_After=retry_after, Date=DATE) as url:
+        with pytest.raises(HandshakeRejectedError):
+            await exhaust(f"{url}/{status}", first_delay=1, max_delay=20, final=until_attempt(5), **time.arguments)
+    assert time.slept == slept
+
+
+@pytest.mark.gen_test
+async def test_a_date_without_the_servers_is_compared_with_our_clock() -> None:
+    time = Time(dice=0.0)
+    async with refusing(Retry_After=formatdate(now() + 1000, usegmt=True), Date=None) as url:
+        with pytest.raises(HandshakeRejectedError):
+            await exhaust(f"{url}/503", max_delay=5000, final=until_attempt(2), **time.arguments)
+    assert 800 < time.slept[0] <= 1000
 
 
 @pytest.mark.gen_test

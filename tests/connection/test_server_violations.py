@@ -22,7 +22,7 @@ from tests.connection.peer import (
     inflated,
     raw_client,
 )
-from tests.connection.violations import MAX_MESSAGE_SIZE, UNMASKED, VIOLATIONS, Violation
+from tests.connection.violations import MAX_MESSAGE_SIZE, UNMASKED, VIOLATIONS, Violation, each
 from tests.support import serving, until
 
 DEFLATE = "permessage-deflate"
@@ -34,7 +34,9 @@ class DeflatingRecording(Recording):
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("violation", [*VIOLATIONS, UNMASKED], ids=lambda violation: violation.name)
+@each(*VIOLATIONS, UNMASKED)
+@pytest.mark.rfc("6455-7.1.7-closed", "6455-7.1.7-logged", "6455-7.1.7-close-frame", "6455-7.1.7-nothing-more")
+@pytest.mark.rfc("6455-10.7-validated", "6455-10.7-close-frame")
 async def test_a_violation_is_answered_logged_and_told_to_on_close(violation: Violation, log: Log) -> None:
     calls: list[Any] = []
     routes = [("/", DeflatingRecording, {"calls": calls})]
@@ -119,6 +121,19 @@ async def test_a_violation_after_our_close_frame_gets_no_second_one(log: Log) ->
         await until(lambda: len(calls) == 2)
     assert calls[1][:2] == ("close", 1002)
     assert "reserved opcode" in log.only().getMessage()
+
+
+@pytest.mark.gen_test
+@pytest.mark.rfc("6455-7.1.7-nothing-more")
+async def test_nothing_that_follows_a_violation_is_looked_at_a_close_frame_neither() -> None:
+    calls: list[Any] = []
+    async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
+        late = client.frame(TEXT, b"late"), client.frame(PING, b"?"), client.frame(CLOSE, b"\x0f\xa0")
+        await client.send(client.frame(0x3), *late)
+        (answer,) = await client.receive_rest()
+        assert (answer.opcode, answer.payload[:2]) == (CLOSE, b"\x03\xea")
+        await until(lambda: len(calls) == 2)
+    assert calls[1][:2] == ("close", 1002)
 
 
 @pytest.mark.gen_test

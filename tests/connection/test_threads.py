@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import importlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tornado.platform.asyncio import AsyncIOLoop
 
+import tornado_ws.threads as threads
 from tests.connection.peer import raw_client, raw_pair
 from tests.support import TEXT, Echo, connected, serving, until
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError, websocket_connect
@@ -77,12 +80,12 @@ async def test_messages_from_threads_arrive_in_the_order_of_each(deflate: bool) 
 
     routes = [("/", DeflatedKept if deflate else Kept, {"kept": kept})]
     async with serving(routes) as url, connected(url, **DEFLATE if deflate else {}) as conn:
-        threads = [
+        writers = [
             threading.Thread(target=write, args=(end, f"{index} {name}"))
             for index, end in enumerate([kept[0], conn])
             for name in ("one", "two")
         ]
-        for thread in threads:
+        for thread in writers:
             thread.start()
         numbers: dict[str, list[int]] = {}
         for _ in range(800):
@@ -90,7 +93,7 @@ async def test_messages_from_threads_arrive_in_the_order_of_each(deflate: bool) 
             message: Any = await conn.read_message()
             _, name, _, number = message.strip("{}").replace(":", ",").split(", ")
             numbers.setdefault(name, []).append(int(number))
-        for thread in threads:
+        for thread in writers:
             thread.join()
     assert len(numbers) == 4
     assert all(of_one == list(range(200)) for of_one in numbers.values())
@@ -146,23 +149,90 @@ async def test_a_write_that_waits_ends_with_the_connection(worker: concurrent.fu
             await asyncio.wrap_future(writing)
 
 
+async def closed_connection() -> WebSocketClientConnection:
+    async with serving(Echo) as url:
+        conn = await websocket_connect(url)
+        conn.close()
+        await until(conn.stream.closed)
+        return conn
+
+
 def test_a_closed_loop_is_a_closed_connection() -> None:
     loop = AsyncIOLoop(make_current=False)
-
-    async def connect() -> WebSocketClientConnection:
-        async with serving(Echo) as url:
-            conn = await websocket_connect(url)
-            conn.close()
-            await until(conn.stream.closed)
-            return conn
-
-    conn = loop.run_sync(connect)
-    protocol: Any = type("Protocol", (), {"stream": conn.stream})
+    conn = loop.run_sync(closed_connection)
+    conn.protocol = cast(Any, SimpleNamespace(stream=conn.stream))
     loop.close()
-    conn.protocol = protocol
     with pytest.raises(WebSocketClosedError):
         conn.write_message_threadsafe("late").result(0)
     conn.protocol = None
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_a_loop_that_is_closed_before_a_calls_turn_ends_the_future(kind: str) -> None:
+    """A loop that has stopped takes calls, and drops them when it is closed."""
+    loop: asyncio.AbstractEventLoop = importlib.import_module(kind).new_event_loop()
+    conn = loop.run_until_complete(closed_connection())
+    conn.protocol = cast(Any, SimpleNamespace(stream=conn.stream))
+    writings = [conn.write_message_threadsafe(text) for text in ("one", "two")]
+    assert not any(writing.done() for writing in writings)
+    loop.close()
+    for writing in writings:
+        with pytest.raises(WebSocketClosedError, match="event loop was closed before"):
+            writing.result(0)
+    conn.protocol = None
+
+
+def test_a_call_that_waits_as_the_loop_ends_ends_with_it() -> None:
+    """`asyncio.run` cancels the tasks that are left; who waits in a thread has not cancelled anything."""
+    writings: list[concurrent.futures.Future[None]] = []
+
+    async def end_while_it_waits() -> None:
+        started = asyncio.Event()
+
+        async def write_message(message: Any, binary: bool) -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        conn = await closed_connection()
+        protocol: Any = SimpleNamespace(stream=conn.stream)
+        writings.append(threads.write_message_threadsafe(protocol, write_message, "text", False))
+        await started.wait()
+
+    asyncio.run(end_while_it_waits())
+    with pytest.raises(WebSocketClosedError, match="event loop has ended"):
+        writings[0].result(0)
+
+
+@pytest.mark.gen_test
+async def test_a_call_that_is_cancelled_sends_nothing(worker: concurrent.futures.ThreadPoolExecutor) -> None:
+    def write_and_cancel(conn: WebSocketClientConnection) -> None:
+        assert conn.write_message_threadsafe("cancelled").cancel()
+        conn.write_message_threadsafe("sent")
+
+    async with raw_pair() as (conn, peer):
+        # Not awaited: the loop has its turn only when the thread is done.
+        worker.submit(write_and_cancel, conn).result()
+        received = await peer.receive()
+        assert received is not None
+        assert received.payload == b"sent"
+
+
+@pytest.mark.gen_test
+async def test_cancelling_a_call_cancels_a_write_message_that_waits() -> None:
+    cancelled, started = asyncio.Event(), asyncio.Event()
+
+    async def write_message(message: Any, binary: bool) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async with raw_pair() as (conn, _):
+        writing = threads.write_message_threadsafe(conn.protocol, write_message, "text", False)
+        await started.wait()
+        assert writing.cancel()
+        await cancelled.wait()
 
 
 def test_a_connection_moves_to_another_thread_with_its_loop(worker: concurrent.futures.ThreadPoolExecutor) -> None:

@@ -93,6 +93,7 @@ async def test_a_write_that_the_kernel_takes_is_done_at_once(each_poller: str) -
 
 
 @pytest.mark.gen_test
+@pytest.mark.rfc("6455-6.1-transmitted")
 async def test_writes_to_a_stalled_reader_wait_and_arrive_in_order(each_poller: str) -> None:
     kept = Kept()
     async with serving(kept.routes) as url, raw_client(url, stalling=True) as client:
@@ -131,11 +132,11 @@ async def test_waiting_for_each_write_keeps_the_memory_small() -> None:
                 written += 1
 
         writing = asyncio.ensure_future(write())
-        await asyncio.sleep(0.05)
-        stalled_at = written
+        stalled_at = -1
+        while stalled_at != written:
+            stalled_at = written
+            await asyncio.sleep(0.05)
         assert stalled_at < 100
-        await asyncio.sleep(0.02)
-        assert written == stalled_at
         for _ in range(stalled_at + 20):
             assert await client.receive() == Frame(BINARY, bytes(10000))
         await until(lambda: written >= stalled_at + 20)
@@ -145,6 +146,7 @@ async def test_waiting_for_each_write_keeps_the_memory_small() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("way", ["RST", "stream.close", "abort"])
+@pytest.mark.rfc("6455-6.1-open")
 async def test_writes_that_wait_fail_when_the_connection_is_lost(way: str, log: Log, each_poller: str) -> None:
     kept = Kept()
     async with serving(kept.routes) as url, raw_client(url, stalling=True) as client:
@@ -324,14 +326,15 @@ async def test_a_peer_that_sends_for_ever_after_the_end_is_cut_off(
 
 
 @pytest.mark.gen_test
-async def test_a_reset_while_the_rest_is_read_is_the_end_of_it() -> None:
+async def test_a_reset_while_the_rest_is_read_is_the_end_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 1000)
     async with serving(Echo) as url:
         sockets = Sockets()
         async with raw_client(url) as client:
             await client.send_frame(0x3)
             assert [frame.opcode for frame in await client.receive_rest()] == [CLOSE]
             client.reset()
-        await until(lambda: not sockets.new(), timeout=1)
+        await until(lambda: not sockets.new())
 
 
 @pytest.mark.gen_test
@@ -470,7 +473,7 @@ async def test_a_client_that_leaves_with_the_answer_unread(way: str, log: Log) -
     async with serving([("/", LongAnswer, {"calls": calls})]) as url:
         async with unanswered_client(url, stalling=True) as client:
             await client.send(opening_request(url))
-            await asyncio.sleep(0.05)
+            await until(lambda: calls)
             if way == "RST":
                 client.reset()
         await until(lambda: len(calls) == 2)

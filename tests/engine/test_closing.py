@@ -57,6 +57,7 @@ def test_the_codes_have_the_names_of_section_7_4_1() -> None:
 # What is received
 
 
+@pytest.mark.rfc("6455-7.4.2-ranges")
 def test_takes_each_code_that_may_be_sent() -> None:
     for code in MAY_BE_SENT:
         payload = code.to_bytes(2, "big")
@@ -64,6 +65,7 @@ def test_takes_each_code_that_may_be_sent() -> None:
         assert decode_close(payload + b"because") == (code, "because")
 
 
+@pytest.mark.rfc("6455-7.4.2-ranges")
 def test_refuses_each_code_that_may_not_be_sent() -> None:
     for code in MAY_NOT_BE_SENT:
         assert refused_with(code.to_bytes(2, "big")) == 1002, code
@@ -75,6 +77,7 @@ def test_an_empty_payload_has_neither_code_nor_reason() -> None:
 
 
 @pytest.mark.parametrize("byte", [b"\x00", b"\x03", b"\x0b", b"\xff"])
+@pytest.mark.rfc("6455-5.5.1-close-code")
 def test_refuses_half_a_code(byte: bytes) -> None:
     assert refused_with(byte, "payload of 1 byte") == 1002
 
@@ -85,6 +88,7 @@ def test_takes_a_reason_in_utf8(reason: str) -> None:
 
 
 @pytest.mark.parametrize("sequence", [*(sequence for sequence, _ in ILL_FORMED.values()), b"\xe2\x82", b"\xf0\x9f\x98"])
+@pytest.mark.rfc("6455-5.5.1-close-reason")
 def test_refuses_a_reason_that_is_not_utf8(sequence: bytes) -> None:
     assert refused_with(b"\x03\xe8" + sequence, "reason that is not UTF-8") == 1007
     assert refused_with(b"\x0f\xa0because " + sequence) == 1007
@@ -93,12 +97,15 @@ def test_refuses_a_reason_that_is_not_utf8(sequence: bytes) -> None:
 # What is sent
 
 
+@pytest.mark.rfc("6455-7.4.2-ranges")
 def test_sends_each_code_that_may_be_sent() -> None:
     for code in MAY_BE_SENT:
         assert encode_close(code, None) == code.to_bytes(2, "big")
         assert encode_close(code, "because") == code.to_bytes(2, "big") + b"because"
 
 
+@pytest.mark.rfc("6455-7.4.2-ranges")
+@pytest.mark.rfc("6455-7.4.1-1005", "6455-7.4.1-1006", "6455-7.4.1-1015")
 def test_does_not_send_any_other_code() -> None:
     for code in (*MAY_NOT_BE_SENT, -1, -1000, 65536, 66536):
         with pytest.raises(ValueError, match=rf"close code {code} may not be sent; allowed are 1000-1003"):
@@ -137,6 +144,7 @@ def test_does_not_send_a_longer_reason(code: int | None, reason: str | bytes) ->
 
 
 @pytest.mark.parametrize("reason", ["\ud800", b"\xff", b"\xed\xa0\x80", b"because \xe2\x82"])
+@pytest.mark.rfc("6455-5.5.1-close-reason")
 def test_does_not_send_a_reason_that_is_not_utf8(reason: str | bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (a UnicodeEncodeError from str, and its text is Python's)
         encode_close(1000, reason)

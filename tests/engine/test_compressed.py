@@ -74,6 +74,7 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("wire", EXAMPLES.values(), ids=EXAMPLES)
+@pytest.mark.rfc("7692-7.2.2-tail", "7692-7.2.3-examples")
 def test_takes_the_examples_of_section_7_2_3(server: Peer, wire: list[str]) -> None:
     messages = 2 if len(wire) == 2 and wire[1].startswith("c1") else 1
     expected = Outcome([(TEXT, "Hello", 5)] * messages)
@@ -83,6 +84,8 @@ def test_takes_the_examples_of_section_7_2_3(server: Peer, wire: list[str]) -> N
 
 
 @pytest.mark.parametrize("opcode", MESSAGES)
+@pytest.mark.rfc("7692-6.2-decompress")
+@pytest.mark.rfc("7692-6-opcode")
 def test_takes_compressed_messages_in_any_fragments(peer: Peer, opcode: int) -> None:
     expected = Outcome([(opcode, "Hello" if opcode == TEXT else b"Hello", 5)])
     for first in range(len(HELLO) + 1):
@@ -92,6 +95,7 @@ def test_takes_compressed_messages_in_any_fragments(peer: Peer, opcode: int) -> 
             assert peer.outcome(*each_byte(wire), inflater=inflater()) == expected
 
 
+@pytest.mark.rfc("7692-6.2-uncompressed")
 def test_takes_messages_with_and_without_compression_in_turn(peer: Peer) -> None:
     compressor = _PerMessageDeflateCompressor(True, None)
     sent = [
@@ -116,6 +120,7 @@ def test_takes_messages_with_and_without_compression_in_turn(peer: Peer) -> None
 
 
 @pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.rfc("7692-7.2.3-examples")
 def test_takes_an_empty_compressed_message(peer: Peer, persistent: bool) -> None:
     sent = [*compressed(TEXT, b"\x00"), *compressed(BINARY, b"\x00"), *compressed(TEXT, HELLO)]
     expected = Outcome([(TEXT, "", 0), (BINARY, b"", 0), (TEXT, "Hello", 5)])
@@ -151,6 +156,7 @@ def test_refuses_rsv1_that_was_not_negotiated(peer: Peer, opcode: int, fin: bool
 
 @pytest.mark.parametrize("opcode", CONTROLS)
 @pytest.mark.parametrize("payload", [b"", HELLO])
+@pytest.mark.rfc("7692-6-rsv1-place-refused")
 def test_refuses_rsv1_on_a_control_frame(peer: Peer, opcode: int, payload: bytes) -> None:
     control = peer.send(Frame(opcode, payload, rsv=RSV1))
     assert peer.outcome(control, inflater=inflater()) == Outcome([], 1002)
@@ -160,6 +166,7 @@ def test_refuses_rsv1_on_a_control_frame(peer: Peer, opcode: int, payload: bytes
 
 @pytest.mark.parametrize("first_rsv", [0, RSV1])
 @pytest.mark.parametrize("fin", [True, False])
+@pytest.mark.rfc("7692-6-rsv1-place-refused")
 def test_refuses_rsv1_on_a_continuation(peer: Peer, first_rsv: int, fin: bool) -> None:
     wire = peer.send(Frame(TEXT, b"", fin=False, rsv=first_rsv), Frame(CONTINUATION, HELLO, fin, RSV1))
     assert peer.outcome(wire, inflater=inflater()) == Outcome([], 1002)
@@ -200,6 +207,7 @@ def test_garbage_is_refused_inside_an_unfinished_frame(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("cut", range(len(HELLO)))
+@pytest.mark.rfc("7692-6.2-decompress")
 def test_refuses_a_compressed_message_that_is_cut_short(peer: Peer, cut: int) -> None:
     for frames in (compressed(TEXT, HELLO[:cut]), compressed(TEXT, HELLO[:cut], b"")):
         wire = peer.send(*frames)
@@ -238,6 +246,7 @@ def test_inflates_each_piece_as_it_arrives_with_what_is_left_of_the_limit(peer: 
     assert recorder.calls[2:] == [(b"fg", 95), "end of message"]
 
 
+@pytest.mark.rfc("7692-6.2-uncompressed")
 def test_leaves_messages_without_rsv1_and_control_frames_to_themselves(peer: Peer) -> None:
     recorder = Recorder()
     wire = peer.send(Frame(TEXT, b"a"), Frame(BINARY, b"b", fin=False), Frame(PING, b"c"), Frame(CONTINUATION, b"d"))

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
+import threading
+import weakref
 import zlib
 from typing import Any
 
 import pytest
 
+from tests.support import run_side_by_side
 from tornado_ws import deflate_backends
-from tornado_ws.deflate_options import DEFAULT_DEFLATE_OPTIONS, DeflateOptions, deflate_options
+from tornado_ws.deflate_options import (
+    DEFAULT_DEFLATE_OPTIONS,
+    DeflateOptions,
+    _shared,
+    _warn_of_container,
+    deflate_options,
+)
 
 WRONG: list[tuple[str, Any, str]] = [
     ("compression_level", 10, "a level from 0 to 9"),
@@ -81,6 +91,58 @@ def test_an_unknown_key_has_no_effect_and_one_line_in_the_log(caplog: pytest.Log
     (line,) = (record.getMessage() for record in caplog.records)
     assert "'compresion_level' is not known" in line
     assert "compression_level" in line
+
+
+@pytest.mark.parametrize("given", ["{}", "on", '{"mem_level": 9}', ["x"], ("mem_level",), {"threshold"}, b"{}"])
+def test_another_container_than_a_dict_stands_for_an_empty_one(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    _warn_of_container.cache_clear()
+    with caplog.at_level(logging.WARNING, "tornado.general"):
+        assert deflate_options(given) is DEFAULT_DEFLATE_OPTIONS
+        assert deflate_options(given) is DEFAULT_DEFLATE_OPTIONS
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert f"of type {type(given).__name__}, which holds none" in line
+
+
+@pytest.mark.parametrize("given", [[], (), "", 0, False])
+def test_what_is_empty_stands_for_an_empty_dict(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert deflate_options(given) is DEFAULT_DEFLATE_OPTIONS
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("given", [1, True, object()])
+def test_what_holds_nothing_is_refused(given: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"compression options are {given!r}; they have to be a dict")):
+        deflate_options(given)
+
+
+def test_any_number_of_option_sets_in_use_have_one_takeover_memory_each() -> None:
+    used = [deflate_options({"threshold": number}) for number in range(1000)]
+    again = [deflate_options({"threshold": number}) for number in range(1000)]
+    assert all(options.live is other.live for options, other in zip(used, again, strict=True))
+    assert len({id(options.live) for options in used}) == 1000
+
+
+def test_option_sets_that_nobody_uses_are_forgotten() -> None:
+    gone = weakref.ref(deflate_options({"threshold": 123_456}))
+    before = len(_shared)
+    gc.collect()
+    assert gone() is None
+    for number in range(1000):
+        deflate_options({"threshold": 10_000 + number})
+    assert len(_shared) <= before
+
+
+def test_threads_that_make_equal_options_at_once_share_them() -> None:
+    number_of_threads = 8
+    barrier = threading.Barrier(number_of_threads)
+    made: list[list[DeflateOptions]] = [[] for _ in range(number_of_threads)]
+
+    def make(into: list[DeflateOptions]) -> None:
+        barrier.wait()
+        into.extend(deflate_options({"threshold": 20_000 + number}) for number in range(200))
+
+    run_side_by_side([threading.Thread(target=make, args=(into,)) for into in made])
+    assert all(len({id(options.live) for options in equal}) == 1 for equal in zip(*made, strict=True))
 
 
 # Which library "auto" is, where the native engine goes on with one of zlib-ng's streams, and where it does not

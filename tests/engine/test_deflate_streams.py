@@ -119,6 +119,7 @@ def test_inflaters_of_both_kinds_agree_on_what_is_whole_and_what_is_not(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.rfc("7692-7.2.2-taken-over")
 def test_an_inflater_goes_on_where_another_was_frozen(backend: str) -> None:
     codec = codec_of(backend)
     compressor = zlib.compressobj(wbits=-15)
@@ -230,3 +231,20 @@ def test_a_module_that_does_not_show_its_functions_is_used_by_its_objects(monkey
     finally:
         library_of.cache_clear()
     assert deflate_backends.library_of is library_of
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_room_below_zero_is_none(backend: str) -> None:
+    """zlib counts without a sign: it would write behind its memory."""
+    codec = codec_of(backend)
+    payload = native_deflater(codec).deflate(b"x" * 100_000)
+    assert native_inflater(codec).inflate(payload, -5) == b""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_is_made_without_what_it_needs(backend: str) -> None:
+    codec = codec_of(backend)
+    for made in (library_of(codec.backend), native_deflater(codec), native_inflater(codec)):
+        cls: Any = type(made)
+        with pytest.raises(TypeError):
+            cls.__new__(cls)

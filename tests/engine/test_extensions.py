@@ -10,6 +10,7 @@ import pytest
 from tornado_ws.deflate import DeflateParams
 from tornado_ws.deflate_options import DEFAULT_DEFLATE_OPTIONS
 from tornado_ws.handshake import (
+    MOST_OF_EXTENSIONS,
     Extension,
     accept_deflate_offer,
     check_extensions_response,
@@ -111,6 +112,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("header", MALFORMED)
+@pytest.mark.rfc("6455-9.1-quoted")
 def test_refuses_what_the_grammar_does_not_have(header: str) -> None:
     with pytest.raises(ValueError, match="malformed Sec-WebSocket-Extensions"):
         parse_extensions(header)
@@ -142,6 +144,17 @@ def test_a_hostile_header_takes_no_time(hostile: str) -> None:
     with pytest.raises(ValueError, match="malformed"):
         parse_extensions(hostile)
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_header_is_parsed_up_to_a_length(more: int) -> None:
+    header = "permessage-deflate" + " " * (MOST_OF_EXTENSIONS - len("permessage-deflate") + more)
+    if more:
+        assert accept_deflate_offer(header) is None
+        with pytest.raises(ValueError, match="header of 4097 bytes; allowed are 4096"):
+            check_extensions_response(header, True)
+    else:
+        assert accept_deflate_offer(header) == check_extensions_response(header, True) == DeflateParams()
 
 
 # What a server makes of an offer
@@ -198,16 +211,21 @@ BAD_OFFERS = [
 
 
 @pytest.mark.parametrize(("header", "params"), ACCEPTED.items())
+@pytest.mark.rfc("6455-9-parameters")
 def test_a_server_accepts_a_good_offer(header: str, params: DeflateParams) -> None:
     assert accept_deflate_offer(header) == params
 
 
 @pytest.mark.parametrize("header", BAD_OFFERS)
+@pytest.mark.rfc("7692-7-decline-unknown", "7692-7-decline-value", "7692-7-decline-twice")
+@pytest.mark.rfc("7692-7-decline-unsupported", "7692-7.1.1-no-value", "7692-7.1.2-value")
 def test_a_server_declines_a_bad_offer(header: str) -> None:
     assert accept_deflate_offer(header) is None
 
 
 @pytest.mark.parametrize("bad", BAD_OFFERS)
+@pytest.mark.rfc("6455-9.1-preference")
+@pytest.mark.rfc("7692-5-preference")
 def test_a_server_takes_the_first_offer_that_it_can(bad: str) -> None:
     good = "permessage-deflate; server_max_window_bits=12"
     params = DeflateParams(server_max_window_bits=12)
@@ -224,6 +242,7 @@ def test_a_server_has_permessage_deflate_alone(header: str) -> None:
 
 
 @pytest.mark.parametrize("header", MALFORMED)
+@pytest.mark.rfc("6455-9.1-malformed-offer")
 def test_a_server_declines_all_that_is_in_a_malformed_header(header: str) -> None:
     assert accept_deflate_offer(f"permessage-deflate, {header}") is None
 
@@ -258,6 +277,7 @@ def test_a_server_need_not_agree(header: str, offered: bool) -> None:
         ),
     ],
 )
+@pytest.mark.rfc("7692-7-fail-unsupported")
 def test_a_client_takes_what_it_can_keep_to(header: str, params: DeflateParams) -> None:
     assert check_extensions_response(header, offered=True) == params
 
@@ -276,6 +296,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("header", REFUSED)
+@pytest.mark.rfc("6455-9.1-malformed-answer")
+@pytest.mark.rfc("7692-5-one-answer", "7692-7-fail-unknown", "7692-7-fail-value", "7692-7-fail-twice")
+@pytest.mark.rfc("7692-7.1.1-no-value", "7692-7.1.2-value")
 def test_a_client_refuses_an_answer_that_it_cannot_take(header: str) -> None:
     with pytest.raises(ValueError, match=r"extensions|malformed|permessage-deflate parameter"):
         check_extensions_response(header, offered=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+
 import pytest
 
 from tests.engine.wire import (
@@ -66,12 +69,14 @@ def test_takes_a_message_of_any_length(peer: Peer, opcode: int, length: int) -> 
 
 @pytest.mark.parametrize("length", [0, 1, 124, 125])
 @pytest.mark.parametrize("opcode", CONTROLS)
+@pytest.mark.rfc("6455-5.5-control-length")
 def test_takes_a_control_frame_of_at_most_125_bytes(peer: Peer, opcode: int, length: int) -> None:
     wire = peer.send(Frame(opcode, b"\xff" * length))
     assert peer.outcome(wire) == Outcome([(opcode, b"\xff" * length, length)])
     assert peer.outcome(*each_byte(wire)) == Outcome([(opcode, b"\xff" * length, length)])
 
 
+@pytest.mark.rfc("6455-6.2-type")
 def test_payloads_are_str_for_text_and_bytes_for_all_else(peer: Peer) -> None:
     sent = [Frame(opcode, b"x") for opcode in (TEXT, BINARY, *CONTROLS)]
     for chunks in ([peer.send(*sent)], each_byte(peer.send(*sent))):
@@ -89,6 +94,7 @@ def test_a_close_payload_is_handed_on_as_it_is(peer: Peer) -> None:
 
 @pytest.mark.parametrize("mask", [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x01\x02\x03\x04", b"\x00\x00\x00\x80"])
 @pytest.mark.parametrize("opcode", [BINARY, PING])
+@pytest.mark.rfc("6455-6.2-unmasked")
 def test_takes_any_masking_key(client: Peer, opcode: int, mask: bytes) -> None:
     payload = bytes(range(100))
     assert client.outcome(Frame(opcode, payload).encode(mask)) == Outcome([(opcode, payload, 100)])
@@ -96,6 +102,7 @@ def test_takes_any_masking_key(client: Peer, opcode: int, mask: bytes) -> None:
 
 @pytest.mark.parametrize("length", range(1, 12))
 @pytest.mark.parametrize("opcode", [BINARY, PING])
+@pytest.mark.rfc("6455-5.3-algorithm")
 def test_unmasks_in_step_wherever_a_payload_is_cut(client: Peer, opcode: int, length: int) -> None:
     payload = bytes(range(length))
     wire = client.send(Frame(opcode, payload))
@@ -113,6 +120,7 @@ def test_unmasks_in_step_when_a_longer_payload_is_cut(client: Peer, length: int)
             assert client.outcome(*cut_at(wire, first, second)) == Outcome([(BINARY, payload, length)])
 
 
+@pytest.mark.rfc("6455-5.3-algorithm")
 def test_each_frame_has_its_own_masking_key(client: Peer) -> None:
     wire = Frame(BINARY, b"abc", fin=False).encode(b"1234")
     wire += Frame(CONTINUATION, b"defgh", fin=False).encode(b"5678") + Frame(CONTINUATION, b"i").encode(b"90ab")
@@ -135,6 +143,7 @@ def refuses(peer: Peer, wire: bytes, close_code: int = 1002) -> None:
 @pytest.mark.parametrize("opcode", RESERVED)
 @pytest.mark.parametrize("fin", [True, False])
 @pytest.mark.parametrize("length", [0, 5])
+@pytest.mark.rfc("6455-5.2-opcode-refused")
 def test_refuses_a_reserved_opcode(peer: Peer, opcode: int, fin: bool, length: int) -> None:
     refuses(peer, peer.header(Frame(opcode, fin=fin), length))
 
@@ -142,27 +151,32 @@ def test_refuses_a_reserved_opcode(peer: Peer, opcode: int, fin: bool, length: i
 @pytest.mark.parametrize("rsv", range(RSV3, 0x80, RSV3))
 @pytest.mark.parametrize("opcode", [TEXT, BINARY, *CONTROLS])
 @pytest.mark.parametrize("length", [0, 5])
+@pytest.mark.rfc("6455-5.2-rsv-refused")
 def test_refuses_reserved_bits_that_no_extension_claimed(peer: Peer, opcode: int, rsv: int, length: int) -> None:
     refuses(peer, peer.header(Frame(opcode, rsv=rsv), length))
 
 
 @pytest.mark.parametrize("rsv", [RSV1, RSV2, RSV3])
+@pytest.mark.rfc("6455-5.2-rsv-refused")
 def test_refuses_reserved_bits_in_a_continuation(peer: Peer, rsv: int) -> None:
     refuses(peer, peer.send(Frame(TEXT, b"a", fin=False), Frame(CONTINUATION, b"b", rsv=rsv)))
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY, *CONTROLS])
 @pytest.mark.parametrize("payload", [b"", b"Hello"])
+@pytest.mark.rfc("6455-5.1-server-refuses-unmasked")
 def test_refuses_an_unmasked_frame_from_a_client(client: Peer, opcode: int, payload: bytes) -> None:
     refuses(client, Frame(opcode, payload).encode(None))
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY, *CONTROLS])
 @pytest.mark.parametrize("payload", [b"", b"Hello"])
+@pytest.mark.rfc("6455-5.1-client-refuses-masked")
 def test_refuses_a_masked_frame_from_a_server(server: Peer, opcode: int, payload: bytes) -> None:
     refuses(server, Frame(opcode, payload).encode(MASK))
 
 
+@pytest.mark.rfc("6455-5.1-server-refuses-unmasked", "6455-5.1-client-refuses-masked")
 def test_refuses_the_wrong_masking_in_a_continuation_too(peer: Peer) -> None:
     wrong = None if peer.is_client else MASK
     refuses(peer, peer.send(Frame(TEXT, b"a", fin=False)) + Frame(CONTINUATION, b"b").encode(wrong))
@@ -170,6 +184,7 @@ def test_refuses_the_wrong_masking_in_a_continuation_too(peer: Peer) -> None:
 
 @pytest.mark.parametrize(("length", "length_bytes"), [(0, 2), (1, 2), (125, 2), (0, 8), (125, 8), (126, 8), (65535, 8)])
 @pytest.mark.parametrize("opcode", MESSAGES)
+@pytest.mark.rfc("6455-5.2-length-shortest")
 def test_refuses_a_length_that_is_not_told_in_the_fewest_bytes(
     peer: Peer, opcode: int, length: int, length_bytes: int
 ) -> None:
@@ -177,17 +192,20 @@ def test_refuses_a_length_that_is_not_told_in_the_fewest_bytes(
 
 
 @pytest.mark.parametrize(("length", "length_bytes"), [(126, 2), (65535, 2), (65536, 8)])
+@pytest.mark.rfc("6455-5.2-length-shortest")
 def test_takes_a_length_told_in_the_fewest_bytes(peer: Peer, length: int, length_bytes: int) -> None:
     wire = peer.header(Frame(BINARY), length, length_bytes) + xor(b"x" * length, peer.mask or b"\0\0\0\0")
     assert peer.outcome(wire) == Outcome([(BINARY, b"x" * length, length)])
 
 
 @pytest.mark.parametrize("length", [1 << 63, (1 << 63) + 5, (1 << 64) - 1])
+@pytest.mark.rfc("6455-5.2-length-top-bit")
 def test_refuses_a_length_with_its_most_significant_bit_set(peer: Peer, length: int) -> None:
     # 1002, though it is beyond any limit too: the length is not well formed.
     refuses(peer, peer.header(Frame(BINARY), length))
 
 
+@pytest.mark.rfc("6455-5.2-length-top-bit")
 def test_the_largest_length_is_well_formed(peer: Peer) -> None:
     header = peer.header(Frame(BINARY), LARGEST_LENGTH)
     assert peer.outcome(header, limit=LARGEST_LENGTH) == Outcome([])
@@ -196,6 +214,7 @@ def test_the_largest_length_is_well_formed(peer: Peer) -> None:
 
 @pytest.mark.parametrize("length", [126, 127, 65535, 65536])
 @pytest.mark.parametrize("opcode", CONTROLS)
+@pytest.mark.rfc("6455-5.5-control-length")
 def test_refuses_a_control_frame_of_more_than_125_bytes(peer: Peer, opcode: int, length: int) -> None:
     refuses(peer, peer.header(Frame(opcode), length))
 
@@ -208,6 +227,7 @@ def test_refuses_a_control_frame_with_an_extended_length(peer: Peer, opcode: int
 
 @pytest.mark.parametrize("opcode", CONTROLS)
 @pytest.mark.parametrize("length", [0, 5])
+@pytest.mark.rfc("6455-5.4-control-not-fragmented")
 def test_refuses_a_fragmented_control_frame(peer: Peer, opcode: int, length: int) -> None:
     refuses(peer, peer.header(Frame(opcode, fin=False), length))
 
@@ -311,6 +331,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize(("length", "header"), HEADERS.items())
+@pytest.mark.rfc("6455-5.2-length-shortest")
 def test_writes_a_length_in_the_fewest_bytes(engine: Engine, length: int, header: str) -> None:
     payload = b"x" * length
     assert engine.encode_frame(0x82, payload, False) == bytes.fromhex(header) + payload
@@ -323,6 +344,7 @@ def test_writes_the_first_byte_as_it_is_given(engine: Engine, first: int, masked
 
 
 @pytest.mark.parametrize("length", [*HEADERS, 2, 3, 4, 5, 6, 7, 8, 9])
+@pytest.mark.rfc("6455-5.3-mask-bit", "6455-5.3-algorithm")
 def test_masks_what_a_client_sends(engine: Engine, length: int) -> None:
     payload = bytes(i * 7 & 0xFF for i in range(length))
     frame = engine.encode_frame(0x82, payload, True)
@@ -331,10 +353,52 @@ def test_masks_what_a_client_sends(engine: Engine, length: int) -> None:
     assert frame == Frame(BINARY, payload).encode(mask)
 
 
+@pytest.mark.rfc("6455-5.3-fresh-key")
+@pytest.mark.rfc("6455-10.3-new-key")
 def test_masks_each_frame_with_a_fresh_key(engine: Engine) -> None:
     keys = {engine.encode_frame(0x89, b"", True)[2:] for _ in range(100)}
     assert len(keys) > 95
     assert {len(key) for key in keys} == {4}
+
+
+@pytest.mark.rfc("6455-5.3-fresh-key")
+def test_keys_are_those_of_the_operating_systems_generator_each_for_one_frame(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = bytearray()
+    urandom = os.urandom
+
+    def watched(size: int) -> bytes:
+        drawn.extend(urandom(size))
+        return bytes(drawn[-size:])
+
+    monkeypatch.setattr(os, "urandom", watched)
+    # What was drawn before is used up first.
+    keys = [engine.encode_frame(0x89, b"", True)[2:] for _ in range(2048)]
+    available = Counter(bytes(drawn[i : i + 4]) for i in range(0, len(drawn), 4))
+    assert not Counter(keys[1024:]) - available
+
+
+@pytest.mark.rfc("6455-5.3-fresh-key")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_forked_child_has_keys_of_its_own(engine: Engine) -> None:
+    engine.encode_frame(0x89, b"", True)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writing, b"".join(engine.encode_frame(0x89, b"", True)[2:] for _ in range(100)))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(reading, 400)
+    os.close(reading)
+    os.close(writing)
+    ours = {engine.encode_frame(0x89, b"", True)[2:] for _ in range(100)}
+    assert len(theirs) == 400
+    # Two keys in ten thousand pairs are alike once in some hundred thousand runs.
+    assert len(ours & {theirs[i : i + 4] for i in range(0, 400, 4)}) < 2
 
 
 @pytest.mark.parametrize("from_client", [True, False])
@@ -346,6 +410,7 @@ def test_reads_what_it_writes(engine: Engine, from_client: bool, length: int) ->
 
 
 @pytest.mark.parametrize("mask", [MASK, b"\0\0\0\0", b"\xff\x00\xff\x01"])
+@pytest.mark.rfc("6455-5.3-algorithm")
 def test_apply_mask_is_an_exclusive_or_with_the_repeated_key(engine: Engine, mask: bytes) -> None:
     for length in (*range(40), 1000, 4096, 4099):
         data = bytes(i * 31 & 0xFF for i in range(length))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.engine.test_properties import Conversation, any_kind, chunks_of, cuts
 from tests.engine.wire import BINARY, CLOSE, CONTINUATION, MESSAGES, PING, RSV1, TEXT, Frame, Peer, each_byte
 from tornado_ws.deflate import _PerMessageDeflateDecompressor
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import ENOUGH, NOT_DONE, RAISED, VIOLATION, Event, FrameReader
+from tornado_ws.frames import CLOCK_SIZE, ENOUGH, NOT_DONE, RAISED, TURN_TIME, VIOLATION, Event, FrameReader
 
 ANY_NUMBER = 1000
 
@@ -270,3 +271,31 @@ def test_hands_out_what_the_steps_would_give(
     assert controls == [event for event in events if event[0] not in MESSAGES]
     assert reader.messages == len(handler.messages)
     assert reader.message_bytes == sum(size for opcode, _, size in events if opcode in MESSAGES)
+
+
+def test_the_time_of_a_turn(peer: Peer) -> None:
+    """Only where it is asked for: by number alone the same bytes always give the same."""
+    messages = [Frame(TEXT, b"x")] * 20
+
+    def slow(message: object) -> None:
+        # However busy the machine is, it takes no less.
+        time.sleep(TURN_TIME)
+
+    reader = fed(peer, *messages)
+    assert reader.hand_out(Handler(slow), ANY_NUMBER, True) == (ENOUGH, None, 0)
+    assert reader.messages <= 8
+    while reader.hand_out(Handler(slow), ANY_NUMBER, True) is not None:
+        pass
+    assert reader.messages == 20
+    assert fed(peer, *messages).hand_out(Handler(slow), ANY_NUMBER) is None
+
+
+def test_the_clock_is_read_for_each_large_message(peer: Peer) -> None:
+    messages = [Frame(BINARY, bytes(CLOCK_SIZE))] * 6
+
+    def slow(message: object) -> None:
+        time.sleep(TURN_TIME)
+
+    reader = fed(peer, *messages)
+    assert reader.hand_out(Handler(slow), ANY_NUMBER, True) == (ENOUGH, None, 0)
+    assert reader.messages == 2

@@ -79,6 +79,7 @@ def test_the_lines_of_a_repeated_header_are_one_list() -> None:
 
 
 @pytest.mark.parametrize("key", [KEY, KEY.encode()])
+@pytest.mark.rfc("6455-4.2.2-answer")
 def test_the_accept_value_of_the_rfc(key: str | bytes) -> None:
     assert handshake.compute_accept_value(key) == ACCEPT
 
@@ -108,6 +109,7 @@ def test_takes_an_opening_handshake(changes: dict[str, str | None], version: str
 
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS", "CONNECT", "PUT", "get", "", None])
+@pytest.mark.rfc("6455-4.2.1-method")
 def test_refuses_any_method_but_get(method: str | None) -> None:
     with pytest.raises(BadRequest, match="GET") as caught:
         handshake.check_request(method, "HTTP/1.1", HTTPHeaders(REQUEST))
@@ -142,6 +144,7 @@ BAD_REQUESTS: dict[str, dict[str, str | None]] = {
 
 
 @pytest.mark.parametrize("changes", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+@pytest.mark.rfc("6455-4.2.1-host", "6455-4.2.1-key")
 def test_refuses_a_bad_request(changes: dict[str, str | None]) -> None:
     (name,) = changes
     with pytest.raises(BadRequest, match=name) as caught:
@@ -169,6 +172,7 @@ GOOD_RESPONSES: dict[str, dict[str, str | None]] = {
 
 @pytest.mark.parametrize("changes", GOOD_RESPONSES.values(), ids=GOOD_RESPONSES)
 @pytest.mark.parametrize("key", [KEY, KEY.encode()])
+@pytest.mark.rfc("6455-4.1-response-accept")
 def test_takes_an_answer(changes: dict[str, str | None], key: str | bytes) -> None:
     handshake.check_response(changed(RESPONSE, changes), key)
 

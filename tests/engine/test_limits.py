@@ -59,6 +59,7 @@ def test_takes_a_message_of_just_the_limit(peer: Peer, opcode: int, limit: int) 
 @pytest.mark.parametrize("limit", [0, 1, 10, 125, 126, 65535, 65536])
 @pytest.mark.parametrize("fin", [True, False])
 @pytest.mark.parametrize("opcode", MESSAGES)
+@pytest.mark.rfc("6455-10.4-limits")
 def test_refuses_a_larger_message_before_its_payload_arrives(peer: Peer, opcode: int, fin: bool, limit: int) -> None:
     header = peer.header(Frame(opcode, fin=fin), limit + 1)
     assert peer.outcome(header, limit=limit) == Outcome([], 1009)
@@ -67,6 +68,7 @@ def test_refuses_a_larger_message_before_its_payload_arrives(peer: Peer, opcode:
     assert peer.outcome(before + header, limit=limit) == Outcome([(PING, b"", 0), (TEXT, "", 0)], 1009)
 
 
+@pytest.mark.rfc("6455-10.4-limits")
 def test_the_fragments_of_a_message_count_together(peer: Peer) -> None:
     begun = peer.send(Frame(BINARY, b"x" * 60, fin=False), Frame(CONTINUATION, b"y" * 30, fin=False))
     enough = peer.send(Frame(CONTINUATION, b"z" * 10))
@@ -106,6 +108,7 @@ def test_the_limit_is_in_bytes_and_not_in_characters(peer: Peer) -> None:
 
 @pytest.mark.parametrize("limit", [0, 1, 100, 65536])
 @pytest.mark.parametrize("opcode", MESSAGES)
+@pytest.mark.rfc("6455-10.4-limits")
 def test_the_limit_of_a_compressed_message_is_after_inflating(peer: Peer, opcode: int, limit: int) -> None:
     payload = b"x" * limit
     expected = Outcome([(opcode, payload.decode() if opcode == TEXT else payload, limit)])

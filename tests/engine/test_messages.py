@@ -41,6 +41,7 @@ def fragments(opcode: int, *payloads: bytes) -> list[Frame]:
     ids=lambda payloads: "+".join(str(len(payload)) for payload in payloads),
 )
 @pytest.mark.parametrize("opcode", MESSAGES)
+@pytest.mark.rfc("6455-5.4-order", "6455-5.4-both-kinds", "6455-5.4-boundaries")
 def test_joins_the_fragments_of_a_message(peer: Peer, opcode: int, payloads: list[bytes]) -> None:
     whole = b"".join(payloads)
     expected = Outcome([(opcode, whole.decode() if opcode == TEXT else whole, len(whole))])
@@ -75,6 +76,8 @@ def test_a_fragmented_message_is_handed_out_with_its_last_frame_and_not_before(p
     assert events_now(reader) == [(TEXT, "Hell", 4)]
 
 
+@pytest.mark.rfc("6455-5.4-both-kinds", "6455-5.4-type")
+@pytest.mark.rfc("6455-6.2-type", "6455-6.2-new-message")
 def test_messages_follow_each_other_fragmented_and_not(peer: Peer) -> None:
     sent = [Frame(TEXT, b"1"), *fragments(BINARY, b"2", b"3"), Frame(BINARY, b"4"), *fragments(TEXT, b"5", b"", b"6")]
     expected = Outcome([(TEXT, "1", 1), (BINARY, b"23", 2), (BINARY, b"4", 1), (TEXT, "56", 2)])
@@ -84,6 +87,7 @@ def test_messages_follow_each_other_fragmented_and_not(peer: Peer) -> None:
 
 @pytest.mark.parametrize("opcode", CONTROLS)
 @pytest.mark.parametrize("payload", [b"", b"\xffcontrol"])
+@pytest.mark.rfc("6455-5.4-control-between-fragments")
 def test_control_frames_come_at_once_between_the_fragments(peer: Peer, opcode: int, payload: bytes) -> None:
     reader = peer.reader()
     control = Frame(opcode, payload)
@@ -95,6 +99,7 @@ def test_control_frames_come_at_once_between_the_fragments(peer: Peer, opcode: i
     assert events_now(reader) == [(TEXT, "Hello", 5), event]
 
 
+@pytest.mark.rfc("6455-5.6-text")
 def test_a_control_frame_does_not_disturb_a_character_cut_by_fragments(peer: Peer) -> None:
     sent = [Frame(TEXT, b"\xe2", fin=False), Frame(PING, b"\xe2\x82"), Frame(CONTINUATION, b"\x82\xac")]
     expected = Outcome([(PING, b"\xe2\x82", 2), (TEXT, "€", 3)])
@@ -104,6 +109,7 @@ def test_a_control_frame_does_not_disturb_a_character_cut_by_fragments(peer: Pee
 
 @pytest.mark.parametrize("fin", [True, False])
 @pytest.mark.parametrize("payload", [b"", b"lo"])
+@pytest.mark.rfc("6455-5.4-not-interleaved")
 def test_refuses_a_continuation_with_no_message_to_continue(peer: Peer, fin: bool, payload: bytes) -> None:
     lone = Frame(CONTINUATION, payload, fin)
     assert peer.outcome(peer.send(lone)) == Outcome([], 1002)
@@ -119,6 +125,7 @@ def test_refuses_a_continuation_with_no_message_to_continue(peer: Peer, fin: boo
 @pytest.mark.parametrize("opcode", MESSAGES)
 @pytest.mark.parametrize("fin", [True, False])
 @pytest.mark.parametrize("payload", [b"", b"Hel"])
+@pytest.mark.rfc("6455-5.4-not-interleaved")
 def test_refuses_a_new_message_inside_a_fragmented_one(
     peer: Peer, begun: int, opcode: int, fin: bool, payload: bytes
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -150,6 +151,7 @@ def mutations(draw: st.DrawFn, wire: bytes) -> bytes:
 
 @quietly
 @given(conversation=any_kind, points=cuts)
+@pytest.mark.rfc("6455-5.4-boundaries")
 def test_any_split_of_a_conversation_gives_the_same_events(
     peer: Peer, conversation: Conversation, points: list[float]
 ) -> None:
@@ -253,6 +255,7 @@ def test_random_frames_are_read_as_the_model_reads_them(
 
 @quietly
 @given(wire=st.binary(max_size=100), limit=st.integers(0, 1000))
+@pytest.mark.rfc("6455-10.1-input")
 def test_random_bytes_are_read_as_the_model_reads_them(peer: Peer, wire: bytes, limit: int) -> None:
     model = expected(wire, peer.is_client, limit)
     outcome = peer.outcome(*each_byte(wire), limit=limit)
@@ -312,6 +315,8 @@ def test_text_is_refused_at_the_byte_where_the_grammar_ends(peer: Peer, data: by
 
 @quietly
 @given(data=near_utf8, points=cuts)
+@pytest.mark.rfc("6455-5.6-text", "6455-8.1-utf8")
+@pytest.mark.rfc("7692-6.2-utf8")
 def test_text_is_what_the_grammar_says_however_it_is_framed(peer: Peer, data: bytes, points: list[float]) -> None:
     good = Outcome([(TEXT, data.decode(), len(data))]) if is_utf8(data) else Outcome([], 1007)
     pieces = chunks_of(data, points)

@@ -142,6 +142,7 @@ def accepted_bytes(peer: Peer, chunks: Iterator[bytes]) -> int | None:
 
 @pytest.mark.parametrize(("sequence", "offending"), ILL_FORMED.values(), ids=ILL_FORMED)
 @pytest.mark.parametrize("arrives", ARRIVALS.values(), ids=ARRIVALS)
+@pytest.mark.rfc("6455-8.1-utf8")
 def test_refuses_ill_formed_text_at_the_byte_that_decides(
     peer: Peer, arrives: Callable[[Peer, bytes], Iterator[bytes]], sequence: bytes, offending: int
 ) -> None:
@@ -176,6 +177,7 @@ def test_decides_about_each_pair_of_bytes_as_the_grammar_of_rfc_3629_does(server
 
 
 @pytest.mark.parametrize("character", WELL_FORMED, ids=ascii)
+@pytest.mark.rfc("6455-5.6-text")
 def test_takes_the_edges_of_unicode_however_they_are_cut(peer: Peer, character: str) -> None:
     text = f"a{character}b{character}"
     payload = text.encode()
@@ -203,6 +205,7 @@ CUT_SHORT = [bytes.fromhex(end) for end in ["c2", "df", "e0a0", "e2", "e282", "e
 
 @pytest.mark.parametrize("end", CUT_SHORT, ids=bytes.hex)
 @pytest.mark.parametrize("prefix", PREFIXES, ids=bytes.hex)
+@pytest.mark.rfc("6455-5.6-text")
 def test_refuses_a_message_that_ends_inside_a_character(peer: Peer, prefix: bytes, end: bytes) -> None:
     text = prefix + end
     before, after = peer.send(Frame(PING)), peer.send(Frame(TEXT, b"after"))
@@ -216,6 +219,7 @@ def test_refuses_a_message_that_ends_inside_a_character(peer: Peer, prefix: byte
 
 
 @pytest.mark.parametrize("end", CUT_SHORT, ids=bytes.hex)
+@pytest.mark.rfc("7692-6.2-utf8")
 def test_refuses_a_compressed_message_that_ends_inside_a_character(peer: Peer, end: bytes) -> None:
     compressor = zlib.compressobj(wbits=-15)
     compressed = (compressor.compress(b"text" + end) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -234,6 +238,7 @@ def test_a_byte_order_mark_is_part_of_the_text(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(("sequence", "offending"), ILL_FORMED.values(), ids=ILL_FORMED)
+@pytest.mark.rfc("6455-5.6-binary")
 def test_binary_messages_and_control_frames_are_not_text(peer: Peer, sequence: bytes, offending: int) -> None:
     sent = [Frame(BINARY, sequence, fin=False), Frame(PING, sequence), Frame(CONTINUATION, sequence)]
     size = len(sequence)

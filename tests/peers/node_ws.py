@@ -18,10 +18,10 @@ from typing import Any
 
 from tests.needs import need
 from tests.peers import REFUSAL_HEADER, Closed, Deflate, Options, Refused, Server, Theirs
+from tests.support import PATIENCE
 
 VERSION = "8.23.0"
 SCRIPT = Path(__file__).with_suffix(".js")
-PATIENCE = 20.0
 
 
 @functools.cache

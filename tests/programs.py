@@ -1,0 +1,33 @@
+"""Programs that tests run in a Python of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import PATIENCE
+
+ROOT = Path(__file__).parent.parent
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return the environment of the tests, with this checkout importable, and ``changes``."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, **changes}
+
+
+def run(
+    *arguments: str, cwd: Path | None = None, python: str | Path = sys.executable, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python`` with ``arguments`` in the `environment` with ``changes``."""
+    return subprocess.run(
+        [python, "-W", "error", *arguments],
+        cwd=cwd or ROOT,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
