@@ -1,0 +1,1 @@
+"""System calls and allocations that fail, one after the other, and what has to hold after each."""
