@@ -325,8 +325,12 @@ async def test_what_a_task_answers_at_once_goes_out_together() -> None:
         echoing = asyncio.ensure_future(echo())
         await asyncio.sleep(0)
         await peer.send(*[peer.frame(TEXT, b"%03d" % number) for number in range(100)])
-        data = await peer.receive_bytes()
-        assert len(data) == 100 * (2 + 4 + 3)
+        size, pieces = 0, 0
+        while size < 100 * (2 + 4 + 3):
+            size += len(await peer.receive_bytes())
+            pieces += 1
+        # A slow machine handles them in several turns of the loop, of 16 messages and more.
+        assert pieces <= 100 // 16 + 1
         peer.half_close()
         await echoing
 
