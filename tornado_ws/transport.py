@@ -55,6 +55,7 @@ class Transport(Channel):
     __slots__ = (
         "__weakref__",
         "_drain_futures",
+        "_drain_timeout",
         "_early",
         "_events",
         "_left",
@@ -79,6 +80,8 @@ class Transport(Channel):
             self._early = b""
             self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
             self._shut_when_drained = False
+            #: Until the peer has to have taken some of what waits when the connection closes.
+            self._drain_timeout: object | None = None
             self._left: Sums | None = None
             self._room_future: asyncio.Future[None] | None = None
             #: How many bytes the peer had taken when somebody asked, and since when, in the loop's time.
@@ -341,19 +344,21 @@ class Transport(Channel):
         self.pause_reading()
         if self._backlog is not None:
             self._shut_when_drained = True
-            self._io_loop.call_later(_LINGER_TIMEOUT, self._close_unless_taken, self.taken())
+            self._close_later_unless_taken()
         elif self.fd >= 0:
             self._shut()
+
+    def _close_later_unless_taken(self) -> None:
+        self._drain_timeout = self._io_loop.call_later(_LINGER_TIMEOUT, self._close_unless_taken, self.taken())
 
     def _close_unless_taken(self, before: int) -> None:
         """Close when the peer has taken nothing since ``before``: it would keep the socket for ever."""
         if self.fd < 0:
             return
-        taken = self.taken()
-        if taken == before:
+        if self.taken() == before:
             self.close()
         else:
-            self._io_loop.call_later(_LINGER_TIMEOUT, self._close_unless_taken, taken)
+            self._close_later_unless_taken()
 
     def _shut(self) -> None:
         _send_close_notify(self._stream)
@@ -386,6 +391,10 @@ class Transport(Channel):
         self._backlog = None
         self._poller.remove(self)
         self.fd = -1
+        if self._drain_timeout is not None:
+            # The loop would keep the connection and its application until then.
+            self._io_loop.remove_timeout(self._drain_timeout)
+            self._drain_timeout = None
         self.settle()
         for future in waiting:
             _fail(future)

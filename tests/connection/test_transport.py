@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import socket
+import weakref
 import zlib
 from typing import Any
 
@@ -312,6 +313,30 @@ async def test_a_peer_that_takes_nothing_more_is_cut_off_after_the_closing_hands
             await future
         await until(lambda: kept.calls)
     assert kept.calls == [(1000, None)]
+
+
+@pytest.mark.gen_test
+async def test_nothing_is_kept_of_a_connection_that_had_to_wait_for_its_peer_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 1000)
+    references: list[weakref.ref[Any]] = []
+
+    class Sending(StallingEcho):
+        def on_message(self, message: str | bytes) -> None:
+            references.append(weakref.ref(self))
+            self.write_message(LARGE, binary=True)
+
+    def is_gone() -> bool:
+        gc.collect()
+        return references[0]() is None
+
+    async with serving(Sending) as url, raw_client(url, stalling=True) as client:
+        await client.send_frame(TEXT, b"go")
+        await until(lambda: references)
+        await client.send_frame(CLOSE, b"\x03\xe8")
+        assert await client.receive_rest() == [Frame(BINARY, LARGE), Frame(CLOSE, b"\x03\xe8")]
+        await until(is_gone, timeout=20)
 
 
 @pytest.mark.gen_test
