@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 
 RUN = $(VENV)/bin/python -m
-NATIVE = $(wildcard tornado_ws/*.pyx tornado_ws/*.h)
+NATIVE = $(wildcard tornado_ws/*/*.pyx tornado_ws/*/*.h tornado_ws/*/*/*.h)
 CHECKED = $(wildcard _tornado_ws_finder.py tornado_ws tests examples benchmarks fuzz soak)
 
 .PHONY: demo test lint autobahn bench fuzz soak sanitize sanitize-in-ci clean faults
@@ -64,7 +64,7 @@ sanitize: $(VENV)/tested-with
 	# Or the next build would take over what is checked and did not change.
 	rm -rf build
 	# It is optional for an install.
-	ls $(SANITIZED)/tornado_ws/_native.*.so $(SANITIZED)/tornado_ws/_deflate.*.so
+	ls $(SANITIZED)/tornado_ws/engine/_native.*.so $(SANITIZED)/tornado_ws/deflate/_deflate.*.so
 	# The programs that the tests start find it first, too, wherever they run (from Python 3.11 on).
 	cd $(SANITIZED) && export PYTHONPATH="$(CURDIR)/$(SANITIZED):$(CURDIR)" PYTHONSAFEPATH=1 && \
 	    export PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \

@@ -54,16 +54,16 @@ extensions = []
 if sys.platform != "win32" and sys.implementation.name == "cpython":
     extensions = [
         Extension(
-            "tornado_ws._native",
-            ["tornado_ws/_native.pyx"],
-            depends=["tornado_ws/_native.h", "tornado_ws/_tls.h"],
+            "tornado_ws.engine._native",
+            ["tornado_ws/engine/_native.pyx"],
+            depends=["tornado_ws/engine/native/bytes.h", "tornado_ws/engine/native/tls.h"],
             extra_compile_args=["-O3"],
             optional=True,
         ),
         Extension(
-            "tornado_ws._deflate",
-            ["tornado_ws/_deflate.pyx"],
-            depends=["tornado_ws/_zlib.h"],
+            "tornado_ws.deflate._deflate",
+            ["tornado_ws/deflate/_deflate.pyx"],
+            depends=["tornado_ws/deflate/libz.h"],
             extra_compile_args=["-O3"],
             optional=True,
         ),

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import payloads
-from tornado_ws.deflate import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
-from tornado_ws.deflate_options import deflate_options
+from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate.options import deflate_options
 
 _RESULT = Path(__file__).parent / "results" / "corpus.md"
 _LIMIT = 1 << 24

@@ -11,7 +11,8 @@ from typing import Any
 from tornado.util import _websocket_mask
 
 from benchmarks import payloads
-from tornado_ws import engine, frames
+from tornado_ws import engine
+from tornado_ws.engine import reader as pure
 
 _MASK = b"\x12\x34\x56\x78"
 _LIMIT = 64 * 1024 * 1024
@@ -25,7 +26,7 @@ _TEXTS = {
 
 def engines() -> dict[str, Any]:
     """Return what there is, by name, the pure one first."""
-    found: dict[str, Any] = {"python": frames}
+    found: dict[str, Any] = {"python": pure}
     if engine.name != "python":
         found[engine.name] = engine
     return found
@@ -37,7 +38,7 @@ def client_frames(messages: Sequence[bytes], first_byte: int = 0x81) -> bytes:
 
 
 def _client_frame(first_byte: int, payload: bytes) -> bytes:
-    header = frames.encode_frame(first_byte, payload, False)[: -len(payload) or None]
+    header = pure.encode_frame(first_byte, payload, False)[: -len(payload) or None]
     return bytes((header[0], header[1] | 0x80)) + header[2:] + _MASK + _websocket_mask(_MASK, payload)
 
 

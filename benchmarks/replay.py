@@ -19,13 +19,18 @@ from tornado.web import Application
 
 from benchmarks import payloads
 from benchmarks.micro import client_frames
-from tornado_ws import WebSocketHandler, channel, connection, deflate, engine, frames, poller
+from tornado_ws import WebSocketHandler, engine
+from tornado_ws.connection import protocol13
+from tornado_ws.deflate import codec
+from tornado_ws.engine import channel
+from tornado_ws.engine import reader as pure
+from tornado_ws.transport import poller
 
 # An emulator's time is not a processor's: no turn of the loop is to end by it.
-for module in (frames, channel, connection, poller):
+for module in (pure, channel, protocol13, poller):
     vars(module)["TURN_TIME"] = 3600.0
 if engine.name == "native":
-    importlib.import_module("tornado_ws._native")._set_turn_time(3600.0)
+    importlib.import_module("tornado_ws.engine._native")._set_turn_time(3600.0)
 
 _LIMIT = 1024 * 1024
 _FIN_TEXT = 0x81
@@ -73,7 +78,7 @@ async def replay_server(messages: int, depth: int) -> None:
 async def replay_deflate(messages: int, depth: int) -> None:
     """As `replay_server`, with JSON of 93 bytes and permessage-deflate."""
     # What came in refers to nothing before it, so that it can be sent again; the answers do.
-    deflated = [deflate.compress_alone(text.encode()) for text in payloads.small_json(depth)]
+    deflated = [codec.compress_alone(text.encode()) for text in payloads.small_json(depth)]
     chunk = client_frames(deflated, _FIN_RSV1_TEXT)
     await _replay(messages // depth, _HANDSHAKE + _DEFLATE, chunk, lambda answers: _count_frames(answers) == depth)
 

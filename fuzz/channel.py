@@ -15,8 +15,8 @@ from fuzz.connections import DEFLATE, Expected, receive_all, run, send
 from tests.connection.peer import opening_request
 from tests.engine.wire import LIMIT, PONG, events_now
 from tornado_ws import WebSocketHandler
-from tornado_ws.deflate import _PerMessageDeflateDecompressor
-from tornado_ws.frames import FrameReader
+from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.engine.reader import FrameReader
 
 
 class _Echo(WebSocketHandler):

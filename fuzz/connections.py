@@ -10,10 +10,10 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from tests.engine.wire import CLOSE, LIMIT, PING
-from tornado_ws.closing import decode_close
-from tornado_ws.deflate import _PerMessageDeflateDecompressor
+from tornado_ws.close_codes import decode_close
+from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import FrameReader
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
 from tests.engine.wire import CLOSE, CONTINUATION, ENGINES, LIMIT, PING, PONG, TEXT, Engine
-from tornado_ws.closing import decode_close
-from tornado_ws.deflate import _PerMessageDeflateDecompressor
+from tornado_ws.close_codes import decode_close
+from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 from tornado_ws.errors import ProtocolError
 
 PROTOCOL_ERROR, INVALID_PAYLOAD, MESSAGE_TOO_BIG = 1002, 1007, 1009

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tests.engine.wire import ENGINES, Engine
-from tornado_ws.deflate import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.engine.reader import ENOUGH, VIOLATION
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import ENOUGH, VIOLATION
 
 _LIMITS = (0, 10, 130, 70_000)
 _MESSAGES_AT_ONCE = 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 
-from tornado_ws.deflate_backends import Codec
-from tornado_ws.deflate_options import deflate_options
-from tornado_ws.deflate_streams import TAIL, Deflater, Deflating, Inflater, Inflating
+from tornado_ws.deflate.backends import Codec
+from tornado_ws.deflate.module_streams import TAIL, Deflater, Deflating, Inflater, Inflating
+from tornado_ws.deflate.options import deflate_options
 
 _ROOM = 1 << 16
 #: wbits of the largest window.

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from tornado.httpclient import HTTPRequest
 
-from tornado_ws.client_request import websocket_request
+from tornado_ws.client.request import websocket_request
 from tornado_ws.escaping import without_password
 
 

@@ -21,7 +21,7 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
 from tornado_ws import WebSocketClientConnection, WebSocketHandler, websocket_connect
-from tornado_ws.poller import poller_of
+from tornado_ws.transport.poller import poller_of
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 

@@ -14,7 +14,7 @@ import tornado
 
 from tests.programs import ROOT, run
 
-OURS = "tornado_ws.handler\n"
+OURS = "tornado_ws.server.handler\n"
 TORNADOS = "tornado.websocket\n"
 WHOSE = "import tornado.websocket; print(tornado.websocket.WebSocketHandler.__module__, flush=True)"
 
@@ -61,7 +61,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, folder)
     native = shutil.ignore_patterns("_native.*", "_deflate.*", "__pycache__")
     shutil.copytree(ROOT / "tornado_ws", folder / "tornado_ws", ignore=native)
-    for name in ("_native.pyx", "_deflate.pyx"):
+    for name in ("engine/_native.pyx", "deflate/_deflate.pyx"):
         (folder / "tornado_ws" / name).touch()
     return folder
 

@@ -97,8 +97,8 @@ def test_a_server_does_not_import_what_is_for_clients() -> None:
     program = "import sys, tornado_ws; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     imported = set(done.stdout.split())
-    assert "tornado_ws.handler" in imported
-    assert not imported & {"tornado_ws.client", "tornado_ws.reconnecting", "tornado.simple_httpclient"}
+    assert "tornado_ws.server.handler" in imported
+    assert not imported & {"tornado_ws.client.connection", "tornado_ws.client.reconnect", "tornado.simple_httpclient"}
 
 
 def test_names_for_clients_are_listed_before_anybody_asks_for_one() -> None:

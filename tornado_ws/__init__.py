@@ -25,12 +25,16 @@ from tornado.netutil import Resolver as Resolver
 from tornado.util import _websocket_mask as _websocket_mask
 
 from tornado_ws import engine as engine
-from tornado_ws.broadcasting import broadcast
-from tornado_ws.connection import WebSocketProtocol13
-from tornado_ws.counting import Counters, ProcessCounters, counters
-from tornado_ws.deflate import _DecompressTooLargeError as _DecompressTooLargeError
-from tornado_ws.deflate import _PerMessageDeflateCompressor as _PerMessageDeflateCompressor
-from tornado_ws.deflate import _PerMessageDeflateDecompressor as _PerMessageDeflateDecompressor
+from tornado_ws.compat.install import install, uninstall
+from tornado_ws.connection.interfaces import WebSocketProtocol
+from tornado_ws.connection.interfaces import _default_max_message_size as _default_max_message_size
+from tornado_ws.connection.interfaces import _WebSocketDelegate as _WebSocketDelegate
+from tornado_ws.connection.interfaces import _WebSocketParams as _WebSocketParams
+from tornado_ws.connection.keepalive import de_dupe_gen_log as de_dupe_gen_log
+from tornado_ws.connection.protocol13 import WebSocketProtocol13
+from tornado_ws.deflate.codec import _DecompressTooLargeError as _DecompressTooLargeError
+from tornado_ws.deflate.codec import _PerMessageDeflateCompressor as _PerMessageDeflateCompressor
+from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor as _PerMessageDeflateDecompressor
 from tornado_ws.errors import (
     HandshakeError,
     HandshakeRejectedError,
@@ -39,26 +43,22 @@ from tornado_ws.errors import (
     WebSocketError,
     WriteLimitError,
 )
-from tornado_ws.handler import WebSocketHandler
-from tornado_ws.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
-from tornado_ws.install import install, uninstall
-from tornado_ws.keepalive import de_dupe_gen_log as de_dupe_gen_log
-from tornado_ws.latency import Latency
-from tornado_ws.logs import ConnectionFilter
-from tornado_ws.protocol import WebSocketProtocol
-from tornado_ws.protocol import _default_max_message_size as _default_max_message_size
-from tornado_ws.protocol import _WebSocketDelegate as _WebSocketDelegate
-from tornado_ws.protocol import _WebSocketParams as _WebSocketParams
-from tornado_ws.shutdown import ClosedAll, close_all
+from tornado_ws.observing.counters import Counters, ProcessCounters, counters
+from tornado_ws.observing.latency import Latency
+from tornado_ws.observing.logs import ConnectionFilter
+from tornado_ws.pubsub.broadcast import broadcast
+from tornado_ws.server.handler import WebSocketHandler
+from tornado_ws.server.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
+from tornado_ws.server.shutdown import ClosedAll, close_all
 
 #: What clients alone need, and where it is made: imported when somebody asks for it, which servers never do.
 _OF_CLIENTS = {
     "Queue": "tornado.queues",
     "TCPClient": "tornado.tcpclient",
-    "WebSocketClientConnection": "tornado_ws.client",
-    "reconnect": "tornado_ws.reconnecting",
-    "simple_httpclient": "tornado_ws.client",
-    "websocket_connect": "tornado_ws.client",
+    "WebSocketClientConnection": "tornado_ws.client.connection",
+    "reconnect": "tornado_ws.client.reconnect",
+    "simple_httpclient": "tornado_ws.client.connection",
+    "websocket_connect": "tornado_ws.client.connection",
 }
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ if TYPE_CHECKING:
     from tornado.queues import Queue as Queue
     from tornado.tcpclient import TCPClient as TCPClient
 
-    from tornado_ws.client import WebSocketClientConnection, websocket_connect
-    from tornado_ws.reconnecting import reconnect
+    from tornado_ws.client.connection import WebSocketClientConnection, websocket_connect
+    from tornado_ws.client.reconnect import reconnect
 else:
 
     def __getattr__(name: str) -> object:

@@ -13,7 +13,7 @@ from tornado import gen
 from tornado.log import app_log
 
 if TYPE_CHECKING:
-    from tornado_ws.protocol import _WebSocketDelegate
+    from tornado_ws.connection.interfaces import _WebSocketDelegate
 
 _T = TypeVar("_T")
 

@@ -14,8 +14,8 @@ from zlib import MAX_WBITS
 
 from tornado.httputil import HTTPHeaders
 
-from tornado_ws.deflate import DeflateParams
-from tornado_ws.deflate_options import DEFAULT_DEFLATE_OPTIONS, MIN_DEFLATE_WBITS, DeflateOptions
+from tornado_ws.deflate.codec import DeflateParams
+from tornado_ws.deflate.options import DEFAULT_DEFLATE_OPTIONS, MIN_DEFLATE_WBITS, DeflateOptions
 from tornado_ws.escaping import plain, shown
 
 VERSION = "13"

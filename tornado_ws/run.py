@@ -10,7 +10,7 @@ import os
 import runpy
 import sys
 
-from tornado_ws.install import install
+from tornado_ws.compat.install import install
 
 _USAGE = "usage: python -m tornado_ws.run PROGRAM [ARGS...]\n       python -m tornado_ws.run -m MODULE [ARGS...]"
 

@@ -13,7 +13,7 @@ from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.connection.clock import Clock
 from tests.connection.kqueue import imitate_kqueue
-from tornado_ws import poller
+from tornado_ws.transport import poller
 
 _LOGGERS = ("tornado.general", "tornado.application", "asyncio")
 

@@ -1,4 +1,4 @@
-"""What `tornado_ws.poller.KqueuePoller` uses of kqueue(2), by way of epoll: for tests where there is no kqueue."""
+"""What `KqueuePoller` uses of kqueue(2), by way of epoll: for tests where there is no kqueue."""
 
 from __future__ import annotations
 

@@ -19,8 +19,9 @@ from tornado.simple_httpclient import HTTPTimeoutError
 from tests.connection.conftest import Log, Tls
 from tests.connection.peer import Sockets
 from tests.support import Echo, connected, serving, until
-from tornado_ws import connecting, websocket_connect
-from tornado_ws.connecting import AbortableTCPClient, Address, interleaved
+from tornado_ws import websocket_connect
+from tornado_ws.client import tcp
+from tornado_ws.client.tcp import AbortableTCPClient, Address, interleaved
 
 
 class Known(Resolver):
@@ -92,7 +93,7 @@ async def test_over_tls_too(tls: Tls) -> None:
 
 @pytest.mark.gen_test
 async def test_one_that_fails_is_followed_at_once(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
-    monkeypatch.setattr(connecting, "ATTEMPT_DELAY", 3600)
+    monkeypatch.setattr(tcp, "ATTEMPT_DELAY", 3600)
     async with serving(Echo) as url, connected(url, resolver=Known([*refusing(3), address_of(url)])) as conn:
         await conn.write_message("x")
         assert await conn.read_message() == "x"
@@ -101,7 +102,7 @@ async def test_one_that_fails_is_followed_at_once(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.gen_test
 async def test_a_family_that_cannot_be_had_is_followed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connecting, "ATTEMPT_DELAY", 3600)
+    monkeypatch.setattr(tcp, "ATTEMPT_DELAY", 3600)
     unknown: Address = (12345, ("127.0.0.1", 9))
     async with serving(Echo) as url, connected(url, resolver=Known([unknown, address_of(url)])) as conn:
         await conn.write_message("x")
@@ -110,7 +111,7 @@ async def test_a_family_that_cannot_be_had_is_followed_at_once(monkeypatch: pyte
 
 @pytest.mark.gen_test
 async def test_the_first_has_the_time_of_the_stagger_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connecting, "ATTEMPT_DELAY", 3600)
+    monkeypatch.setattr(tcp, "ATTEMPT_DELAY", 3600)
     sockets = Sockets()
     with hanging(2) as addresses:
         sockets = Sockets()
@@ -125,7 +126,7 @@ async def test_the_first_has_the_time_of_the_stagger_for_itself(monkeypatch: pyt
 
 @pytest.mark.gen_test
 async def test_giving_up_closes_all_attempts_and_begins_no_other(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
-    monkeypatch.setattr(connecting, "ATTEMPT_DELAY", 0.01)
+    monkeypatch.setattr(tcp, "ATTEMPT_DELAY", 0.01)
     with hanging(4) as addresses:
         sockets = Sockets()
         connecting_to: Any = websocket_connect("ws://name/", resolver=Known(addresses))
@@ -140,7 +141,7 @@ async def test_giving_up_closes_all_attempts_and_begins_no_other(monkeypatch: py
 
 @pytest.mark.gen_test
 async def test_a_timeout_names_the_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connecting, "ATTEMPT_DELAY", 0.001)
+    monkeypatch.setattr(tcp, "ATTEMPT_DELAY", 0.001)
     with hanging(1, "127.0.0.1", "::1") as addresses:
         sockets = Sockets()
         with pytest.raises(HTTPTimeoutError) as raised:
@@ -206,7 +207,7 @@ def resetting(monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, seen: bool
     [
         (AbortableTCPClient, "_start_tls", False),
         (AbortableTCPClient, "_start_tls", True),
-        (connecting, "ssl_wrap_socket", True),
+        (tcp, "ssl_wrap_socket", True),
     ],
 )
 async def test_a_reset_before_the_tls_handshake(
@@ -251,13 +252,13 @@ async def test_a_reset_at_every_turn_of_the_loop(
 
     secured: list[IOStream] = []
 
-    class Kept(connecting.SSLIOStream):  # type: ignore[name-defined, misc]
+    class Kept(tcp.SSLIOStream):  # type: ignore[name-defined, misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             secured.append(self)
 
     monkeypatch.setattr(IOStream, "connect", connect_and_lose)
-    monkeypatch.setattr(connecting, "SSLIOStream", Kept)
+    monkeypatch.setattr(tcp, "SSLIOStream", Kept)
     async with serving(Echo, ssl_options=tls.server if secure else None) as url:
         sockets = Sockets()
         target = url.replace("ws://127.0.0.1", "wss://localhost") if secure else url

@@ -12,9 +12,10 @@ import pytest
 
 from tests.connection.peer import BINARY, TEXT, Frame, RawPeer, StallingEcho, raw_client
 from tests.support import Echo, connected, serving, until
-from tornado_ws import WebSocketClientConnection, WebSocketHandler, broadcast, deflate
-from tornado_ws.connection import WebSocketProtocol13
-from tornado_ws.protocol import _WebSocketParams
+from tornado_ws import WebSocketClientConnection, WebSocketHandler, broadcast
+from tornado_ws.connection.interfaces import _WebSocketParams
+from tornado_ws.connection.protocol13 import WebSocketProtocol13
+from tornado_ws.deflate import codec
 
 TEXTS = [f'{{"topic": "news", "number": {number}, "text": "much the same each time"}}' for number in range(40)]
 
@@ -80,7 +81,7 @@ async def test_what_is_wrong_is_sent_to_nobody() -> None:
 async def test_it_is_compressed_once_for_all_that_agreed_on_the_same(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = deflate.compress_alone
+    alone = codec.compress_alone
     compressed: list[bytes] = []
 
     def counted(data: bytes, options: Any = None, max_wbits: int = 15) -> bytes:
@@ -92,7 +93,7 @@ async def test_it_is_compressed_once_for_all_that_agreed_on_the_same(
         for wbits in (15, 15, 10, 10, 15):
             await group.join(compression_options={"max_wbits": wbits})
         await group.join()
-        monkeypatch.setattr(deflate, "compress_alone", counted)
+        monkeypatch.setattr(codec, "compress_alone", counted)
         assert broadcast(group.handlers, TEXTS[0] * 10) == 6
         assert await group.received() == [TEXTS[0] * 10] * 6
         # One for each of two windows; the last client has no compression.

@@ -22,7 +22,8 @@ from tests.connection.peer import (
     raw_pair,
 )
 from tests.support import Echo, connected, serving, until
-from tornado_ws import WebSocketClosedError, transport
+from tornado_ws import WebSocketClosedError
+from tornado_ws.transport import transport
 
 GOOD = [
     (None, None),

@@ -19,7 +19,7 @@ from tests.connection.peer import CLOSE, Recording, raw_client
 from tests.connection.test_shutdown import Served
 from tests.support import Echo, RawClient, connected, serving, until
 from tornado_ws import ClosedAll, WebSocketClientConnection, close_all, reconnect
-from tornado_ws.protocol import WebSocketProtocol
+from tornado_ws.connection.interfaces import WebSocketProtocol
 
 FOREIGN = "http://foreign.example"
 

@@ -31,8 +31,9 @@ from tests.connection.peer import (
     unanswered_client,
 )
 from tests.support import Echo, serving, until
-from tornado_ws import WebSocketClosedError, WebSocketHandler, transport
-from tornado_ws.poller import poller_of
+from tornado_ws import WebSocketClosedError, WebSocketHandler
+from tornado_ws.transport import transport
+from tornado_ws.transport.poller import poller_of
 
 #: Seconds that a busy machine may take.
 _PATIENCE = 20.0

@@ -33,7 +33,8 @@ from tests.connection.peer import (
     unanswered_client,
 )
 from tests.support import serving, until
-from tornado_ws import WebSocketClosedError, engine, transport, websocket_connect
+from tornado_ws import WebSocketClosedError, engine, websocket_connect
+from tornado_ws.transport import transport
 
 #: More than the buffers of two sockets take.
 MUCH = 8 * 1024 * 1024
@@ -300,7 +301,7 @@ async def test_a_loop_that_stood_still_looks_for_the_close_frame() -> None:
 @pytest.fixture(params=["ssl module", "OpenSSL itself"] if engine.name == "native" else ["ssl module"])
 def each_tls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine.name == "native":
-        native = importlib.import_module("tornado_ws._native")
+        native = importlib.import_module("tornado_ws.engine._native")
         monkeypatch.setattr(native, "direct_tls", request.param == "OpenSSL itself")
 
 

@@ -15,8 +15,8 @@ import pytest
 from tests.connection.conftest import Log
 from tests.connection.peer import RSV1, TEXT, Frame, Recording, StallingEcho, deflated, exchange, frame, raw_client
 from tests.support import Echo, serving, until
-from tornado_ws import deflate
-from tornado_ws.backlog import Backlog
+from tornado_ws.deflate import codec
+from tornado_ws.transport.write_queue import Backlog
 
 ERRORS = [MemoryError(), OSError(12, "Cannot allocate memory"), RuntimeError("a fault")]
 
@@ -33,14 +33,14 @@ async def test_one_connection_ends_and_the_others_of_the_batch_are_served(
     error: Exception, each_poller: str, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[list[Any]] = [[], [], []]
-    inflate = deflate._PerMessageDeflateDecompressor.inflate
+    inflate = codec._PerMessageDeflateDecompressor.inflate
 
     def failing(self: Any, data: bytes, limit: int) -> bytes:
         if data == deflated(b"fail"):
             raise error
         return inflate(self, data, limit)
 
-    monkeypatch.setattr(deflate._PerMessageDeflateDecompressor, "inflate", failing)
+    monkeypatch.setattr(codec._PerMessageDeflateDecompressor, "inflate", failing)
     routes = [(f"/{number}", Compressing, {"calls": calls[number]}) for number in range(3)]
     extension: dict[str, Any] = {"Sec_WebSocket_Extensions": "permessage-deflate"}
     async with serving(routes) as url, contextlib.AsyncExitStack() as stack:

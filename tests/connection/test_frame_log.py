@@ -30,9 +30,10 @@ from tests.connection.peer import (
     tls_client,
 )
 from tests.support import Echo, connected, serving, until
-from tornado_ws import WebSocketClosedError, broadcast, frame_log
-from tornado_ws.frame_log import FrameTap
-from tornado_ws.frames import FIN
+from tornado_ws import WebSocketClosedError, broadcast
+from tornado_ws.engine.reader import FIN
+from tornado_ws.transport import frame_log
+from tornado_ws.transport.frame_log import FrameTap
 
 FRAMES = "tornado_ws.frames"
 

@@ -191,7 +191,7 @@ def test_a_program_runs_as_python_would_run_it(tmp_path: Path) -> None:
         "__main__ folder/program.py",
         "['folder/program.py', '7', '-m', '--help']",
         str(folder),
-        "tornado_ws.handler",
+        "tornado_ws.server.handler",
         "beside",
     ]
     assert result.returncode == 7
@@ -209,7 +209,7 @@ def test_a_module_runs_as_python_would_run_it(tmp_path: Path) -> None:
         f"__main__ {package / 'module.py'}",
         f"[{str(package / 'module.py')!r}, '3', 'x']",
         str(tmp_path),
-        "tornado_ws.handler",
+        "tornado_ws.server.handler",
         "beside",
     ]
     assert result.returncode == 3

@@ -10,7 +10,7 @@ import pytest
 from tests.connection.peer import PING, PONG, Frame, raw_client, raw_pair
 from tests.support import PATIENCE, Echo, connected, serving, until
 from tornado_ws import counters
-from tornado_ws.latency import UNKNOWN, Latency, RoundTrips
+from tornado_ws.observing.latency import UNKNOWN, Latency, RoundTrips
 
 
 def trips(*events: tuple[str, bytes, float]) -> RoundTrips:

@@ -26,7 +26,8 @@ from tests.connection.peer import (
     raw_pair,
 )
 from tests.support import Echo, connected, serving, until
-from tornado_ws import ConnectionFilter, Counters, WebSocketHandler, logs
+from tornado_ws import ConnectionFilter, Counters, WebSocketHandler
+from tornado_ws.observing import logs
 
 # Counters
 

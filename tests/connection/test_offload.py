@@ -29,8 +29,9 @@ from tests.connection.peer import (
     raw_client,
 )
 from tests.support import Echo, connected, serving, until
-from tornado_ws import WebSocketClosedError, WriteLimitError, broadcast, deflate_backends, deflate_offload
-from tornado_ws.deflate import _PerMessageDeflateDecompressor
+from tornado_ws import WebSocketClosedError, WriteLimitError, broadcast
+from tornado_ws.deflate import backends, offload
+from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 from tornado_ws.errors import ProtocolError
 
 SIZE = 2000
@@ -40,11 +41,11 @@ NOISE = os.urandom(50_000)
 
 
 class Threads:
-    """In the place of `deflate_offload.run_in_thread`: what is to be done waits until a test lets it be done."""
+    """In the place of `offload.run_in_thread`: what is to be done waits until a test lets it be done."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.waiting: list[tuple[asyncio.Future[Any], Callable[[], Any]]] = []
-        monkeypatch.setattr(deflate_offload, "run_in_thread", self.run_in_thread)
+        monkeypatch.setattr(offload, "run_in_thread", self.run_in_thread)
 
     def run_in_thread(self, work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         future = asyncio.get_running_loop().create_future()
@@ -566,7 +567,7 @@ async def test_threads_are_used_for_what_is_large_and_for_nothing_else(monkeypat
             used.append(threading.current_thread().name)
             return getattr(self._inner, name)
 
-    monkeypatch.setattr(deflate_backends, "library_of", lambda backend: None)
+    monkeypatch.setattr(backends, "library_of", lambda backend: None)
     monkeypatch.setattr(zlib, "compressobj", lambda *args: Noting(compress(*args)))
     monkeypatch.setattr(zlib, "decompressobj", lambda *args, **kw: Noting(decompress(*args, **kw)))
     me = threading.current_thread().name
@@ -586,7 +587,7 @@ async def test_threads_are_used_for_what_is_large_and_for_nothing_else(monkeypat
 
 
 def test_no_more_is_held_back_than_a_message_may_have() -> None:
-    inflater = deflate_offload.OffloadingInflater(_PerMessageDeflateDecompressor(True, None, 100_000), SIZE, 100_000)
+    inflater = offload.OffloadingInflater(_PerMessageDeflateDecompressor(True, None, 100_000), SIZE, 100_000)
     payload = deflated(os.urandom(250_000))
     assert len(inflater.inflate(payload[:50_000], 100_000)) == SIZE + 1
     inflater.inflate(payload[50_000:100_000], 100_000)
@@ -611,7 +612,7 @@ async def test_where_no_thread_can_be_started_messages_go_on_in_their_order(monk
             return {"offload_size": SIZE}
 
     sent = [LARGE, "small", LARGE + "more", "", LARGE]
-    monkeypatch.setattr(deflate_offload, "_executor", None)
+    monkeypatch.setattr(offload, "_executor", None)
     async with serving(Handler) as url, connected(url, compression_options={"offload_size": SIZE}) as conn:
         for threads_can_start in (False, True):
             monkeypatch.setattr(threading.Thread, "start", start if threads_can_start else refuse)
@@ -623,5 +624,5 @@ async def test_where_no_thread_can_be_started_messages_go_on_in_their_order(monk
         protocol: Any = conn.protocol
         assert protocol.held_back() == (0, 0)
         assert protocol._inflater.waiting == 0
-    executor: Any = deflate_offload._executor
+    executor: Any = offload._executor
     executor.shutdown()

@@ -30,7 +30,7 @@ from tests.connection.peer import (
 )
 from tests.support import Echo, serving, until
 from tornado_ws import WebSocketHandler, websocket_connect
-from tornado_ws.poller import poller_of
+from tornado_ws.transport.poller import poller_of
 
 pytestmark = pytest.mark.usefixtures("each_poller")
 

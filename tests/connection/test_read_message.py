@@ -14,8 +14,8 @@ from tornado import gen
 
 from tests.connection.peer import CLOSE, TEXT, Frame, raw_pair
 from tests.support import until
-from tornado_ws import turn
-from tornado_ws.turn import MessageQueue
+from tornado_ws.client import read_queue
+from tornado_ws.client.read_queue import MessageQueue
 
 
 @pytest.mark.gen_test
@@ -424,7 +424,7 @@ async def test_a_turn_does_not_end_while_messages_are_unread() -> None:
 
 @pytest.mark.gen_test
 async def test_the_last_turn_is_short_but_not_before_all_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "_LAST_TURN", 0.01)
+    monkeypatch.setattr(read_queue, "_LAST_TURN", 0.01)
     queue = MessageQueue()
     ended: list[Any] = []
     queue.put("1")
@@ -440,7 +440,7 @@ async def test_the_last_turn_is_short_but_not_before_all_is_read(monkeypatch: py
 
 @pytest.mark.gen_test
 async def test_the_last_turn_of_a_message_that_was_read_begins_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "_LAST_TURN", 0.01)
+    monkeypatch.setattr(read_queue, "_LAST_TURN", 0.01)
     queue = MessageQueue()
     ended: list[Any] = []
     queue.put("1")
@@ -454,7 +454,7 @@ async def test_the_last_turn_of_a_message_that_was_read_begins_at_once(monkeypat
 
 @pytest.mark.gen_test
 async def test_a_turn_that_ended_in_time_is_not_hurried_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "_LAST_TURN", 0.01)
+    monkeypatch.setattr(read_queue, "_LAST_TURN", 0.01)
     queue = MessageQueue()
     ended: list[Any] = []
     queue.put("1")

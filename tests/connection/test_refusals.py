@@ -17,7 +17,7 @@ from tests.connection.conftest import Log, Tls
 from tests.connection.peer import RawPeer, Sockets, raw_server
 from tests.support import until
 from tornado_ws import HandshakeError, HandshakeRejectedError, websocket_connect
-from tornado_ws.answers import BODY_SILENCE
+from tornado_ws.client.answers import BODY_SILENCE
 
 MOST = 65536
 ZIPPED = gzip.compress(bytes(range(256)) * 16)

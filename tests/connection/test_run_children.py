@@ -13,7 +13,7 @@ import pytest
 from tests.programs import ROOT, environment, run
 from tests.support import PATIENCE
 
-OURS = "tornado_ws.handler"
+OURS = "tornado_ws.server.handler"
 TORNADOS = "tornado.websocket"
 WHOSE = "import tornado.websocket; print(tornado.websocket.WebSocketHandler.__module__, flush=True)"
 

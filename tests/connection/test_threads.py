@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from tornado.platform.asyncio import AsyncIOLoop
 
-import tornado_ws.threads as threads
+import tornado_ws.connection.threads as threads
 from tests.connection.peer import raw_client, raw_pair
 from tests.support import TEXT, Echo, connected, serving, until
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError, websocket_connect

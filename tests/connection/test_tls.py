@@ -32,7 +32,7 @@ def tls(request: pytest.FixtureRequest, tls: Tls) -> Iterator[Tls]:
 @pytest.fixture(params=["ssl module", "OpenSSL itself"], autouse=engine.name == "native")
 def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The native engine goes through Python's ssl module where it cannot have its session."""
-    native = importlib.import_module("tornado_ws._native")
+    native = importlib.import_module("tornado_ws.engine._native")
     assert native.direct_tls
     monkeypatch.setattr(native, "direct_tls", request.param == "OpenSSL itself")
 
@@ -51,14 +51,14 @@ async def test_each_engine_goes_the_way_that_it_is_told(tls: Tls) -> None:
         connection: Any = conn.protocol
         await until(lambda: connection._transport)
         # The pure engine has the ssl module alone.
-        told = engine.name == "native" and importlib.import_module("tornado_ws._native").direct_tls
+        told = engine.name == "native" and importlib.import_module("tornado_ws.engine._native").direct_tls
         assert getattr(connection._transport, "has_tls_session", False) == told
 
 
 @pytest.mark.gen_test
 async def test_messages_of_all_sizes_against_the_records(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pure engine reads fewer bytes at once here than a record has; the native one always reads more."""
-    monkeypatch.setattr("tornado_ws.channel.READ_SIZE", 1000)
+    monkeypatch.setattr("tornado_ws.engine.channel.READ_SIZE", 1000)
     sizes = [0, 1, 999, 1000, 1001, 16383, 16384, 16385, 32768, 300000]
     async with serving(Echo, ssl_options=tls.server) as url, connected(wss_request(url, tls)) as conn:
         for size in sizes:
@@ -72,7 +72,7 @@ async def test_messages_inside_the_tls_layer_are_not_forgotten_over_a_pause(
     tls: Tls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What OpenSSL has decrypted already gives no readiness."""
-    monkeypatch.setattr("tornado_ws.channel.READ_SIZE", 100)
+    monkeypatch.setattr("tornado_ws.engine.channel.READ_SIZE", 100)
 
     class Slow(Echo):
         websocket_read_ahead_messages = 2

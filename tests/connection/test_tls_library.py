@@ -31,7 +31,7 @@ identity, authority, file = sys.argv[1:]
 server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 server.load_cert_chain(identity)
 if file:
-    from tornado_ws import _native
+    from tornado_ws.engine import _native
     _native.ssl_file = os.fsencode(file)
 print(asyncio.run(has_session(Tls(server, ssl.create_default_context(cafile=authority)))))
 """
@@ -54,7 +54,7 @@ async def has_session(tls: Tls) -> bool:
 async def test_a_library_of_another_version_is_left_alone(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await has_session(tls) == IS_NATIVE
     if IS_NATIVE:
-        native = importlib.import_module("tornado_ws._native")
+        native = importlib.import_module("tornado_ws.engine._native")
         monkeypatch.setattr(native, "openssl_version", native.openssl_version + 1)
         assert not await has_session(tls)
 

@@ -33,8 +33,9 @@ from tests.connection.peer import (
     unanswered_client,
 )
 from tests.support import Echo, serving, until
-from tornado_ws import WebSocketClosedError, transport, websocket_connect
-from tornado_ws.channel import plain_socket
+from tornado_ws import WebSocketClosedError, websocket_connect
+from tornado_ws.engine.channel import plain_socket
+from tornado_ws.transport import transport
 
 
 class Keeping(StallingEcho):

@@ -15,7 +15,8 @@ from tests.connection.conftest import Tls
 from tests.connection.peer import end, exchange, raw_client
 from tests.connection.test_tls import wss_request
 from tests.support import Echo, connected, serving, until
-from tornado_ws import poller, websocket_connect
+from tornado_ws import websocket_connect
+from tornado_ws.transport import poller
 
 uvloop: Any = importlib.import_module("uvloop")
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import settings
 
 from tests.engine.wire import ENGINES, Engine, Peer
-from tornado_ws import deflate, deflate_backends
-from tornado_ws.deflate_memory import StreamPool
+from tornado_ws.deflate import backends, codec
+from tornado_ws.deflate.streams import StreamPool
 
 #: ``pytest tests/engine --hypothesis-profile=thorough`` after a change of an engine.
 settings.register_profile("thorough", max_examples=5000, deadline=None)
@@ -43,7 +43,7 @@ def server(engine: Engine) -> Peer:
 def streams(request: pytest.FixtureRequest) -> Iterator[str]:
     """Streams of deflate by the native engine, for the libraries that it knows, and by objects of Python modules."""
     with pytest.MonkeyPatch.context() as patches:
-        patches.setattr(deflate, "_pool", StreamPool())
+        patches.setattr(codec, "_pool", StreamPool())
         if request.param == "by module":
-            patches.setattr(deflate_backends, "library_of", lambda backend: None)
+            patches.setattr(backends, "library_of", lambda backend: None)
         yield request.param

@@ -10,8 +10,8 @@ from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 
 from tests.engine.test_utf8 import ILL_FORMED
-from tornado_ws import closing
-from tornado_ws.closing import decode_close, encode_close
+from tornado_ws import close_codes
+from tornado_ws.close_codes import decode_close, encode_close
 from tornado_ws.errors import (
     HandshakeError,
     HandshakeRejectedError,
@@ -51,7 +51,7 @@ def test_the_codes_have_the_names_of_section_7_4_1() -> None:
         "MANDATORY_EXTENSION": 1010,
         "INTERNAL_ERROR": 1011,
     }
-    assert {name: getattr(closing, name) for name in names} == names
+    assert {name: getattr(close_codes, name) for name in names} == names
 
 
 # What is received

@@ -26,9 +26,9 @@ from tests.engine.wire import (
     each_byte,
     events_now,
 )
-from tornado_ws.deflate import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.engine.reader import LATER
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import LATER
 
 pytestmark = pytest.mark.usefixtures("streams")
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.engine.wire import cut_at, each_byte
-from tornado_ws.deflate import (
+from tornado_ws.deflate.codec import (
     DeflateParams,
     _DecompressTooLargeError,
     _PerMessageDeflateCompressor,

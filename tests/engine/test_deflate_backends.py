@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.wire import each_byte
-from tornado_ws import deflate_backends
-from tornado_ws.deflate import (
+from tornado_ws.deflate import backends
+from tornado_ws.deflate.codec import (
     _PerMessageDeflateCompressor,
     _PerMessageDeflateDecompressor,
     compress_alone,
     inflate_all,
 )
-from tornado_ws.deflate_memory import LiveStreams
-from tornado_ws.deflate_options import deflate_options
-from tornado_ws.deflate_streams import Deflater
+from tornado_ws.deflate.module_streams import Deflater
+from tornado_ws.deflate.options import deflate_options
+from tornado_ws.deflate.streams import LiveStreams
 from tornado_ws.errors import ProtocolError
 
 pytestmark = pytest.mark.usefixtures("streams")
@@ -236,7 +236,7 @@ def test_what_is_compressed_alone_refers_to_nothing(backend: str) -> None:
 
 
 def test_a_compressor_that_fails_refers_to_nothing_that_the_peer_did_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deflate_backends, "library_of", lambda backend: None)
+    monkeypatch.setattr(backends, "library_of", lambda backend: None)
     compressor, decompressor = (
         _PerMessageDeflateCompressor(True, None),
         _PerMessageDeflateDecompressor(True, None, LIMIT),

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support import run_side_by_side
-from tornado_ws import deflate_backends
-from tornado_ws.deflate_options import (
+from tornado_ws.deflate import backends
+from tornado_ws.deflate.options import (
     DEFAULT_DEFLATE_OPTIONS,
     DeflateOptions,
     _shared,
@@ -64,7 +64,7 @@ def test_a_level_or_strategy_that_the_backend_lacks() -> None:
 def test_a_backend_that_is_not_installed_says_what_to_install(
     name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deflate_backends, "_find", lambda name: None)
+    monkeypatch.setattr(backends, "_find", lambda name: None)
     # Not the values of another test, which are remembered.
     with pytest.raises(ValueError, match=f"compression option backend is '{name}', .*pip install {package}, or"):
         deflate_options({"backend": name, "takeover_memory": 1})
@@ -168,16 +168,16 @@ def test_auto_is_by_what_is_installed_and_by_the_level(
     inflating: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    find = deflate_backends._find
-    monkeypatch.setattr(deflate_backends, "_find", lambda name: find(name) if name in ("zlib", *installed) else None)
+    find = backends._find
+    monkeypatch.setattr(backends, "_find", lambda name: find(name) if name in ("zlib", *installed) else None)
     level, strategy = options.get("compression_level"), options.get("strategy", zlib.Z_DEFAULT_STRATEGY)
-    codecs = deflate_backends.choose_codecs("auto", level, 5, strategy)
+    codecs = backends.choose_codecs("auto", level, 5, strategy)
     assert [(codec.backend.name, codec.level) for codec in (codecs.to_deflate(93), codecs.to_deflate(14_000))] == [
         small,
         large,
     ]
     by_size = [codecs.to_inflate(size).backend.name for size in (20, 2000)]
-    if "zlib_ng" in installed and deflate_backends.library_of(codecs.to_deflate(93).backend) is not None:
+    if "zlib_ng" in installed and backends.library_of(codecs.to_deflate(93).backend) is not None:
         assert by_size == ["zlib_ng", "zlib_ng"]
     else:
         assert by_size == ["zlib", inflating]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from tests.engine.wire import each_byte
 from tests.needs import need
-from tornado_ws import deflate_backends
-from tornado_ws.deflate_backends import Codec, library_of
-from tornado_ws.deflate_memory import LiveStreams
-from tornado_ws.deflate_options import deflate_options
-from tornado_ws.deflate_streams import Deflater, Inflater, Live
+from tornado_ws.deflate import backends
+from tornado_ws.deflate.backends import Codec, library_of
+from tornado_ws.deflate.module_streams import Deflater, Inflater, Live
+from tornado_ws.deflate.options import deflate_options
+from tornado_ws.deflate.streams import LiveStreams
 
 NOISE = random.Random(1).randbytes(100_000)
 TAIL = b"\x00\x00\xff\xff"
@@ -211,7 +211,7 @@ def test_a_thread_at_work_keeps_its_stream() -> None:
 
 def test_a_module_that_does_not_show_its_functions_is_used_by_its_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = codec_of("zlib")
-    native = importlib.import_module("tornado_ws._deflate")
+    native = importlib.import_module("tornado_ws.deflate._deflate")
     # A program with zlib inside, as some Pythons are, or a library that has none of it.
     empty = types.ModuleType("empty")
     empty.error = zlib.error  # type: ignore[attr-defined]
@@ -230,7 +230,7 @@ def test_a_module_that_does_not_show_its_functions_is_used_by_its_objects(monkey
         assert isinstance(codec.make_inflater(15), Inflater)
     finally:
         library_of.cache_clear()
-    assert deflate_backends.library_of is library_of
+    assert backends.library_of is library_of
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -12,7 +12,7 @@ import pytest
 import tornado_ws.engine
 from tests.engine.wire import ENGINES
 from tests.needs import need
-from tornado_ws import channel, frames
+from tornado_ws.engine import channel, reader
 
 
 def chosen() -> dict[str, Any]:
@@ -23,9 +23,9 @@ def chosen() -> dict[str, Any]:
 def is_pure(found: dict[str, Any]) -> bool:
     return (
         found["name"] == "python"
-        and found["FrameReader"] is frames.FrameReader
-        and found["encode_frame"] is frames.encode_frame
-        and found["apply_mask"] is frames.apply_mask
+        and found["FrameReader"] is reader.FrameReader
+        and found["encode_frame"] is reader.encode_frame
+        and found["apply_mask"] is reader.apply_mask
         and found["Channel"] is channel.Channel
         and found["serve_ready"] is channel.serve_ready
     )
@@ -37,10 +37,10 @@ def test_the_engine_in_use_is_one_of_those_under_test() -> None:
 
 
 def test_the_native_engine_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    need(importlib.util.find_spec("tornado_ws._native"), "the native engine")
+    need(importlib.util.find_spec("tornado_ws.engine._native"), "the native engine")
     monkeypatch.delenv("TORNADO_WS_ENGINE", raising=False)
     found = chosen()
-    native = sys.modules["tornado_ws._native"]
+    native = sys.modules["tornado_ws.engine._native"]
     assert found["name"] == "native"
     for name in ("Channel", "FrameReader", "apply_mask", "encode_frame", "serve_ready"):
         assert found[name] is getattr(native, name)
@@ -53,5 +53,5 @@ def test_the_environment_picks_the_pure_engine(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_pure_engine_is_used_where_no_other_was_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORNADO_WS_ENGINE", raising=False)
-    monkeypatch.setitem(sys.modules, "tornado_ws._native", None)
+    monkeypatch.setitem(sys.modules, "tornado_ws.engine._native", None)
     assert is_pure(chosen())

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tornado_ws.deflate import DeflateParams
-from tornado_ws.deflate_options import DEFAULT_DEFLATE_OPTIONS
+from tornado_ws.deflate.codec import DeflateParams
+from tornado_ws.deflate.options import DEFAULT_DEFLATE_OPTIONS
 from tornado_ws.handshake import (
     MOST_OF_EXTENSIONS,
     Extension,

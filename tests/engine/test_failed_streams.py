@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.needs import need
-from tornado_ws.deflate_backends import Codec
-from tornado_ws.deflate_options import deflate_options
-from tornado_ws.deflate_streams import Deflater
+from tornado_ws.deflate.backends import Codec
+from tornado_ws.deflate.module_streams import Deflater
+from tornado_ws.deflate.options import deflate_options
 
 pytestmark = pytest.mark.usefixtures("streams")
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.wire import BINARY, RSV1, TEXT, Frame, Outcome, Peer, cut_at, each_byte
-from tornado_ws.deflate import _PerMessageDeflateDecompressor, inflate_all
-from tornado_ws.deflate_backends import Codec
-from tornado_ws.deflate_offload import OffloadingInflater, Rest
-from tornado_ws.deflate_streams import BYTES_A_FINAL, MAX_FINALS, is_empty_stream
+from tornado_ws.deflate.backends import Codec
+from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor, inflate_all
+from tornado_ws.deflate.module_streams import BYTES_A_FINAL, MAX_FINALS, is_empty_stream
+from tornado_ws.deflate.offload import OffloadingInflater, Rest
+from tornado_ws.engine.reader import INFLATED_AT_ONCE, LATER
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import INFLATED_AT_ONCE, LATER
 
 pytestmark = pytest.mark.usefixtures("streams")
 

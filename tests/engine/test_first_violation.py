@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.wire import BINARY, CONTINUATION, ENGINES, RSV1, TEXT, Frame, Outcome, Peer, cut_at, each_byte, read
-from tornado_ws.deflate import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.engine.reader import INFLATED_AT_ONCE
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import INFLATED_AT_ONCE
 
 pytestmark = pytest.mark.usefixtures("streams")
 

@@ -33,8 +33,8 @@ from tests.engine.wire import (
     read,
     xor,
 )
+from tornado_ws.engine.reader import Event
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import Event
 
 LARGEST_LENGTH = (1 << 63) - 1
 
@@ -241,7 +241,7 @@ def test_two_bytes_are_enough_to_refuse(peer: Peer, frame: Frame) -> None:
     assert peer.outcome(peer.send(frame)[:2]) == Outcome([], 1002)
 
 
-# How it is told: the contract at the head of frames.py
+# How it is told: the contract at the head of `tornado_ws.engine.reader`
 
 
 def test_wants_another_chunk_when_it_has_no_whole_event(peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""Messages handed out as they are parsed: `FrameReader.hand_out`, by the contract at the head of frames.py."""
+"""Messages handed out as they are parsed: `FrameReader.hand_out`, by the contract at the head of `tornado_ws.engine.reader`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.engine.test_properties import Conversation, any_kind, chunks_of, cuts, quietly
 from tests.engine.wire import BINARY, CLOSE, CONTINUATION, MESSAGES, PING, RSV1, TEXT, Frame, Peer, each_byte
-from tornado_ws.deflate import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.engine.reader import CLOCK_SIZE, ENOUGH, NOT_DONE, RAISED, TURN_TIME, VIOLATION, Event, FrameReader
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import CLOCK_SIZE, ENOUGH, NOT_DONE, RAISED, TURN_TIME, VIOLATION, Event, FrameReader
 
 ANY_NUMBER = 1000
 

@@ -25,9 +25,9 @@ from tests.engine.wire import (
     each_byte,
     events_now,
 )
-from tornado_ws.deflate import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import FrameReader
 
 KIB = 1024
 MIB = 1024 * 1024

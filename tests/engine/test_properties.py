@@ -28,10 +28,10 @@ from tests.engine.wire import (
     events_now,
     read,
 )
-from tornado_ws.closing import decode_close, encode_close
-from tornado_ws.deflate import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.close_codes import decode_close, encode_close
+from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.engine.reader import Event
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import Event
 from tornado_ws.handshake import Extension, accept_deflate_offer, parse_extensions
 
 # Machines that share their processors pause for longer than any deadline, and CI is to give one answer each time.

@@ -23,7 +23,7 @@ from tests.engine.wire import (
     events_now,
     read,
 )
-from tornado_ws.deflate import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 
 #: Each with the index of the first byte that decides.
 ILL_FORMED: dict[str, tuple[bytes, int]] = {

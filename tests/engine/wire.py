@@ -8,10 +8,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from tornado_ws import frames
-from tornado_ws.closing import encode_close
+from tornado_ws.close_codes import encode_close
+from tornado_ws.engine import reader as pure
+from tornado_ws.engine.reader import Event, FrameReader, Inflater
 from tornado_ws.errors import ProtocolError
-from tornado_ws.frames import Event, Inflater
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 MESSAGES = (TEXT, BINARY)
@@ -26,16 +26,16 @@ LIMIT = 1 << 20
 
 class Engine(NamedTuple):
     name: str
-    FrameReader: type[frames.FrameReader]
+    FrameReader: type[FrameReader]
     encode_frame: Callable[[int, bytes, bool], bytes]
     apply_mask: Callable[[bytes, bytes], bytes]
 
 
 def _engines() -> list[Engine]:
-    modules: list[Any] = [frames]
+    modules: list[Any] = [pure]
     # Looked for, and not tried: a native engine that is there and broken has to fail the run.
-    if importlib.util.find_spec("tornado_ws._native") is not None:
-        modules.append(importlib.import_module("tornado_ws._native"))
+    if importlib.util.find_spec("tornado_ws.engine._native") is not None:
+        modules.append(importlib.import_module("tornado_ws.engine._native"))
     return [Engine(module.__name__, module.FrameReader, module.encode_frame, module.apply_mask) for module in modules]
 
 
@@ -91,14 +91,14 @@ class Peer:
     def header(self, frame: Frame, length: int, length_bytes: int | None = None) -> bytes:
         return frame.header(self.mask, length, length_bytes)
 
-    def reader(self, limit: int = LIMIT, inflater: Inflater | None = None) -> frames.FrameReader:
+    def reader(self, limit: int = LIMIT, inflater: Inflater | None = None) -> FrameReader:
         return self.engine.FrameReader(self.is_client, limit, inflater)
 
     def outcome(self, *chunks: bytes, limit: int = LIMIT, inflater: Inflater | None = None) -> Outcome:
         return read(self.reader(limit, inflater), chunks)
 
 
-def events_now(reader: frames.FrameReader) -> list[Event]:
+def events_now(reader: FrameReader) -> list[Event]:
     """The events up to where the reader wants another chunk."""
     events: list[Event] = []
     for event in reader:
@@ -108,7 +108,7 @@ def events_now(reader: frames.FrameReader) -> list[Event]:
     raise AssertionError("the reader ended, and no violation was raised")
 
 
-def read(reader: frames.FrameReader, chunks: Iterable[bytes]) -> Outcome:
+def read(reader: FrameReader, chunks: Iterable[bytes]) -> Outcome:
     """Feed ``chunks`` one at a time and take what the reader gives after each, to the end or to a violation."""
     events: list[Event] = []
     violation: ProtocolError | None = None
@@ -132,7 +132,7 @@ def read(reader: frames.FrameReader, chunks: Iterable[bytes]) -> Outcome:
     return Outcome(events, violation.close_code)
 
 
-def is_finished(reader: frames.FrameReader) -> bool:
+def is_finished(reader: FrameReader) -> bool:
     finished = object()
     if next(iter(reader), finished) is not finished:
         return False

@@ -32,9 +32,9 @@ from tests.faults.scenarios import SCENARIOS, Journal, Peer, Scenario, Subject, 
 from tests.faults.shim import FUNCTIONS, WAYS, Fault, Shim
 from tests.support import PATIENCE, serving, until
 from tornado_ws import WebSocketClientConnection, WebSocketError, websocket_connect
-from tornado_ws.connection import WebSocketProtocol13
-from tornado_ws.poller import poller_of
-from tornado_ws.transport import Transport
+from tornado_ws.connection.protocol13 import WebSocketProtocol13
+from tornado_ws.transport.poller import poller_of
+from tornado_ws.transport.transport import Transport
 
 _Result = TypeVar("_Result")
 

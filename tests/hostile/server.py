@@ -31,7 +31,7 @@ from tornado.web import Application
 
 from tests.connection.peer import TEXT, frame, raw_client
 from tornado_ws import WebSocketHandler
-from tornado_ws.counting import Counters
+from tornado_ws.observing.counters import Counters
 
 _QUESTION = frame(TEXT, b"?", masked=True)
 

@@ -1,0 +1,459 @@
+"""The client's end: `websocket_connect` and the `WebSocketClientConnection` that it gives."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import concurrent.futures
+import functools
+import os
+import warnings
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from tornado import httpclient, httputil, simple_httpclient
+from tornado.concurrent import Future
+from tornado.escape import to_unicode, utf8
+from tornado.ioloop import IOLoop
+from tornado.iostream import StreamClosedError
+from tornado.log import app_log
+from tornado.netutil import Resolver
+
+from tornado_ws import handshake
+from tornado_ws.client.answers import AnsweredConnection
+from tornado_ws.client.futures import Handover
+from tornado_ws.client.read_queue import MessageQueue
+from tornado_ws.client.request import websocket_request
+from tornado_ws.client.tcp import AbortableTCPClient
+from tornado_ws.close_codes import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
+from tornado_ws.connection.interfaces import WebSocketProtocol, _default_max_message_size, _WebSocketParams
+from tornado_ws.connection.protocol13 import WebSocketProtocol13
+from tornado_ws.connection.threads import write_message_threadsafe
+from tornado_ws.coroutines import value_of
+from tornado_ws.deflate.options import deflate_options
+from tornado_ws.errors import InvalidHandshakeError, WebSocketClosedError
+from tornado_ws.escaping import plain
+from tornado_ws.observing.latency import UNKNOWN, Latency
+from tornado_ws.options import OptionArguments, client_options
+from tornado_ws.transport.transport import stop_watching
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+#: The close codes (RFC 6455 section 7.4.1) of a connection that has served its purpose; None is a close frame without.
+_GOOD_ENDS = (None, NORMAL_CLOSURE, GOING_AWAY)
+
+
+def _accepts_io_loop(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let ``function`` be called with the ``io_loop`` that came second until Tornado 5.0, or by name."""
+
+    @functools.wraps(function)
+    def without_io_loop(*args: Any, **kwargs: Any) -> _R:
+        # In the old order a callback stands where a number of seconds does in the new one.
+        old_order = len(args) > 1 and (
+            isinstance(args[1], IOLoop) or (args[1] is None and len(args) > 2 and callable(args[2]))
+        )
+        if old_order or "io_loop" in kwargs:
+            warnings.warn("the io_loop argument is deprecated; the current loop is used", DeprecationWarning, 2)
+            kwargs.pop("io_loop", None)
+        return function(*(args[:1] + args[2:] if old_order else args), **kwargs)
+
+    return cast("Callable[_P, _R]", without_io_loop)
+
+
+class WebSocketClientConnection(AnsweredConnection):
+    """WebSocket client connection.
+
+    Made by `websocket_connect`, or by subclasses that override ``on_ping``, ``on_message`` and the like and await
+    ``connect_future``.
+
+    ``async with conn`` closes it at the end, with 1000, or with 1001 when the block is left by an exception, and waits
+    until it is closed. ``async for message in conn`` reads messages up to the end; see `__anext__`.
+    """
+
+    #: None before the opening handshake, and once `close` was called.
+    protocol: WebSocketProtocol | None = None
+    #: The same one, kept.
+    _ws_protocol: WebSocketProtocol13 | None = None
+    tcp_client: AbortableTCPClient
+
+    @_accepts_io_loop
+    def __init__(
+        self,
+        request: httpclient.HTTPRequest,
+        on_message_callback: Callable[[str | bytes | None], Any] | None = None,
+        compression_options: dict[str, Any] | None = None,
+        ping_interval: float | None = None,
+        ping_timeout: float | None = None,
+        max_message_size: int = _default_max_message_size,
+        subprotocols: list[str] | None = None,
+        resolver: Resolver | None = None,
+        **options: Unpack[OptionArguments],
+    ) -> None:
+        self.connect_future: ConnectFuture = ConnectFuture()
+        self.read_queue = MessageQueue()
+        self.key = base64.b64encode(os.urandom(16))
+        self._on_message_callback = on_message_callback
+        self._ended = False
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
+        self.params = _WebSocketParams(
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            max_message_size=max_message_size,
+            compression_options=compression_options,
+            options=client_options(options),
+        )
+
+        request = websocket_request(request)
+        request.headers.update(
+            {
+                "Upgrade": "websocket",
+                "Connection": "Upgrade",
+                "Sec-WebSocket-Key": to_unicode(self.key),
+                "Sec-WebSocket-Version": handshake.VERSION,
+            }
+        )
+        if subprotocols:
+            request.headers["Sec-WebSocket-Protocol"] = ",".join(dict.fromkeys(subprotocols))
+        if compression_options is not None:
+            offer = handshake.encode_deflate_offer(deflate_options(compression_options))
+            request.headers["Sec-WebSocket-Extensions"] = offer
+
+        self.tcp_client = AbortableTCPClient(resolver=resolver)
+        # Tornado's limit covers the steps up to TLS only (all of them since 6.6).
+        limits = [limit for limit in (request.connect_timeout, request.request_timeout) if limit]
+        io_loop = IOLoop.current()
+        self._connect_timer = io_loop.call_later(min(limits), self._on_connect_timeout) if limits else None
+        self.connect_future.add_done_callback(self._on_connect_done)
+        super().__init__(
+            None,
+            request,
+            lambda: None,
+            self._on_http_response,
+            104857600,
+            self.tcp_client,
+            65536,
+            104857600,
+        )
+
+    def __del__(self) -> None:
+        if self.protocol is not None and not self._ended:
+            warnings.warn("Unclosed WebSocketClientConnection", ResourceWarning, stacklevel=2)
+
+    # Connecting
+
+    def _on_connect_timeout(self) -> None:
+        if self._answered:
+            self._fail_with_answer()
+        elif not self.connect_future.done():
+            self.connect_future.set_exception(
+                simple_httpclient.HTTPTimeoutError(f"Timeout while {self.tcp_client.phase}")
+            )
+
+    def _on_connect_done(self, future: asyncio.Future[Any]) -> None:
+        if self._connect_timer is not None:
+            self.io_loop.remove_timeout(self._connect_timer)
+            self._connect_timer = None
+        if future.cancelled() or future.exception() is not None:
+            # Nobody has this connection, so nobody else can close it.
+            self._stop_http()
+            self.tcp_client.abort()
+            self.tcp_client.close()
+
+    def _stop_http(self) -> None:
+        """Keep the HTTP client's own error handling from what is no longer its business."""
+        self.final_callback = None  # type: ignore[assignment]
+        if self._timeout is not None:
+            self.io_loop.remove_timeout(self._timeout)
+            self._timeout = None
+
+    async def headers_received(
+        self,
+        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
+        headers: httputil.HTTPHeaders,
+    ) -> None:
+        assert isinstance(start_line, httputil.ResponseStartLine)
+        if start_line.code != 101:
+            await super().headers_received(start_line, headers)
+            return
+        self._stop_http()
+        self.headers = headers
+        stream = self.connection.detach()
+        if self.connect_future.done():
+            stream.close()
+            return
+        try:
+            protocol = value_of(self, "get_websocket_protocol", self.get_websocket_protocol())
+        except TypeError as error:
+            stream.close()
+            self.connect_future.set_exception(error)
+            return
+        offered = handshake.list_tokens(self.request.headers.get("Sec-WebSocket-Protocol", ""))
+        try:
+            protocol._process_server_headers(self.key, headers)
+            handshake.check_selected_subprotocol(headers, offered)
+        except ValueError as error:
+            self.connect_future.set_exception(InvalidHandshakeError(start_line.code, headers, str(error)))
+            return
+        # Receiving begins in the next turn of the loop, and the server may have sent its last message by then.
+        stop_watching(stream)
+        self.protocol = protocol
+        protocol.stream = stream
+        self._ws_protocol = cast(WebSocketProtocol13, protocol)
+        self.io_loop.add_callback(protocol._receive_frame_loop)
+        protocol.start_pinging()
+        self.connect_future.set_result(self)
+
+    def get_websocket_protocol(self) -> WebSocketProtocol:
+        return WebSocketProtocol13(self, mask_outgoing=True, params=self.params)
+
+    # Messages
+
+    def write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool = False, *, compress: bool = True
+    ) -> Future[None]:
+        """Send ``message`` to the server; see `.WebSocketHandler.write_message`."""
+        if self.protocol is None:
+            raise WebSocketClosedError("Client connection has been closed")
+        if not compress:
+            return self.protocol.write_message(message, binary=binary, compress=False)
+        return self.protocol.write_message(message, binary=binary)
+
+    def write_message_threadsafe(
+        self, message: str | bytes | dict[str, Any], binary: bool = False
+    ) -> concurrent.futures.Future[None]:
+        """Send from any thread; see `.WebSocketHandler.write_message_threadsafe`."""
+        return write_message_threadsafe(self.protocol, self.write_message, message, binary)
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes of frames that wait for the kernel to take them; 0 on a closed connection."""
+        return self.protocol.buffered_amount if self.protocol is not None else 0
+
+    def read_message(
+        self, callback: Callable[[Future[str | bytes | None]], Any] | None = None
+    ) -> Awaitable[str | bytes | None]:
+        """Return a Future of the next message: str, bytes, or None when the connection is closed, then and after.
+
+        If ``on_message_callback`` was given there is never a message here. ``callback`` is called with the Future.
+        """
+        future = self.read_queue.get()
+        if callback is not None:
+            self.io_loop.add_future(future, callback)
+        return future
+
+    def __aiter__(self) -> WebSocketClientConnection:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """Return the next message.
+
+        Raises StopAsyncIteration after a closing handshake that `close` of this side began, or that came with code
+        1000, 1001 or none. Raises `WebSocketClosedError`, with ``close_code`` and ``close_reason``, after any other
+        end. The code is 1006 when there was no close frame (RFC 6455 section 7.1.5).
+        """
+        message = await self.read_message()
+        if message is not None:
+            return message
+        code, reason = self.close_code, self.close_reason
+        if self._ws_protocol is None or not self._ws_protocol.was_clean:
+            code = code or ABNORMAL_CLOSURE
+        elif self.protocol is None or code in _GOOD_ENDS:
+            raise StopAsyncIteration
+        raise WebSocketClosedError(
+            f"connection closed with {code}{f': {plain(reason)}' if reason else ''}",
+            close_code=code,
+            close_reason=reason,
+        )
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        return self._on_message(message)
+
+    def _on_message(self, message: str | bytes | None) -> Awaitable[None] | None:
+        if self._on_message_callback is None:
+            return self.read_queue.put(message)
+        self._on_message_callback(message)
+        return None
+
+    def ping(self, data: str | bytes = b"") -> None:
+        """Send a ping frame with at most 125 bytes of ``data``.
+
+        Raises ValueError for more, and `WebSocketClosedError` on a closed connection.
+        """
+        data = utf8(data)
+        if self.protocol is None:
+            raise WebSocketClosedError()
+        self.protocol.write_ping(data)
+
+    def on_pong(self, data: bytes) -> None:
+        """Called when a pong frame is received."""
+
+    def on_ping(self, data: bytes) -> None:
+        """Called when a ping frame is received; the pong is sent already."""
+
+    # Closing
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Close the connection; see `.WebSocketHandler.close`."""
+        if self.protocol is not None:
+            self.protocol.close(code, reason)
+            self.protocol = None
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed, by whichever side. Cancelling this cancels nothing else."""
+        if self._ws_protocol is not None:
+            await self._ws_protocol.wait_closed()
+
+    async def __aenter__(self) -> WebSocketClientConnection:
+        return self
+
+    async def __aexit__(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close(NORMAL_CLOSURE if typ is None else GOING_AWAY)
+        try:
+            await self.wait_closed()
+        except asyncio.CancelledError:
+            self._ws_abort()
+            raise
+
+    def _ws_abort(self) -> None:
+        if self._ws_protocol is not None:
+            self._ws_protocol._abort()
+
+    def on_connection_close(self) -> None:
+        if self.protocol is not None and not self.stream.closed():
+            # Older Tornados say so when their HTTP ends with a 101 behind a 103.
+            return
+        if self._answered:
+            self._fail_with_answer()
+            return
+        if not self.connect_future.done():
+            self.connect_future.set_exception(StreamClosedError(self.stream.error))
+        if not self._ended:
+            self._ended = True
+            self._on_message(None)
+            self.read_queue.put(None)
+        self.tcp_client.close()
+
+    def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None:
+        self.close_code = close_code
+        self.close_reason = close_reason
+        result: Any = self.on_connection_close()  # type: ignore[func-returns-value]
+        if self._ws_protocol is not None:
+            self._ws_protocol._run_to_end("on_connection_close", result)
+
+    @property
+    def latency(self) -> Latency:
+        """The round trip from a ping of ours to its pong, ``last`` and ``smoothed``, in seconds; None before the first.
+
+        Pings are sent every ``ping_interval`` seconds, and by `ping`.
+        """
+        return self._ws_protocol.latency if self._ws_protocol is not None else UNKNOWN
+
+    @property
+    def selected_subprotocol(self) -> str | None:
+        """The subprotocol selected by the server."""
+        assert self.protocol is not None
+        return self.protocol.selected_subprotocol
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert typ is not None
+        assert value is not None
+        app_log.error("Uncaught exception %s", plain(value), exc_info=(typ, value, tb))
+
+
+class ConnectFuture(Handover[WebSocketClientConnection]):
+    """What `websocket_connect` returns: a Future of the connection.
+
+    ``async with websocket_connect(...) as conn`` awaits it, and closes the connection at the end.
+    """
+
+    async def __aenter__(self) -> WebSocketClientConnection:
+        return await self
+
+    async def __aexit__(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.result().__aexit__(typ, value, tb)
+
+    def _give_back(self, result: WebSocketClientConnection) -> None:
+        # Nobody has this connection, so nobody else can close it.
+        result._ws_abort()
+
+
+@_accepts_io_loop
+def websocket_connect(
+    url: str | httpclient.HTTPRequest,
+    callback: Callable[[Future[WebSocketClientConnection]], Any] | None = None,
+    connect_timeout: float | None = None,
+    on_message_callback: Callable[[str | bytes | None], Any] | None = None,
+    compression_options: dict[str, Any] | None = None,
+    ping_interval: float | None = None,
+    ping_timeout: float | None = None,
+    max_message_size: int = _default_max_message_size,
+    subprotocols: list[str] | None = None,
+    resolver: Resolver | None = None,
+    **options: Unpack[OptionArguments],
+) -> ConnectFuture:
+    """Connect to a WebSocket server; returns a Future of a `WebSocketClientConnection`.
+
+    To close the connection whatever happens: ``async with websocket_connect(...) as conn``.
+
+    ``url`` is a ``ws://`` or ``wss://`` URL or an `.HTTPRequest` with one, which stays as it is. User and password in
+    the URL are sent as Basic authentication (RFC 7617), a host in other letters as A-labels (IDNA 2003), and what may
+    not stand in a path or a query is percent-encoded (RFC 3986). ``connect_timeout`` is in seconds and covers all
+    steps: name resolution, TCP, TLS and the opening handshake; 20 by default, as Tornado's. With
+    ``on_message_callback`` each message is given to it, and None at the end; without, `read_message` gives them.
+    ``compression_options`` is as in `.WebSocketHandler.get_compression_options`, ``ping_interval`` and
+    ``ping_timeout`` (seconds) and ``max_message_size`` (bytes) as the handler's. ``subprotocols`` are offered in order,
+    and ``resolver`` is a `.Resolver` to use. Cancelling the Future closes the socket.
+
+    What Tornado does not have: ``close_timeout`` is how many seconds the server has to answer a close frame (5).
+    ``keepalive_timeout`` is how many seconds of silence after a ping the server may keep; it goes before
+    ``ping_timeout`` and may be longer than ``ping_interval`` (None). The other options are those of
+    `.WebSocketHandler`, without their prefix.
+
+    Raises ValueError for a URL that cannot be connected to, and for an `.HTTPRequest` with a body or another method
+    than GET.
+
+    Raises `HandshakeRejectedError` (an `.HTTPError`) when the server answers with an error status, `HandshakeError` (a
+    `WebSocketError`) for any other status but 101, both with at most 64 KiB of the body, and what had come of it when
+    it is silent for a second, `InvalidHandshakeError` (a `.StreamClosedError`) for a 101 that
+    breaks RFC 6455, `.HTTPTimeoutError` at the timeout, `.StreamClosedError`, `.HTTPStreamClosedError` or OSError when
+    there is no connection or it ends inside the answer.
+
+    The ``io_loop`` argument of Tornado 4 is accepted, in its old place or by name, and not used; ``callback`` is
+    deprecated as in Tornado 6.5.
+    """
+    if isinstance(url, httpclient.HTTPRequest):
+        assert connect_timeout is None, "connect_timeout belongs into the HTTPRequest"
+        request = url
+    else:
+        request = httpclient.HTTPRequest(url, connect_timeout=connect_timeout)
+    conn = WebSocketClientConnection(
+        cast(httpclient.HTTPRequest, httpclient._RequestProxy(request, httpclient.HTTPRequest._DEFAULTS)),
+        on_message_callback=on_message_callback,
+        compression_options=compression_options,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        max_message_size=max_message_size,
+        subprotocols=subprotocols,
+        resolver=resolver,
+        **options,
+    )
+    if callback is not None:
+        warnings.warn(
+            "The callback argument to websocket_connect is deprecated. Use the returned Future instead.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        IOLoop.current().add_future(conn.connect_future, callback)
+    return conn.connect_future

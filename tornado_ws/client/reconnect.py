@@ -1,0 +1,148 @@
+"""A client that connects again, for as long as its caller goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import random as _random
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeAlias
+
+from tornado.httpclient import HTTPError, HTTPRequest
+from tornado.log import gen_log
+
+from tornado_ws.client.connection import WebSocketClientConnection, websocket_connect
+from tornado_ws.close_codes import NORMAL_CLOSURE
+from tornado_ws.coroutines import value_of
+from tornado_ws.errors import HandshakeError, HandshakeRejectedError, WebSocketError
+from tornado_ws.escaping import plain, without_password
+
+#: What may pass: no name, no route, no server, one that is busy, one that answers nonsense.
+_ERRORS = (OSError, WebSocketError, HTTPError)
+
+#: Request Timeout, Too Early, Too Many Requests: of the statuses that blame the client, those that pass.
+_PASSING = (408, 425, 429)
+
+Final: TypeAlias = "type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]"
+
+
+async def reconnect(
+    url: str | HTTPRequest,
+    *,
+    first_delay: float = 0.5,
+    max_delay: float = 60.0,
+    reset_after: float = 10.0,
+    final: Final | None = None,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    clock: Callable[[], float] = time.monotonic,
+    random: Callable[[], float] = _random.random,
+    **arguments: Any,
+) -> AsyncIterator[WebSocketClientConnection]:
+    """Yield a connection, and when the caller is done with it the next one, for ever::
+
+        async for conn in reconnect("wss://example.com/feed"):
+            try:
+                async for message in conn:
+                    ...
+            except WebSocketClosedError:
+                pass
+
+    A connection is closed at the end of its turn of the loop, as ``async with`` does it. An exception in the body ends
+    the loop; what may happen to a connection is for the body to catch. The loop is left with ``break``, and then the
+    connection is closed soon after; to wait for that, wrap ``reconnect(...)`` in `contextlib.aclosing`.
+
+    Between two attempts it waits a random time from 0 to a limit ("full jitter"), in seconds: ``first_delay`` at first,
+    doubled for each attempt after that up to ``max_delay``. The limit is ``first_delay`` again after a connection that
+    lasted for ``reset_after`` seconds. There is no wait before the first attempt. A refusal with a ``Retry-After``
+    (RFC 9110 section 10.2.3: seconds or a date) is waited for at least so long, but no longer than ``max_delay``.
+
+    An attempt may fail with an OSError (`.StreamClosedError` and the errors of `ssl` and of name resolution are),
+    a `WebSocketError` or an `.HTTPError`. ``final`` says which of those are raised instead of trying again: exception
+    types, or a function that is called with the exception and returns True. By default a refusal with a 4xx status is
+    final, unless it is 408, 425 or 429; with ``()`` nothing is. Any other exception, such as ValueError for a wrong
+    argument, is raised at once.
+
+    ``sleep``, ``clock`` and ``random`` are for tests. ``arguments`` are those of `websocket_connect`. Each attempt is
+    one line of the log ``tornado.general``, at INFO and without the URL's query.
+
+    Raises ValueError unless ``0 < first_delay <= max_delay`` and ``reset_after >= 0``.
+    """
+    if not 0 < first_delay <= max_delay < float("inf"):
+        raise ValueError(
+            f"first_delay is {first_delay!r} and max_delay is {max_delay!r}; they have to be numbers of seconds above "
+            "0, and first_delay not the larger one"
+        )
+    if not reset_after >= 0:
+        raise ValueError(f"reset_after is {reset_after!r}; it has to be a number of seconds from 0")
+    name = _name(url if isinstance(url, str) else url.url)
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            conn = await websocket_connect(url, **arguments)
+        except _ERRORS as error:
+            if _is_final(error, final):
+                gen_log.info("WebSocket to %s: attempt %d failed for good: %s", name, attempt, _words(error))
+                raise
+            failure: Exception | None = error
+        else:
+            gen_log.info("WebSocket to %s: connected at attempt %d", name, attempt)
+            opened = clock()
+            async with conn:
+                try:
+                    yield conn
+                except GeneratorExit:
+                    conn.close(NORMAL_CLOSURE)
+                    raise
+            if clock() - opened >= reset_after:
+                attempt = 0
+            failure = None
+        delay = random() * min(max_delay, first_delay * 2.0 ** min(max(attempt - 1, 0), 100))
+        if isinstance(failure, HandshakeError):
+            delay = max(delay, min(max_delay, _retry_after(failure)))
+        if failure is not None:
+            gen_log.info(
+                "WebSocket to %s: attempt %d failed: %s; next in %.2f s", name, attempt, _words(failure), delay
+            )
+        await sleep(delay)
+
+
+def _is_final(error: Exception, final: Final | None) -> bool:
+    if final is None:
+        return isinstance(error, HandshakeRejectedError) and 400 <= error.status < 500 and error.status not in _PASSING
+    if isinstance(final, type | tuple):
+        return isinstance(error, final)
+    return value_of(None, "final", final(error))
+
+
+def _retry_after(error: HandshakeError) -> float:
+    """Return how many seconds the server wants us to wait; 0 if it does not say so in a form of RFC 9110."""
+    value = error.headers.get("Retry-After", "").strip()
+    if re.fullmatch("[0-9]+", value):
+        # Digits without end are no number for `int`.
+        return float(value)
+    until = _seconds_of(value)
+    # The server's own clock, if it tells that, is the one that its date is of.
+    now = _seconds_of(error.headers.get("Date", ""))
+    return 0.0 if until is None else max(0.0, until - (time.time() if now is None else now))
+
+
+def _seconds_of(date: str) -> float | None:
+    """Return a date of HTTP (RFC 9110 section 5.6.7) as seconds since 1970."""
+    try:
+        parsed = parsedate_to_datetime(date)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+
+
+def _name(url: str) -> str:
+    """Return ``url`` without its query and its user, where secrets are."""
+    return plain(without_password(url))
+
+
+def _words(error: Exception) -> str:
+    return plain(error) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Standing in for `tornado.websocket` in a program that imports it."""

@@ -1,0 +1,1 @@
+"""One WebSocket connection, of a server or a client."""

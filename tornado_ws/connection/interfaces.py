@@ -1,0 +1,168 @@
+"""What stands between an end of a connection and its protocol, in Tornado's terms."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tornado import gen, httputil
+from tornado.concurrent import Future
+from tornado.iostream import IOStream
+
+from tornado_ws.client.read_queue import MessageQueue
+from tornado_ws.coroutines import log_error, run_to_end
+from tornado_ws.options import DEFAULT_OPTIONS, Options, checked_message_size, checked_seconds
+
+if TYPE_CHECKING:
+    from tornado_ws.server.handler import WebSocketHandler
+
+_default_max_message_size = 10 * 1024 * 1024
+
+
+class _WebSocketDelegate(Protocol):
+    """What a protocol calls: `WebSocketHandler` on the server side, `WebSocketClientConnection` on the client side."""
+
+    def on_ws_connection_close(
+        self, close_code: int | None = None, close_reason: str | None = None
+    ) -> Awaitable[None] | None: ...
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None: ...
+
+    def on_ping(self, data: bytes) -> None: ...
+
+    def on_pong(self, data: bytes) -> None: ...
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+
+class _WebSocketParams:
+    """Settings of one connection, under Tornado's names: seconds and bytes. ``options`` is all that is ours.
+
+    Raises ValueError for a setting that is no number, and for a ``max_message_size`` below 0.
+    """
+
+    __slots__ = ("__dict__", "compression_options", "max_message_size", "options", "ping_interval", "ping_timeout")
+
+    def __init__(
+        self,
+        ping_interval: float | None = None,
+        ping_timeout: float | None = None,
+        max_message_size: int = _default_max_message_size,
+        compression_options: dict[str, Any] | None = None,
+        options: Options = DEFAULT_OPTIONS,
+    ) -> None:
+        self.ping_interval = checked_seconds("ping_interval", ping_interval)
+        self.ping_timeout = checked_seconds("ping_timeout", ping_timeout)
+        self.max_message_size = checked_message_size(max_message_size)
+        self.compression_options = compression_options
+        self.options = options
+
+
+class WebSocketProtocol(abc.ABC):
+    """Base class for WebSocket protocol versions."""
+
+    #: What ``on_close`` and the callbacks around it have returned and what still runs.
+    _endings: tuple[asyncio.Future[Any], ...] = ()
+
+    def __init__(self, handler: _WebSocketDelegate) -> None:
+        self.handler = handler
+        self.stream: IOStream | None = None
+        self.client_terminated: bool = False
+        self.server_terminated: bool = False
+
+    def _run_callback(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call into the application; an exception is logged and aborts the connection.
+
+        Returns None when the callback is done, else something with ``add_done_callback``.
+        """
+        try:
+            result = callback(*args, **kwargs)
+        except (Exception, asyncio.CancelledError) as error:
+            self._log_and_abort(error)
+            return None
+        return self._check_result(result)
+
+    def _check_result(self, result: Any) -> Any:
+        if result is None or isinstance(result, MessageQueue):
+            return result
+        try:
+            future = gen.convert_yielded(result)
+            if not future.done():
+                return future
+            future.result()
+        except (Exception, asyncio.CancelledError) as error:
+            self._log_and_abort(error)
+        return None
+
+    def _run_to_end(self, hook: str, result: Any) -> asyncio.Future[Any] | None:
+        """Run what ``on_close`` or a callback around it has returned; the end of the connection waits for it."""
+        ending = run_to_end(self.handler, hook, result)
+        if ending is not None:
+            self._endings += (ending,)
+            ending.add_done_callback(self._on_ending_done)
+        return ending
+
+    def _on_ending_done(self, ending: asyncio.Future[Any]) -> None:
+        self._endings = tuple(other for other in self._endings if other is not ending)
+
+    def _log_and_abort(self, error: BaseException) -> None:
+        log_error(self.handler, error)
+        self._abort()
+
+    def on_connection_close(self) -> None:
+        self._abort()
+
+    def _abort(self) -> None:
+        """Close the socket at once, without a closing handshake."""
+        self.client_terminated = True
+        self.server_terminated = True
+        if self.stream is not None:
+            self.stream.close()
+        self.close()
+
+    @abc.abstractmethod
+    def close(self, code: int | None = None, reason: str | None = None) -> None: ...
+
+    @abc.abstractmethod
+    def is_closing(self) -> bool: ...
+
+    @abc.abstractmethod
+    async def accept_connection(self, handler: WebSocketHandler) -> None: ...
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes that wait to be sent."""
+        return 0
+
+    @abc.abstractmethod
+    def write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool = False, *, compress: bool = True
+    ) -> Future[None]: ...
+
+    @property
+    @abc.abstractmethod
+    def selected_subprotocol(self) -> str | None: ...
+
+    @abc.abstractmethod
+    def write_ping(self, data: bytes) -> None: ...
+
+    @abc.abstractmethod
+    def _process_server_headers(self, key: str | bytes, headers: httputil.HTTPHeaders) -> None: ...
+
+    @abc.abstractmethod
+    def start_pinging(self) -> None: ...
+
+    @abc.abstractmethod
+    async def _receive_frame_loop(self) -> None: ...
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed and ``on_close`` has been called."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def set_nodelay(self, x: bool) -> None: ...

@@ -1,0 +1,162 @@
+"""What is written while a thread deflates a message before it (``offload_size``): it waits, so that order is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from tornado.iostream import StreamBufferFullError, StreamClosedError
+
+from tornado_ws.deflate import offload
+from tornado_ws.deflate.codec import _PerMessageDeflateCompressor
+from tornado_ws.errors import WebSocketClosedError
+
+
+class Ordered:
+    """A connection that may have an outbox: as long as something is in it."""
+
+    _outbox: Outbox | None = None
+
+    def held_back(self) -> tuple[int, int]:
+        """Return how many bytes, of how many writes, wait in it."""
+        return (self._outbox.size, len(self._outbox)) if self._outbox is not None else (0, 0)
+
+    def handling_failed(self, error: BaseException) -> None:
+        """What waited in it has raised ``error``: end the connection."""
+        raise NotImplementedError
+
+    def _in_turn(self) -> Outbox:
+        if self._outbox is None:
+            self._outbox = Outbox(functools.partial(setattr, self, "_outbox", None), self.handling_failed)
+        return self._outbox
+
+    def _after_messages(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call ``callback`` when every message before is written: at once, unless there is an outbox."""
+        if self._outbox is None:
+            callback(*args)
+        else:
+            self._outbox.put(lambda _: callback(*args))
+
+
+class Outbox:
+    """What waits to be written while a thread deflates a message before it.
+
+    ``on_error`` is told what an entry has raised that has no Future of its own; those behind it have their turn.
+    """
+
+    def __init__(self, on_empty: Callable[[], None], on_error: Callable[[BaseException], None]) -> None:
+        self._on_empty = on_empty
+        self._on_error = on_error
+        self._room_future: asyncio.Future[None] | None = None
+        self._entries: deque[tuple[Callable[[], Any] | None, Callable[[Any], None]]] = deque()
+        #: Bytes of messages that wait.
+        self.size = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def room(self) -> asyncio.Future[None]:
+        """Return a Future that is done when nothing waits any more: the same for all who ask."""
+        if self._room_future is None:
+            self._room_future = asyncio.get_running_loop().create_future()
+        return self._room_future
+
+    def put(self, finish: Callable[[Any], None], work: Callable[[], Any] | None = None) -> None:
+        """Call ``finish`` when all before it is done, with a Future of ``work`` done by a thread, or with None."""
+        self._entries.append((work, finish))
+        if len(self._entries) == 1:
+            self._go_on()
+
+    def put_message(
+        self,
+        write: Callable[[bytes, bool, int], asyncio.Future[None]],
+        payload: bytes,
+        compressor: _PerMessageDeflateCompressor | None,
+    ) -> asyncio.Future[None]:
+        """Write a message when it is its turn, deflated by ``compressor`` if that is not None.
+
+        ``write`` takes the payload, whether it is deflated, and the message's bytes before that. It may raise.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        size = len(payload)
+        self.size += size
+
+        def finish(deflating: asyncio.Future[bytes] | None) -> None:
+            self.size -= size
+            try:
+                if deflating is not None:
+                    written = write(deflating.result(), True, size)
+                elif compressor is not None:
+                    written = write(compressor.compress(payload), True, size)
+                else:
+                    written = write(payload, False, size)
+            except StreamClosedError:
+                _fail(future, WebSocketClosedError())
+                return
+            except Exception as error:
+                _fail(future, error)
+                return
+            if written.done():
+                _pass_on(future, written)
+            else:
+                written.add_done_callback(lambda written: _pass_on(future, written))
+
+        work = None
+        if compressor is not None and compressor.is_offloaded(payload):
+            work = functools.partial(compressor.compress, payload)
+        self.put(finish, work)
+        return future
+
+    def put_shared(self, write: Callable[[], None], size: int) -> None:
+        """Call ``write`` when it is its turn: it writes a message of ``size`` bytes, which nobody awaits."""
+        self.size += size
+
+        def finish(_: None) -> None:
+            self.size -= size
+            with contextlib.suppress(StreamClosedError, StreamBufferFullError):
+                write()
+
+        self.put(finish)
+
+    def _go_on(self, worked: asyncio.Future[Any] | None = None) -> None:
+        """Finish what can be; ``worked`` is what a thread has done for the first entry."""
+        interrupt: BaseException | None = None
+        while self._entries:
+            work, finish = self._entries[0]
+            if work is not None and worked is None:
+                offload.run_in_thread(work).add_done_callback(self._go_on)
+                break
+            try:
+                finish(worked)
+            except BaseException as error:
+                self._on_error(error)
+                if not isinstance(error, Exception):
+                    interrupt = error
+            # Not before: what it writes itself comes behind all that waits.
+            self._entries.popleft()
+            worked = None
+        else:
+            self._on_empty()
+            if self._room_future is not None and not self._room_future.done():
+                self._room_future.set_result(None)
+        if interrupt is not None:
+            raise interrupt
+
+
+def _pass_on(future: asyncio.Future[None], written: asyncio.Future[None]) -> None:
+    error = None if written.cancelled() else written.exception()
+    if error is not None:
+        _fail(future, error)
+    elif not future.done():
+        future.set_result(None)
+
+
+def _fail(future: asyncio.Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+        # Retrieved here, so that a write which nobody awaited logs no traceback.
+        future.exception()

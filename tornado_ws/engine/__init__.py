@@ -1,0 +1,34 @@
+"""The engine that this process uses: the native one where it was built, else the pure Python one.
+
+``TORNADO_WS_ENGINE=python`` in the environment picks the pure one.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+__all__ = ["Channel", "FrameReader", "Sender", "apply_mask", "encode_frame", "name", "send_to_all", "serve_ready"]
+
+#: "native" or "python".
+name = "python"
+
+if TYPE_CHECKING or os.environ.get("TORNADO_WS_ENGINE") == "python":
+    from tornado_ws.engine.channel import Channel, Sender, send_to_all, serve_ready
+    from tornado_ws.engine.reader import FrameReader, apply_mask, encode_frame
+else:
+    try:
+        from tornado_ws.engine._native import (
+            Channel,
+            FrameReader,
+            Sender,
+            apply_mask,
+            encode_frame,
+            send_to_all,
+            serve_ready,
+        )
+
+        name = "native"
+    except ImportError:
+        from tornado_ws.engine.channel import Channel, Sender, send_to_all, serve_ready
+        from tornado_ws.engine.reader import FrameReader, apply_mask, encode_frame

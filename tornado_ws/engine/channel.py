@@ -1,0 +1,510 @@
+"""What every message passes, in pure Python: from the socket to ``on_message``, and from ``write_message`` back.
+
+A `Channel` is the busy half of a `transport.Transport`, which subclasses it and does what happens once a connection.
+The native engine has a class of the same name; this one says what both do.
+
+The way in: `handle_events` reads a chunk, feeds it to the reader and, while ``direct`` is true, lets the reader hand
+out its messages. Whatever that ends with goes to ``advance`` of the receiver, which is also asked for everything while
+``direct`` is false. The way out: `write_message` and `write_frame` make a frame. Inside `dispatch` frames are held back
+(corked) and go to the kernel together at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping
+from threading import get_ident
+from typing import Any, Protocol
+
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream, StreamClosedError
+
+from tornado_ws.engine.reader import (
+    BINARY,
+    FIN,
+    RSV1,
+    TEXT,
+    TURN_TIME,
+    FrameReader,
+    Outcome,
+    encode_frame_parts,
+    encode_message,
+)
+from tornado_ws.observing.latency import Latency
+from tornado_ws.transport.write_queue import Backlog
+
+#: Messages handed out before the rest of the loop gets its turn.
+MESSAGES_PER_TURN = 256
+#: Sockets served before the rest of the loop gets its turn.
+SOCKETS_PER_TURN = 256
+#: Sockets ready at once that make a loop a busy one.
+BUSY = 8
+#: Bytes read from one socket before the others get their turn.
+READ_SIZE = 64 * 1024
+#: Bytes sent to one socket before the others get their turn.
+SEND_SIZE = 1024 * 1024
+#: Bytes held back inside `Channel.dispatch`.
+CORK_SIZE = 64 * 1024
+#: A payload of so many bytes is sent from where it lies.
+LARGE = 16 * 1024
+
+
+class Receiver(Protocol):
+    """What a channel delivers to."""
+
+    handler: Any
+    #: Whether the peer has sent a close frame.
+    was_clean: bool
+
+    @property
+    def latency(self) -> Latency:
+        """The round trips of its pings."""
+
+    def advance(self, outcome: Outcome | None = None) -> None:
+        """Go on with ``outcome`` of the reader's `FrameReader.hand_out`, or with what it has unread."""
+
+    def eof_received(self, error: Exception | None) -> None:
+        """Nothing more will be read; ``error`` is None when the peer closed its side in good order."""
+
+    def handling_failed(self, error: BaseException) -> None:
+        """Handling events has raised ``error``: end the connection."""
+
+    def held_back(self) -> tuple[int, int]:
+        """Return how many bytes, of how many writes, wait to be given to the channel."""
+
+    def write_refused(self, why: str) -> asyncio.Future[None]:
+        """A message is not to be sent, since too many bytes wait already; returns what ``write_message`` does."""
+
+    def writes_lost(self, unsent: int, writes: int) -> None:
+        """The stream is about to be closed with ``unsent`` bytes, and ``writes`` whose Futures are not done."""
+
+    def connection_lost(self) -> None:
+        """The stream is closed. Called once, never from inside the call that closed it."""
+
+
+class Tap(Protocol):
+    """What a channel shows its bytes to. It changes nothing and raises nothing."""
+
+    def received(self, chunk: bytes) -> None:
+        """``chunk`` was read and is about to be parsed."""
+
+    def sent(self, first_byte: int, payload: bytes) -> None:
+        """A frame was given to the channel; ``payload`` is not masked."""
+
+
+class Compressor(Protocol):
+    """What a channel needs of permessage-deflate."""
+
+    #: Bytes that a message has to have to be worth compressing.
+    threshold: int
+
+    def compress(self, data: bytes) -> bytes:
+        """Return the payload of a compressed message."""
+
+    def forget(self) -> None:
+        """The last one did not go to the peer: let the next refer to nothing before it."""
+
+
+class Servable(Protocol):
+    """What `serve_ready` calls."""
+
+    def handle_events(self) -> None:
+        """Called when the socket may be ready."""
+
+
+def serve_until(until: float, fds: list[int], channels: Mapping[int, Servable]) -> list[int]:
+    """Call ``handle_events`` of the channels of ``fds`` until that time; returns those whose turn has not come."""
+    for index, fd in enumerate(fds):
+        # One that was closed by another's callback is no longer there.
+        channel = channels.get(fd)
+        if channel is not None:
+            channel.handle_events()
+            if time.monotonic() > until:
+                return fds[index + 1 :]
+    return []
+
+
+def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable], late: list[int]) -> None:
+    """Call ``handle_events`` of the channels whose descriptors are ready, of a good many and for `TURN_TIME` at most.
+
+    Those whose turn has not come are left in ``late``, and are the first when this is called again: the kernel would
+    name them last.
+    """
+    left = SOCKETS_PER_TURN
+    if len(channels) == 1:
+        # It is this one: the epoll has nothing else to tell of.
+        for only in list(channels.values()):
+            only.handle_events()
+        return
+    until = time.monotonic() + TURN_TIME
+    if late:
+        left -= len(late)
+        late[:] = serve_until(until, late, channels)
+    # Where many are ready others will be by then, and another look costs less than another turn of the loop.
+    count = BUSY
+    while count >= BUSY and left > 0 and not late and not epoll.closed:
+        ready = [fd for fd, _ in epoll.poll(0, left)]
+        count = len(ready)
+        left -= count
+        late[:] = serve_until(until, ready, channels)
+
+
+class Sender:
+    """What an application writes to: the channel itself, while nothing stands between the two.
+
+    ``_out`` is the channel as long as neither side has begun to close, no thread is to compress messages and nobody has
+    put anything in the place of the steps that Tornado's protocol has. A subclass says what happens otherwise.
+    """
+
+    __slots__ = ("_out",)
+
+    _out: Channel | None
+
+    def is_closing(self) -> bool:
+        """Return True once either side has begun to close, or the stream is closed."""
+        return (self._out is None or self._out.fd < 0) and self._is_closing()
+
+    def write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool = False, *, compress: bool = True
+    ) -> asyncio.Future[None]:
+        """Send a message; see `.WebSocketHandler.write_message`.
+
+        Raises `WebSocketClosedError` when a close frame was sent or the connection is lost, and ValueError for bytes
+        that are to go as text and are not UTF-8.
+        """
+        out = self._out
+        if out is not None and out.fd >= 0 and isinstance(message, (str, bytes)):
+            return out.write_message(message, binary, compress)
+        return self._write_message(message, binary, compress)
+
+    def _is_closing(self) -> bool:
+        raise NotImplementedError
+
+    def _write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool, compress: bool
+    ) -> asyncio.Future[None]:
+        raise NotImplementedError
+
+
+def send_to_all(senders: Iterable[Any], frame: bytes, size: int) -> tuple[int, list[Any]]:
+    """Send the ``frame`` of a message of ``size`` bytes to those of ``senders`` that need no more than that.
+
+    Returns to how many it went, and the others, which may be anything.
+    """
+    count = 0
+    others = []
+    for sender in senders:
+        is_ours = isinstance(sender, Sender) and type(sender).write_message is Sender.write_message
+        out = sender._out if is_ours else None
+        if (
+            out is None
+            or out.fd < 0
+            or out.masked
+            or out.compressor is not None
+            or out._backlog is not None
+            or out.tap is not None
+        ):
+            others.append(sender)
+            continue
+        out.check_thread()
+        out.write(frame)
+        out.messages += 1
+        out.message_bytes += size
+        out.wire_bytes += len(frame)
+        count += 1
+    return count, others
+
+
+class Channel:
+    """The hot half of a transport."""
+
+    __slots__ = (
+        "_backlog",
+        "_corked",
+        "_corked_size",
+        "_done",
+        "_io_loop",
+        "_receiver",
+        "_socket",
+        "_stream",
+        "compressor",
+        "context",
+        "direct",
+        "fd",
+        "masked",
+        "message_bytes",
+        "messages",
+        "reader",
+        "reading",
+        "tap",
+        "thread",
+        "wire_bytes",
+    )
+
+    def __init__(self, stream: IOStream, receiver: Receiver, masked: bool, done: asyncio.Future[None]) -> None:
+        self._stream = stream
+        self._socket = plain_socket(stream)
+        self._receiver = receiver
+        self._io_loop: IOLoop = stream.io_loop
+        #: A Future of this loop that is done: what most writes return.
+        self._done = done
+        self.masked = masked
+        self.context: contextvars.Context = contextvars.copy_context()
+        self.fd: int = stream.socket.fileno()
+        self.reader: FrameReader | None = None
+        self.reading = False
+        #: Whether messages may go from the reader to the application without asking the receiver.
+        self.direct = False
+        #: What compresses messages, None where that was not negotiated.
+        self.compressor: Compressor | None = None
+        #: What is shown all bytes read and all frames sent, for the log; None where that is off.
+        self.tap: Tap | None = None
+        #: What was sent: messages, their bytes before compression, and all that frames took.
+        self.messages = self.message_bytes = self.wire_bytes = 0
+        #: Ident of the thread that the connection belongs to.
+        self.thread = get_ident()
+        self._backlog: Backlog | None = None
+        self._corked: list[bytes] | None = None
+        self._corked_size = 0
+
+    # In
+
+    def handle_events(self) -> None:
+        """Read and write what can be; called when the socket may be ready."""
+        try:
+            if self._backlog is not None:
+                self._flush()
+            if self.reading and self.fd >= 0:
+                self._receive()
+        except BaseException as error:
+            self._handling_failed(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _receive(self) -> None:
+        try:
+            chunk = self._socket.recv(READ_SIZE) if self._socket is not None else self._read_from_stream()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end_reading(error)
+            return
+        if chunk:
+            self.dispatch(self._take, chunk)
+        elif chunk is not None:
+            self._end_reading(None)
+
+    def _read_from_stream(self) -> bytes | None:
+        """Return what was read, b"" at the end and None if there was nothing."""
+        buffer = _read_buffer(self._io_loop)
+        size = self._stream.read_from_fd(buffer)
+        if size and isinstance(self._stream.socket, ssl.SSLSocket) and self._stream.socket.pending():
+            # What is left decrypted of a record that did not fit gives no readiness.
+            self._io_loop.add_callback(self.handle_events)
+        return bytes(buffer[:size]) if size is not None else None
+
+    def _take(self, chunk: bytes) -> None:
+        assert self.reader is not None
+        if self.tap is not None:
+            self.tap.received(chunk)
+        self.reader.feed(chunk)
+        outcome = None
+        if self.direct:
+            outcome = self.reader.hand_out(self._receiver.handler, MESSAGES_PER_TURN, True)
+            if outcome is None:
+                return
+        self._receiver.advance(outcome)
+
+    def dispatch(self, callback: Callable[..., None], *args: Any) -> None:
+        """Call in the connection's context; what is written meanwhile goes to the socket together, at the end.
+
+        An exception aborts the connection and goes no further, save those that are to end the loop: KeyboardInterrupt,
+        SystemExit, and GeneratorExit.
+        """
+        if self._corked is not None:
+            callback(*args)
+            return
+        corked: list[bytes] = []
+        self._corked = corked
+        try:
+            try:
+                self.context.run(callback, *args)
+            finally:
+                self._corked = None
+                if corked:
+                    self._corked_size = 0
+                    if self.fd >= 0:
+                        self._offer(corked[0] if len(corked) == 1 else b"".join(corked))
+        except BaseException as error:
+            self._handling_failed(error)
+            if not isinstance(error, Exception):
+                raise
+
+    # Out
+
+    def check_thread(self) -> None:
+        """Raise RuntimeError in another thread than the connection's."""
+        if get_ident() != self.thread:
+            self._change_thread()
+
+    def write_message(self, message: str | bytes, binary: bool, compress: bool) -> asyncio.Future[None]:
+        """Send one message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
+        compressor = self.compressor if compress else None
+        if compressor is not None:
+            # Before it takes the message: the peer's window has to be what it thinks.
+            self.check_thread()
+        if self._backlog is not None:
+            refused = self.refuse()
+            if refused is not None:
+                return refused
+        payload = encode_message(message, binary)
+        size = len(payload)
+        first_byte = FIN | BINARY if binary else FIN | TEXT
+        if compressor is not None and size >= compressor.threshold:
+            first_byte |= RSV1
+            payload = compressor.compress(payload)
+        future = self.write_frame(first_byte, payload)
+        self.messages += 1
+        self.message_bytes += size
+        return future
+
+    def write_frame(self, first_byte: int, payload: bytes) -> asyncio.Future[None]:
+        """Send one frame; see `write`. Raises RuntimeError in another thread than the connection's."""
+        if get_ident() != self.thread:
+            self._change_thread()
+        head, body = encode_frame_parts(first_byte, payload, self.masked)
+        if len(body) < LARGE or self._socket is None:
+            future = self.write(head + body)
+        else:
+            future = self._write_large(head, body)
+        self.wire_bytes += len(head) + len(body)
+        if self.tap is not None:
+            self.tap.sent(first_byte, payload)
+        return future
+
+    def write(self, data: bytes) -> asyncio.Future[None]:
+        """Send ``data``. The Future is done when the kernel has taken it, or when it is sure to be offered to it next.
+
+        With watermarks it may be done before, while no more bytes wait than they allow.
+
+        Raises `.StreamClosedError` on a closed stream. The Future fails with `.WebSocketClosedError` when the
+        connection is lost before, which nobody has to retrieve.
+        """
+        if self.fd < 0:
+            raise StreamClosedError(self._stream.error)
+        if self._backlog is None and self._corked is not None:
+            self._corked.append(data)
+            self._corked_size += len(data)
+            if self._corked_size < CORK_SIZE:
+                return self._done
+            data = self._take_corked()
+        return self._offer(data)
+
+    def _offer(self, data: bytes) -> asyncio.Future[None]:
+        if self._backlog is not None:
+            self._check_room(len(data))
+            return self._keep(data)
+        count = self._send(data)
+        if count == len(data):
+            return self._done
+        return self._keep(data, count)
+
+    def _send(self, data: bytes | bytearray | memoryview, more: bytes = b"") -> int:
+        """Offer ``data`` to the kernel, on a plain socket with ``more`` behind it; returns how many bytes it took.
+
+        An error closes the stream.
+        """
+        try:
+            if self._socket is None:
+                return self._write_to_stream(data)
+            return self._socket.sendmsg((data, more)) if more else self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            # A stream keeps its error. The frames of a traceback would keep all that waits to be sent.
+            self._stream.close(exc_info=error.with_traceback(None))
+            return 0
+
+    def _write_to_stream(self, data: bytes | bytearray | memoryview) -> int:
+        sent = 0
+        # TLS takes one record at a time.
+        with memoryview(data) as view:
+            while sent < min(len(view), SEND_SIZE):
+                try:
+                    count = self._stream.write_to_fd(view[sent:])
+                except BlockingIOError:
+                    break
+                if not count:
+                    break
+                sent += count
+        return sent
+
+    def _write_large(self, head: bytes, payload: bytes) -> asyncio.Future[None]:
+        """As `write` of both, with the payload where it lies."""
+        if self.fd < 0:
+            raise StreamClosedError(self._stream.error)
+        if self._backlog is not None:
+            self._check_room(len(head) + len(payload))
+            return self._keep(head, 0, payload)
+        if self._corked:
+            head = self._take_corked() + head
+        count = self._send(head, payload)
+        if count == len(head) + len(payload):
+            return self._done
+        if count < len(head):
+            return self._keep(head, count, payload)
+        return self._keep(payload, count - len(head))
+
+    def _take_corked(self) -> bytes:
+        corked = self._corked or []
+        data = corked[0] if len(corked) == 1 else b"".join(corked)
+        corked.clear()
+        self._corked_size = 0
+        return data
+
+    # The cold half
+
+    def _change_thread(self) -> None:
+        raise NotImplementedError
+
+    def refuse(self) -> asyncio.Future[None] | None:
+        raise NotImplementedError
+
+    def _end_reading(self, error: Exception | None) -> None:
+        raise NotImplementedError
+
+    def _handling_failed(self, error: BaseException) -> None:
+        raise NotImplementedError
+
+    def _flush(self) -> None:
+        raise NotImplementedError
+
+    def _check_room(self, size: int) -> None:
+        raise NotImplementedError
+
+    def _keep(self, data: bytes, begin: int = 0, more: bytes = b"", awaited: bool = True) -> asyncio.Future[None]:
+        raise NotImplementedError
+
+
+def _read_buffer(io_loop: IOLoop) -> memoryview:
+    buffer: memoryview | None = vars(io_loop).get("_ws_read_buffer")
+    if buffer is None:
+        buffer = vars(io_loop)["_ws_read_buffer"] = memoryview(bytearray(READ_SIZE))
+    return buffer
+
+
+def plain_socket(stream: IOStream) -> socket.socket | None:
+    """Return the socket of ``stream`` where the stream does nothing to the bytes on their way, else None."""
+    is_plain = (
+        type(stream.socket) is socket.socket
+        # Windows does not.
+        and hasattr(stream.socket, "sendmsg")
+        and type(stream).read_from_fd is IOStream.read_from_fd
+        and type(stream).write_to_fd is IOStream.write_to_fd
+    )
+    return stream.socket if is_plain else None

@@ -1,0 +1,1 @@
+"""The server: the handler that applications subclass, and closing all connections."""

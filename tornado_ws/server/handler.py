@@ -1,0 +1,395 @@
+"""`WebSocketHandler`, the server's end: what `tornado.web.Application` routes to and applications subclass.
+
+State of the connection lives on ``ws_connection``. Subclasses out there have taken every likely name, so what is
+private here starts with ``_ws_``, save what Tornado's own class has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import urllib.parse
+from collections.abc import Awaitable, Callable, Container
+from typing import Any, cast
+
+import tornado.web
+from tornado import httputil
+from tornado.concurrent import Future
+from tornado.escape import json_encode, utf8
+from tornado.iostream import IOStream
+from tornado.log import app_log, gen_log
+
+from tornado_ws import handshake
+from tornado_ws.connection.interfaces import WebSocketProtocol, _WebSocketParams
+from tornado_ws.connection.protocol13 import WebSocketProtocol13
+from tornado_ws.connection.threads import write_message_threadsafe
+from tornado_ws.coroutines import run_to_end, value_of
+from tornado_ws.deflate.options import deflate_options
+from tornado_ws.errors import WebSocketClosedError
+from tornado_ws.escaping import plain, shown
+from tornado_ws.options import check_attributes, handler_options
+from tornado_ws.server.shutdown import connections_of
+
+#: What a WebSocket handler cannot do after the upgrade.
+_HTTP_METHODS = ("write", "redirect", "set_header", "set_cookie", "set_status", "flush", "finish")
+
+
+class WebSocketHandler(tornado.web.RequestHandler):
+    """Subclass this class to create a basic WebSocket handler.
+
+    Override `on_message` to handle incoming messages, and use `write_message` to send messages to the client. You can
+    also override `open` and `on_close` to handle opened and closed connections. Response headers of the upgrade can be
+    set in `~tornado.web.RequestHandler.set_default_headers` or `~tornado.web.RequestHandler.prepare`::
+
+        class EchoWebSocket(tornado_ws.WebSocketHandler):
+            def open(self):
+                print("WebSocket opened")
+
+            def on_message(self, message):
+                self.write_message("You said: " + message)
+
+            def on_close(self):
+                print("WebSocket closed", self.close_code, self.close_reason)
+
+    After the opening handshake the HTTP methods of the handler raise RuntimeError. Browsers let any site connect to
+    any other: see `check_origin`.
+
+    Application settings: ``websocket_ping_interval`` and ``websocket_ping_timeout`` (seconds, see `ping_interval` and
+    `ping_timeout`), ``websocket_max_message_size`` (bytes, 10 MiB). Those that Tornado does not have can be class
+    attributes too, of the same name, which go before the application's; a wrong one is a ValueError, when the class is
+    made if it is an attribute:
+
+    - ``websocket_close_timeout``: seconds that the client has to answer a close frame, 5;
+    - ``websocket_keepalive_timeout``: seconds of silence after a ping at which the client is given up. It goes before
+      `ping_timeout`, and may be longer than `ping_interval`. Default: None, and `ping_timeout` holds;
+    - ``websocket_read_ahead_messages`` and ``websocket_read_ahead_bytes``: what may wait while a coroutine `on_message`
+      is busy, 64 and 1 MiB;
+    - ``websocket_write_high_watermark`` and ``websocket_write_low_watermark``: bytes between which a writer that awaits
+      is held, 0 and a quarter of the other;
+    - ``websocket_write_limit``: bytes that may wait to be sent, 1 GiB, None for no limit;
+    - ``websocket_write_stall_limit`` and ``websocket_write_stall_timeout``: bytes that may wait for a client that takes
+      nothing for so many seconds, 64 MiB and 30;
+    - ``websocket_write_limit_policy``: beyond those "close" with 1013, "drop" the message or "raise" `WriteLimitError`.
+    """
+
+    #: The connection from `close` to its end.
+    _ws_closing: WebSocketProtocol | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_attributes(vars(cls))
+        if "get_compression_options" in vars(cls):
+            _check_compression_options(cls)
+
+    def __init__(
+        self, application: tornado.web.Application, request: httputil.HTTPServerRequest, **kwargs: Any
+    ) -> None:
+        super().__init__(application, request, **kwargs)
+        self.ws_connection: WebSocketProtocol | None = None
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
+        self._on_close_called = False
+        self._ws_opened = False
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        self.open_args = args
+        self.open_kwargs = kwargs
+
+        if not handshake.has_token(self.request.headers, "Upgrade", "websocket"):
+            self._ws_refuse(400, 'Can "Upgrade" only to "WebSocket".')
+            return
+        if not handshake.has_token(self.request.headers, "Connection", "upgrade"):
+            self._ws_refuse(400, '"Connection" must be "Upgrade".')
+            return
+        if connections_of(self.application).closings:
+            self._ws_refuse(503, "Shutting down")
+            return
+        error = self._ws_check_origin()
+        if error is not None:
+            gen_log.debug("Cross origin websockets not allowed: %s", plain(error))
+            self._ws_refuse(403, "Cross origin websockets not allowed")
+            return
+
+        self.ws_connection = value_of(self, "get_websocket_protocol", self.get_websocket_protocol())
+        if not self.ws_connection:
+            self.set_status(426, "Upgrade Required")
+            self.set_header("Sec-WebSocket-Version", handshake.VERSION)
+            return
+        connection = self.ws_connection
+        await connection.accept_connection(self)
+        # As in Tornado this lasts as long as the connection, where somebody can see it; else its memory is saved.
+        cls = type(self)
+        is_seen = cls.get is not WebSocketHandler.get or cls._execute is not tornado.web.RequestHandler._execute
+        if is_seen and connection.stream is not None:
+            try:
+                await connection._receive_frame_loop()
+            except asyncio.CancelledError:
+                connection._abort()
+
+    def _ws_refuse(self, status: int, message: str) -> None:
+        self.set_status(status)
+        self.finish(message)
+        gen_log.debug(message)
+
+    def _ws_check_origin(self) -> str | None:
+        """Return why the request's origin is refused, None where it is not."""
+        if _TORNADO_CHECKS_ORIGIN:
+            return self._check_cross_origin(self._ws_allows_origin)
+        headers = self.request.headers
+        origin = headers.get("Origin", headers.get("Sec-Websocket-Origin"))
+        if origin is None or self._ws_allows_origin(origin):
+            return None
+        return f"Origin {shown(origin)} not allowed"
+
+    def _ws_allows_origin(self, origin: str) -> bool:
+        allowed = self.check_origin(origin)
+        try:
+            return value_of(self, "check_origin", allowed)
+        except TypeError as error:
+            app_log.error("%s; the origin %s is refused", error, shown(origin))
+            return False
+
+    @property
+    def ping_interval(self) -> float | None:
+        """Seconds between pings that we send, None or 0 for none.
+
+        Default: the ``websocket_ping_interval`` setting, None.
+        """
+        return cast("float | None", self.settings.get("websocket_ping_interval", None))
+
+    @property
+    def ping_timeout(self) -> float | None:
+        """Seconds after a ping within which something has to be heard from the peer, 0 for no limit.
+
+        At the timeout ``on_close`` is called with ``close_code`` 1006 and a reason. It cannot be longer than
+        `ping_interval`, and is equal to it by default, as in Tornado 6.5; ``websocket_keepalive_timeout`` can. Default:
+        the ``websocket_ping_timeout`` setting.
+        """
+        return cast("float | None", self.settings.get("websocket_ping_timeout", None))
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes that a message may have, after inflating; a larger one closes the connection with 1009.
+
+        Default: the ``websocket_max_message_size`` setting, 10 MiB.
+        """
+        # Applications assign to this module's public face, as they do to tornado.websocket.
+        import tornado_ws
+
+        return cast(int, self.settings.get("websocket_max_message_size", tornado_ws._default_max_message_size))
+
+    def write_message(
+        self, message: bytes | str | dict[str, Any], binary: bool = False, *, compress: bool = True
+    ) -> Future[None]:
+        """Send ``message`` to the client.
+
+        A dict is sent as JSON. With ``binary`` false the message goes as text, and bytes have to be UTF-8. With
+        ``compress`` false it goes as it is though compression was agreed on: for what is compressed already, and for
+        secrets beside text that others choose. Returns a `.Future` for flow control, done when the operating system
+        has taken the message, or earlier as the watermarks allow.
+
+        Raises `WebSocketClosedError` when the connection is closed or closing; the Future fails with it when the
+        connection is lost later, and may be ignored. Raises ValueError for bytes that are not UTF-8, and RuntimeError
+        in another thread than the one that runs the connection's IOLoop.
+        """
+        if self.ws_connection is None or self.ws_connection.is_closing():
+            raise WebSocketClosedError()
+        if isinstance(message, dict):
+            message = json_encode(message)
+        # Protocols of others do not have the argument.
+        if not compress:
+            return self.ws_connection.write_message(message, binary=binary, compress=False)
+        return self.ws_connection.write_message(message, binary=binary)
+
+    def write_message_threadsafe(
+        self, message: bytes | str | dict[str, Any], binary: bool = False
+    ) -> concurrent.futures.Future[None]:
+        """Have the connection's own thread call `write_message`, from any thread.
+
+        Returns a `concurrent.futures.Future` that ends as the one of `write_message` does, with what that raises too:
+        `WebSocketClosedError` when the connection is closed by then, or the loop has ended. Messages of one thread keep
+        their order. A thread that sends much has to wait for the Futures (``result``, with a timeout), or its messages
+        pile up; in the connection's own thread waiting would block its IOLoop.
+        """
+        return write_message_threadsafe(self.ws_connection, self.write_message, message, binary)
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Override to choose one of the ``subprotocols`` that the client offers, or None.
+
+        Called exactly once before `open`, with an empty list when the client offers none (Tornado 5.1).
+        """
+        return None
+
+    @property
+    def selected_subprotocol(self) -> str | None:
+        """The subprotocol returned by `select_subprotocol`."""
+        assert self.ws_connection is not None
+        return self.ws_connection.selected_subprotocol
+
+    def get_compression_options(self) -> dict[str, Any] | None:
+        """Override to return options for permessage-deflate (RFC 7692); None, the default, leaves it off.
+
+        An empty dict turns it on. ``compression_level`` (0 to 9, default 6) and ``mem_level`` (1 to 9, default 8) are
+        those of `zlib.compressobj`. All that can be set is in `.DeflateOptions`, and what it is good for in
+        docs/compression.md. A wrong option is a ValueError that names it: when the class is made, if this method can
+        be called without a request then (it is called once to see), else a 500 at the opening handshake.
+        """
+        return None
+
+    def _open(self, *args: str, **kwargs: str) -> Awaitable[None] | None:
+        pass
+
+    open: Callable[..., Awaitable[None] | None] = _open
+    """Called when the WebSocket is open, with the arguments that the `.URLSpec` took from the URL.
+
+    May be a coroutine; `on_message` is not called before it has returned (Tornado 5.1).
+    """
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        """Handle a message: str for text, bytes for binary. Has to be overridden.
+
+        May be a coroutine; the next message waits for it (Tornado 4.5).
+        """
+        raise NotImplementedError
+
+    def ping(self, data: str | bytes = b"") -> None:
+        """Send a ping frame with at most 125 bytes of ``data``.
+
+        Raises ValueError for more, and `WebSocketClosedError` when the connection is closed or closing.
+        """
+        data = utf8(data)
+        if self.ws_connection is None or self.ws_connection.is_closing():
+            raise WebSocketClosedError()
+        self.ws_connection.write_ping(data)
+
+    def on_pong(self, data: bytes) -> None:
+        """Called when a pong frame is received."""
+
+    def on_ping(self, data: bytes) -> None:
+        """Called when a ping frame is received; the pong is sent already."""
+
+    def on_close(self) -> Awaitable[None] | None:
+        """Called exactly once when the connection is closed, if `open` was called.
+
+        May be a coroutine: it runs as a task, an exception is logged, and `wait_closed` and `.close_all` wait for it.
+        ``self.close_code`` and ``self.close_reason`` are those of the client's close frame, or of ours if we refused
+        what the client sent, or 1006 with a reason if we gave the client up. Both are None when the client went away
+        without a close frame, and whatever a close frame left out.
+        """
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Close the WebSocket: send a close frame, and close the socket when the client has answered (5 seconds).
+
+        ``code`` is one of RFC 6455 section 7.4 that may be sent (1000-1003, 1007-1014, 3000-4999), ``reason`` at most
+        123 bytes of UTF-8. Raises ValueError for any other, with nothing changed.
+        """
+        if self.ws_connection:
+            self.ws_connection.close(code, reason)
+            self._ws_closing, self.ws_connection = self.ws_connection, None
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed and `on_close` has returned; return at once where it is not open.
+
+        A coroutine `on_close` is waited for. Not to be awaited in `on_message`: `on_close` is called when that has
+        returned. Cancelling this cancels nothing else.
+        """
+        connection = self.ws_connection or self._ws_closing
+        if self._ws_opened and connection is not None:
+            await connection.wait_closed()
+
+    def check_origin(self, origin: str) -> bool:
+        """Override to allow other origins; return True to accept the connection.
+
+        It cannot be a coroutine, whose answer nobody would wait for: then every origin is refused, with an error in
+        the log. To ask somebody first, do so in a coroutine `~tornado.web.RequestHandler.prepare`.
+
+        ``origin`` is the value of the Origin header. As in the Tornado that is installed: since 6.6 this is called
+        only for requests that are not same-origin (Sec-Fetch-Site, else Origin against Host), and by default asks
+        `.RequestHandler.check_trusted_origin`; before, it is called for every request that has an Origin, and by
+        default compares that with Host.
+
+        This is a security protection against cross-site scripting attacks on browsers, since WebSockets bypass the
+        same-origin policy and do not use CORS headers.
+        """
+        if _TORNADO_CHECKS_ORIGIN:
+            return self.check_trusted_origin(origin)
+        return urllib.parse.urlparse(origin).netloc.lower() == self.request.headers.get("Host")
+
+    def set_nodelay(self, value: bool) -> None:
+        """Set the no-delay flag of the stream; see `.BaseIOStream.set_nodelay`."""
+        assert self.ws_connection is not None
+        self.ws_connection.set_nodelay(value)
+
+    def on_connection_close(self) -> None:
+        connection = self.ws_connection or self._ws_closing
+        if self.ws_connection:
+            # May come back here before it returns.
+            self.ws_connection.on_connection_close()
+            self.ws_connection = None
+        if not self._on_close_called:
+            self._ws_closing = None
+        if self._ws_opened and not self._on_close_called:
+            self._on_close_called = True
+            ending = self._ws_run(connection, "on_close", self.on_close())
+            if ending is None:
+                self._break_cycles()
+            else:
+                # What `wait_closed` waits for.
+                self._ws_closing = connection
+                ending.add_done_callback(self._ws_on_close_done)
+
+    def _ws_run(self, connection: WebSocketProtocol | None, hook: str, result: Any) -> asyncio.Future[Any] | None:
+        return run_to_end(self, hook, result) if connection is None else connection._run_to_end(hook, result)
+
+    def _ws_on_close_done(self, ending: asyncio.Future[Any]) -> None:
+        self._ws_closing = None
+        self._break_cycles()
+
+    def on_ws_connection_close(self, close_code: int | None = None, close_reason: str | None = None) -> None:
+        self.close_code = close_code
+        self.close_reason = close_reason
+        connection = self.ws_connection or self._ws_closing
+        result: Any = self.on_connection_close()  # type: ignore[func-returns-value]
+        self._ws_run(connection, "on_connection_close", result)
+
+    def _break_cycles(self) -> None:
+        # finish() calls this at the handshake, but a WebSocket handler lives on (render_string needs its namespace).
+        if self.get_status() != 101 or self._on_close_called:
+            super()._break_cycles()
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        """Return the protocol for this request, None for a version that is not supported."""
+        if self.request.headers.get("Sec-WebSocket-Version") != handshake.VERSION:
+            return None
+        params = _WebSocketParams(
+            ping_interval=value_of(self, "ping_interval", self.ping_interval),
+            ping_timeout=value_of(self, "ping_timeout", self.ping_timeout),
+            max_message_size=value_of(self, "max_message_size", self.max_message_size),
+            compression_options=value_of(self, "get_compression_options", self.get_compression_options()),
+            options=handler_options(self, self.settings),
+        )
+        return WebSocketProtocol13(self, False, params)
+
+    def _detach_stream(self) -> IOStream:
+        for method in _HTTP_METHODS:
+            setattr(self, method, _raise_not_supported_for_websockets)
+        return self.detach()
+
+
+def _check_compression_options(cls: type[WebSocketHandler]) -> None:
+    """Raise ValueError for wrong options, where they can be told before there is a request."""
+    try:
+        handler = object.__new__(cls)
+        options = value_of(handler, "get_compression_options", handler.get_compression_options())
+    except Exception:
+        # It asks for the request or the application: then they are checked at the opening handshake.
+        return
+    if isinstance(options, Container):
+        deflate_options(options)
+
+
+def _raise_not_supported_for_websockets(*args: Any, **kwargs: Any) -> None:
+    raise RuntimeError("Method not supported for Web Sockets")
+
+
+_TORNADO_CHECKS_ORIGIN = hasattr(tornado.web.RequestHandler, "_check_cross_origin")

@@ -1,0 +1,134 @@
+"""The open connections of an application, and `close_all`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+from tornado.ioloop import IOLoop
+from tornado.web import Application
+
+from tornado_ws.close_codes import GOING_AWAY, encode_close
+
+if TYPE_CHECKING:
+    from tornado_ws.connection.protocol13 import WebSocketProtocol13
+
+
+class ClosedAll(NamedTuple):
+    """How many connections `close_all` found: those that ended with a closing handshake, and all others."""
+
+    closed: int
+    aborted: int
+
+
+class Connections:
+    """The open connections of one application: from ``open`` until ``on_close`` has returned."""
+
+    __slots__ = ("closings", "open")
+
+    def __init__(self) -> None:
+        # A dict has 50 to 100 bytes for each, a set up to twice that.
+        self.open: dict[WebSocketProtocol13, None] = {}
+        #: Calls of `close_all` under way. Meanwhile opening handshakes are refused.
+        self.closings: list[_Closing] = []
+
+    def add(self, connection: WebSocketProtocol13) -> None:
+        self.open[connection] = None
+        for closing in self.closings:
+            # Its opening handshake was under way.
+            closing.take(connection)
+
+    def remove(self, connection: WebSocketProtocol13) -> None:
+        self.open.pop(connection, None)
+        for closing in self.closings:
+            closing.count(connection)
+
+
+class _Closing:
+    """One call of `close_all`."""
+
+    def __init__(self, code: int, reason: str | None) -> None:
+        self._farewell = code, reason
+        self._io_loop = IOLoop.current()
+        self.waiting: set[WebSocketProtocol13] = set()
+        self.closed = 0
+        self.aborted = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def take(self, connection: WebSocketProtocol13) -> None:
+        if connection.stream.io_loop is self._io_loop:
+            self.waiting.add(connection)
+            self._io_loop.add_callback(connection.close_when_handled, *self._farewell)
+
+    def count(self, connection: WebSocketProtocol13) -> None:
+        if connection in self.waiting:
+            self.waiting.remove(connection)
+            self._tell(connection.was_clean)
+            self.end_if_empty()
+
+    def count_rest(self) -> None:
+        """Count those that are not done: their ``on_message`` or ``on_close`` goes on."""
+        for connection in self.waiting:
+            self._tell(connection.was_clean and connection.has_ended)
+
+    def _tell(self, was_clean: bool) -> None:
+        if was_clean:
+            self.closed += 1
+        else:
+            self.aborted += 1
+
+    def end_if_empty(self) -> None:
+        if not self.waiting and not self.done.done():
+            self.done.set_result(None)
+
+
+def connections_of(application: Application) -> Connections:
+    """Return what is known of ``application``, kept on it so that it goes with it."""
+    connections: Connections | None = vars(application).get("_ws_connections")
+    if connections is None:
+        connections = vars(application)["_ws_connections"] = Connections()
+    return connections
+
+
+async def close_all(
+    application: Application, code: int = GOING_AWAY, reason: str | None = None, timeout: float = 10.0
+) -> ClosedAll:
+    """Close all WebSocket connections of ``application`` and wait until they are closed.
+
+    What a connection has received by now is handled first, and what its `.on_message` sends goes out before the close
+    frame: a coroutine is waited for. What arrives later is not handed out any more, since nobody could answer it. So a
+    client knows of every message whether it was handled: if, and only if, it was answered.
+
+    ``code`` and ``reason`` are those of `.WebSocketHandler.close`. After ``timeout`` seconds (10) whatever is not
+    closed is aborted, and its `.on_close` sees 1006; a client has no longer than ``close_timeout`` to answer the close
+    frame in any case. Until this returns, opening handshakes are refused with 503.
+
+    Returns how many connections ended with a closing handshake and how many did not. `.on_close` was called for all
+    but those whose `.on_message` goes on nevertheless, and has returned if it is a coroutine that took no longer than
+    ``timeout``. None is cancelled.
+
+    It does not touch HTTP: call `.HTTPServer.stop` before it, and `.HTTPServer.close_all_connections` after it. It
+    closes the connections of the current loop; an application served by several has it called in each. Not to be
+    awaited in an `.on_message`, which it would wait for. Raises ValueError for a code or reason that may not be sent
+    and for a timeout that is not a number of seconds from 0.
+    """
+    encode_close(code, reason)
+    if not 0 <= timeout < float("inf"):
+        raise ValueError(f"timeout is {timeout!r}; it has to be a number of seconds from 0")
+    connections = connections_of(application)
+    closing = _Closing(code, reason)
+    connections.closings.append(closing)
+    try:
+        for connection in list(connections.open):
+            closing.take(connection)
+        closing.end_if_empty()
+        await asyncio.wait([closing.done], timeout=timeout)
+        for connection in list(closing.waiting):
+            connection.cut_off(code, reason)
+        # A closed stream says so in the next turn of the loop.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        closing.count_rest()
+        return ClosedAll(closing.closed, closing.aborted)
+    finally:
+        connections.closings.remove(closing)

@@ -1,0 +1,331 @@
+"""Which sockets are ready: one selector of our own nested in an IOLoop, or the loop itself where none can be.
+
+asyncio spends about a microsecond on each event of its selector (handle, context, callback); an epoll or kqueue, itself
+registered with the loop, spends that once a turn for all its ready sockets, where there are several. Events are hints:
+whoever is called finds out by reading or writing, so one that outlived its socket in a batch does no harm.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import functools
+import os
+import select
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Protocol, TypeAlias
+
+from tornado.ioloop import IOLoop
+
+from tornado_ws.engine import serve_ready
+from tornado_ws.engine.channel import SOCKETS_PER_TURN, Servable, serve_until
+from tornado_ws.engine.reader import TURN_TIME
+from tornado_ws.observing import counters
+from tornado_ws.observing.counters import Counters
+
+#: Turns of a loop that ends in which applications hear of it.
+_LAST_TURNS = 10
+
+READ = IOLoop.READ
+WRITE = IOLoop.WRITE
+
+
+class Pollable(Servable, Protocol):
+    """What a poller watches."""
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None:
+        """Called by ``IOLoop.close(all_fds=True)``."""
+
+    def counters(self) -> Counters: ...
+
+
+class _Poller:
+    """Knows its loop, and the process that this loop runs in."""
+
+    def __init__(self, io_loop: IOLoop) -> None:
+        self._io_loop = io_loop
+        self._pid = os.getpid()
+        self._unfinished: deque[Callable[[], None]] = deque()
+        self._goes_on = False
+
+    def go_on_later(self, go_on: Callable[[], None]) -> None:
+        """Call ``go_on`` in another turn of the loop: of all that wait so many in each as `TURN_TIME` has room for."""
+        self._unfinished.append(go_on)
+        if not self._goes_on:
+            self._goes_on = True
+            self._io_loop.add_callback(self._go_on)
+
+    def _go_on(self) -> None:
+        until = time.monotonic() + TURN_TIME
+        try:
+            for _ in range(len(self._unfinished)):
+                self._unfinished.popleft()()
+                if time.monotonic() > until:
+                    break
+        finally:
+            self._goes_on = bool(self._unfinished)
+            if self._goes_on:
+                self._io_loop.add_callback(self._go_on)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is a forked child, and the loop still its parent's.
+
+        An epoll is shared with the parent: a child that closes what it inherited must not change what it watches. A
+        child that runs the loop itself, as a daemon does, has taken it over.
+        """
+        if os.getpid() == self._pid:
+            return False
+        if asyncio._get_running_loop() is not self._asyncio_loop:
+            return True
+        self._pid = os.getpid()
+        return False
+
+    @property
+    def _asyncio_loop(self) -> asyncio.AbstractEventLoop:
+        return self._io_loop.asyncio_loop  # type: ignore[attr-defined, no-any-return]
+
+
+class LoopPoller(_Poller):
+    """Registers every socket with the IOLoop."""
+
+    def __init__(self, io_loop: IOLoop) -> None:
+        super().__init__(io_loop)
+        self._pollables: set[Pollable] = set()
+
+    def add(self, pollable: Pollable) -> None:
+        """Take ``pollable`` in, watched for nothing yet."""
+        self._io_loop.add_handler(pollable, self._handle_ready, 0)
+        self._pollables.add(pollable)
+
+    def watch(self, pollable: Pollable, events: int) -> None:
+        """Watch for ``events``: READ, WRITE, both or zero. Raises OSError when the kernel has no room for it."""
+        if not self.is_inherited:
+            self._io_loop.update_handler(pollable, events)
+
+    def remove(self, pollable: Pollable) -> None:
+        self._pollables.discard(pollable)
+        if not self.is_inherited:
+            self._io_loop.remove_handler(pollable)
+
+    def held(self) -> list[Pollable]:
+        """Return the pollables, at once: another thread may ask."""
+        return list(self._pollables)
+
+    @staticmethod
+    def _handle_ready(pollable: Pollable, events: int) -> None:
+        pollable.handle_events()
+
+
+class NestedPoller(_Poller, abc.ABC):
+    """Watches all sockets of an IOLoop with one selector of the kernel.
+
+    A single socket is given to the loop itself: a selector would be one step more for each of its events. It moves when
+    there is a second one, and the selector stays until there is none. Where no selector can be opened, the process
+    being out of descriptors, all sockets are given to the loop; the next one that is added tries again.
+    """
+
+    def __init__(self, io_loop: IOLoop) -> None:
+        super().__init__(io_loop)
+        self._selector: Any = None
+        self._pollables: dict[int, Pollable] = {}
+        self._events: dict[int, int] = {}
+
+    @abc.abstractmethod
+    def _open(self) -> Any:
+        """Return a new selector."""
+
+    @abc.abstractmethod
+    def _change(self, fd: int, before: int, events: int) -> None:
+        """Tell the selector what is to be watched."""
+
+    @abc.abstractmethod
+    def _server(self) -> Callable[[], None]:
+        """Return what is called when the selector has something to tell."""
+
+    def add(self, pollable: Pollable) -> None:
+        """Take ``pollable`` in, watched for nothing yet."""
+        if self._pollables and self._selector is None:
+            with contextlib.suppress(OSError):
+                self._nest()
+        if self._selector is None:
+            self._io_loop.add_handler(pollable, _handle_nothing, 0)
+        self._pollables[pollable.fileno()] = pollable
+
+    def watch(self, pollable: Pollable, events: int) -> None:
+        """Watch for ``events``: READ, WRITE, both or zero. Raises OSError when the kernel has no room for it."""
+        fd = pollable.fileno()
+        if fd not in self._pollables:
+            return
+        before = self._events.get(fd, 0)
+        if events == before:
+            return
+        if not self.is_inherited:
+            if self._selector is not None:
+                self._change(fd, before, events)
+            else:
+                self._change_alone(pollable, before, events)
+        if events:
+            self._events[fd] = events
+        else:
+            del self._events[fd]
+
+    def remove(self, pollable: Pollable) -> None:
+        self.watch(pollable, 0)
+        if self._pollables.pop(pollable.fileno(), None) is None:
+            return
+        if self._selector is None:
+            self._io_loop.remove_handler(pollable)
+        elif not self._pollables:
+            self._close_selector()
+
+    def _change_alone(self, pollable: Pollable, before: int, events: int) -> None:
+        """Tell the loop what is to be watched of a socket that is its own."""
+        fd = pollable.fileno()
+        loop = self._asyncio_loop
+        changed = before ^ events
+        if changed & READ:
+            if events & READ:
+                loop.add_reader(fd, pollable.handle_events)
+            else:
+                loop.remove_reader(fd)
+        if changed & WRITE:
+            if events & WRITE:
+                loop.add_writer(fd, pollable.handle_events)
+            else:
+                loop.remove_writer(fd)
+
+    def _nest(self) -> None:
+        """Put a selector between the loop and its sockets. Raises OSError, with nothing changed, when that fails."""
+        self._selector = self._open()
+        try:
+            for fd, events in self._events.items():
+                self._change(fd, 0, events)
+            self._io_loop.add_handler(self, _handle_nothing, 0)
+            self._asyncio_loop.add_reader(self._selector.fileno(), self._server())
+        except BaseException:
+            self._close_selector()
+            raise
+        for fd, pollable in self._pollables.items():
+            self._change_alone(pollable, self._events.get(fd, 0), 0)
+            self._io_loop.remove_handler(pollable)
+
+    def _close_selector(self) -> None:
+        if self._selector is not None:
+            self._io_loop.remove_handler(self)
+            if not self.is_inherited:
+                self._asyncio_loop.remove_reader(self._selector.fileno())
+            self._selector.close()
+            self._selector = None
+
+    def held(self) -> list[Pollable]:
+        """Return the pollables, at once: another thread may ask."""
+        return list(self._pollables.values())
+
+    def fileno(self) -> int:
+        return self._selector.fileno() if self._selector is not None else -1
+
+    def close(self) -> None:
+        """Called by ``IOLoop.close(all_fds=True)``, which would close each socket if it were the loop's own."""
+        pollables = self.held()
+        self._close_selector()
+        self._pollables.clear()
+        self._events.clear()
+        for pollable in pollables:
+            pollable.close()
+
+
+def _handle_nothing(fd: object, events: int) -> None:
+    """What is ready comes from asyncio's loop without a detour: Tornado's is to know only what it has to close."""
+
+
+class EpollPoller(NestedPoller):
+    """Linux."""
+
+    def _open(self) -> Any:
+        return select.epoll()
+
+    def _change(self, fd: int, before: int, events: int) -> None:
+        if not events:
+            # Not modified to zero: it would go on to tell of a hang-up, over and over. Whoever has closed the
+            # descriptor behind our back has taken it out.
+            with contextlib.suppress(OSError):
+                self._selector.unregister(fd)
+        elif before:
+            self._selector.modify(fd, events)
+        else:
+            self._selector.register(fd, events)
+
+    def _server(self) -> Callable[[], None]:
+        return functools.partial(serve_ready, self._selector, self._pollables, [])
+
+
+class KqueuePoller(NestedPoller):
+    """macOS and the BSDs."""
+
+    def _open(self) -> Any:
+        return _select.kqueue()
+
+    def _change(self, fd: int, before: int, events: int) -> None:
+        changes = [
+            _select.kevent(fd, watched_by, _select.KQ_EV_ADD if events & flag else _select.KQ_EV_DELETE)
+            for flag, watched_by in ((READ, _select.KQ_FILTER_READ), (WRITE, _select.KQ_FILTER_WRITE))
+            if (before ^ events) & flag
+        ]
+        self._selector.control(changes, 0)
+
+    def _server(self) -> Callable[[], None]:
+        return functools.partial(self._serve, [])
+
+    def _serve(self, late: list[int]) -> None:
+        if not late:
+            late += [event.ident for event in self._selector.control(None, SOCKETS_PER_TURN, 0)]
+        late[:] = serve_until(time.monotonic() + TURN_TIME, late, self._pollables)
+
+
+#: Type checkers see the parts of the module that their platform has.
+_select: Any = select
+
+Poller: TypeAlias = "NestedPoller | LoopPoller"
+
+_make_poller: type[NestedPoller] | type[LoopPoller] = (
+    EpollPoller if hasattr(select, "epoll") else KqueuePoller if hasattr(select, "kqueue") else LoopPoller
+)
+
+
+def poller_of(io_loop: IOLoop) -> Poller:
+    """Return the one poller of ``io_loop``, kept on the loop so that it goes with it."""
+    poller: Poller | None = vars(io_loop).get("_ws_poller")
+    if poller is None:
+        poller = vars(io_loop)["_ws_poller"] = _make_poller(io_loop)
+        counters.watch(poller)
+        vars(io_loop)["_ws_loop_end"] = _begin(_close_at_loop_end(poller))
+    return poller
+
+
+async def _close_at_loop_end(poller: Poller) -> AsyncGenerator[None, None]:
+    """Close what ``poller`` holds when the loop ends, as the tasks of Tornado's connections do when they are cancelled.
+
+    `asyncio.run` closes every asynchronous generator that was begun in its loop. One of those takes no place among the
+    tasks, and nobody has to end it.
+    """
+    try:
+        yield
+    finally:
+        for pollable in poller.held():
+            pollable.close()
+        # The application is told in one of the next turns.
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)
+
+
+def _begin(generator: AsyncGenerator[None, None]) -> AsyncGenerator[None, None]:
+    """Run ``generator`` up to its yield, so that the running loop knows of it."""
+    with contextlib.suppress(StopIteration):
+        generator.__anext__().__await__().__next__()
+    return generator

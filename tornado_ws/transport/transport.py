@@ -1,0 +1,554 @@
+"""One connection's bytes: what a detached `.IOStream` reads and writes, once its readiness is ours.
+
+Going through an IOStream costs more than all the rest of a WebSocket server. So a `Transport` takes the stream's
+descriptor off the IOLoop, watches it with a `poller`, and moves bytes with the stream's own ``read_from_fd`` and
+``write_to_fd`` (the documented primitives, which carry TLS too), or past them where they do nothing to the bytes. The
+stream stays what applications see: it answers ``closed()``, ``socket``, ``set_nodelay()`` and ``error``, it may be
+written to, and closing it closes the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import socket
+import ssl
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+try:
+    import fcntl
+    import termios
+except ImportError:
+    # Windows.
+    _SIOCOUTQ = None
+else:
+    # The same number as TIOCOUTQ, and on Linux alone for sockets.
+    _SIOCOUTQ = termios.TIOCOUTQ if sys.platform == "linux" else None
+
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream, StreamBufferFullError
+from tornado.log import gen_log
+
+from tornado_ws.engine import Channel, FrameReader
+from tornado_ws.engine.channel import READ_SIZE, SEND_SIZE, Receiver
+from tornado_ws.errors import WebSocketClosedError
+from tornado_ws.observing.counters import Counters, Sums, leave
+from tornado_ws.options import Options
+from tornado_ws.transport.poller import READ, WRITE, poller_of
+from tornado_ws.transport.write_queue import Backlog
+
+_NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
+#: Seconds that the peer of a closed connection has to close its side.
+_LINGER_TIMEOUT = 2.0
+#: Bytes that the Future of a write that waits takes beside what is written, so that small messages are limited too.
+_FUTURE_SIZE = 256
+
+
+class Transport(Channel):
+    """A channel with its beginning and its end, and with what the kernel does not take at once."""
+
+    __slots__ = (
+        "__weakref__",
+        "_drain_futures",
+        "_drain_timeout",
+        "_early",
+        "_events",
+        "_left",
+        "_options",
+        "_poller",
+        "_room_future",
+        "_sent",
+        "_shut_when_drained",
+        "_stall",
+        "dropped",
+    )
+
+    def __init__(self, stream: IOStream, receiver: Receiver, masked: bool, options: Options) -> None:
+        """Take ``stream`` over. Reading begins with `start`."""
+        try:
+            super().__init__(stream, receiver, masked, completed_future(stream.io_loop))
+            self._poller = poller_of(self._io_loop)
+            self._options = options
+            self._events = 0
+            self._sent = 0
+            #: What the stream has read beyond the opening handshake, until it is handed out.
+            self._early = b""
+            self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
+            self._shut_when_drained = False
+            #: Until the peer has to have taken some of what waits when the connection closes.
+            self._drain_timeout: object | None = None
+            self._left: Sums | None = None
+            self._room_future: asyncio.Future[None] | None = None
+            #: How many bytes the peer had taken when somebody asked, and since when, in the loop's time.
+            self._stall: tuple[int, float] | None = None
+            self.dropped = 0
+            # Frames are gathered here already; held back in the kernel too, the end of one would wait for the peer's
+            # delayed acknowledgement of its beginning, 40 ms.
+            stream.set_nodelay(True)
+            unsent = _take_over(stream, self)
+            self._poller.add(self)
+            if unsent:
+                self._offer(unsent)
+        except BaseException:
+            # HTTP has given the stream up already: nobody else would close it.
+            stream.close()
+            raise
+
+    # Reading
+
+    def start(self, reader: FrameReader) -> None:
+        """Begin to read, with what the stream has read beyond the opening handshake."""
+        self.reader = reader
+        self._early = _take_read_bytes(self._stream)
+        if self._early:
+            self._io_loop.add_callback(self.begin)
+        else:
+            self.resume_reading()
+
+    def begin(self) -> None:
+        """Take what the stream has read beyond the opening handshake, unless that is done."""
+        if not self._early:
+            return
+        early, self._early = self._early, b""
+        self.dispatch(self._take, early)
+        if self.direct:
+            # All is handed out. Where it is not, the receiver has decided about reading.
+            self.resume_reading()
+
+    def resume_reading(self) -> None:
+        # What the kernel has comes behind what was read before.
+        if not self.reading and self.fd >= 0 and not self._early:
+            self.reading = True
+            self._watch()
+            if isinstance(self._stream.socket, ssl.SSLSocket) and self._stream.socket.pending():
+                # Bytes inside the TLS layer give no readiness.
+                self._io_loop.add_callback(self.handle_events)
+
+    def go_on_later(self, go_on: Callable[[], None]) -> None:
+        """Read nothing more, and `dispatch` ``go_on`` when the rest of the loop, and other connections, had a turn."""
+        self.pause_reading()
+        self._poller.go_on_later(functools.partial(self.dispatch, go_on))
+
+    def pause_reading(self) -> None:
+        if self.reading:
+            self.reading = False
+            self._watch()
+
+    def close(self) -> None:
+        """Close the stream at once."""
+        self._stream.close()
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def _end_reading(self, error: Exception | None) -> None:
+        self.pause_reading()
+        self.dispatch(self._receiver.eof_received, error)
+
+    def _handling_failed(self, error: BaseException) -> None:
+        # Nothing of it may reach the poller: other connections have events in the same batch.
+        with contextlib.suppress(Exception):
+            self._receiver.handling_failed(error)
+        if self.fd >= 0:
+            self._stream.close()
+
+    def _watch(self) -> None:
+        events = (READ if self.reading else 0) | (WRITE if self._backlog is not None else 0)
+        if events != self._events:
+            try:
+                self._poller.watch(self, events)
+            except OSError as error:
+                # The kernel is out of memory or of watches (epoll_ctl(2): ENOMEM, ENOSPC). A socket that nobody watches
+                # would stay open for ever.
+                gen_log.error("WebSocket from %s closed: cannot watch its socket: %s", peer_name(self._stream), error)
+                self._stream.close(exc_info=error.with_traceback(None))
+            else:
+                self._events = events
+
+    def _change_thread(self) -> None:
+        """This is not the thread that the connection belonged to: right if its loop has moved here, or stands still."""
+        loop = self._io_loop.asyncio_loop  # type: ignore[attr-defined]
+        if not loop.is_running():
+            return
+        if asyncio._get_running_loop() is not loop:
+            raise RuntimeError(
+                f"a WebSocket connection was used in thread {threading.current_thread().name!r}, but belongs to the "
+                "thread that runs its IOLoop: send with write_message_threadsafe(), do all else by "
+                "IOLoop.add_callback()"
+            )
+        self.thread = threading.get_ident()
+
+    # Writing
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return self._corked_size + (len(self._backlog) if self._backlog is not None else 0)
+
+    def taken(self) -> int:
+        """Return how many bytes the peer has taken, as far as the operating system tells."""
+        return self.wire_bytes - self.buffered - _unacknowledged(self._stream)
+
+    def _keep(self, data: bytes, begin: int = 0, more: bytes = b"", awaited: bool = True) -> asyncio.Future[None]:
+        """Keep what is behind ``begin`` of ``data``, and ``more``, until the kernel takes it.
+
+        No Future is made for what is not ``awaited``.
+        """
+        if self.fd < 0:
+            return failed_future(self._io_loop)
+        try:
+            if self._backlog is None:
+                self._backlog = Backlog()
+                self._watch()
+                if self.fd < 0:
+                    return failed_future(self._io_loop)
+            self._backlog.append(data, begin)
+            self._backlog.append(more)
+            if not awaited or len(self._backlog) <= self._options.write_high_watermark:
+                return self._done
+            return self._future_of_last_write()
+        except BaseException:
+            # The kernel may have the beginning of it: what is written next would stand inside a frame.
+            self._stream.close()
+            raise
+
+    def write_shared(self, frame: bytes) -> None:
+        """Send a frame that others get too, and that nobody awaits: where it has to wait there is a reference to it.
+
+        Raises what `write` does.
+        """
+        if self._backlog is None:
+            self.write(frame)
+        else:
+            self._check_room(len(frame))
+            self._keep(frame, awaited=False)
+        self.wire_bytes += len(frame)
+
+    def _check_room(self, size: int) -> None:
+        """Raise StreamBufferFullError if ``size`` bytes are too many for what the stream was made with.
+
+        Before they are encrypted: a record that is not sent breaks the session. If they are compressed, the next
+        message must not refer to them.
+        """
+        most = self._stream.max_write_buffer_size
+        if most is not None and self.buffered + size > most:
+            if self.compressor is not None:
+                self.compressor.forget()
+            raise StreamBufferFullError("Reached maximum write buffer size")
+
+    def _future_of_last_write(self) -> asyncio.Future[None]:
+        assert self._backlog is not None
+        future: asyncio.Future[None] = asyncio.Future(loop=self._done.get_loop())
+        if self._drain_futures is None:
+            self._drain_futures = deque()
+        self._drain_futures.append((self._sent + len(self._backlog), future))
+        return future
+
+    def _flush(self) -> None:
+        backlog = self._backlog
+        most = SEND_SIZE
+        while backlog and most > 0:
+            piece = backlog.first()
+            count = self._send(piece)
+            self._sent += count
+            most -= count
+            backlog.sent(count)
+            if count < len(piece):
+                break
+        if self._drain_futures is not None:
+            enough = self._sent + self._options.low_watermark
+            while self._drain_futures and self._drain_futures[0][0] <= enough:
+                future = self._drain_futures.popleft()[1]
+                if not future.done():
+                    future.set_result(None)
+        if not backlog and self.fd >= 0:
+            self._backlog = None
+            self._watch()
+            if self._shut_when_drained and self.fd >= 0:
+                self._shut()
+
+    def refuse(self) -> asyncio.Future[None] | None:
+        """Return None when another message may be written, else what ``write_message`` returns instead."""
+        options = self._options
+        if self.fd < 0:
+            return None
+        unsent, writes = self._receiver.held_back()
+        unsent += self.buffered
+        writes += len(self._drain_futures or ())
+        size = unsent + _FUTURE_SIZE * writes
+        if options.write_limit is not None and size >= options.write_limit:
+            why = f"write_limit is {options.write_limit}"
+        elif options.write_stall_timeout is not None and size >= options.write_stall_limit and self._is_stalled():
+            why = f"the peer has taken nothing for {options.write_stall_timeout} s, the write_stall_timeout"
+        else:
+            return None
+        self.check_thread()
+        return self._receiver.write_refused(f"{unsent} bytes wait to be sent, and {why}")
+
+    def _is_stalled(self) -> bool:
+        """Whether the peer has taken nothing for ``write_stall_timeout`` seconds, asked when much waits for it."""
+        taken = self.taken()
+        now: float = self._io_loop.asyncio_loop.time()  # type: ignore[attr-defined]
+        if self._stall is None or self._stall[0] != taken:
+            self._stall = taken, now
+            return False
+        assert self._options.write_stall_timeout is not None
+        return now - self._stall[1] >= self._options.write_stall_timeout
+
+    def room(self) -> asyncio.Future[None]:
+        """Return a Future that is done when what waits now is with the kernel.
+
+        All that are asked for before something else is written are one, or they would take memory without a limit.
+        """
+        if self._room_future is None or self._room_future.done():
+            self._room_future = self._future_of_last_write()
+        return self._room_future
+
+    # Counting
+
+    def counters(self) -> Counters:
+        """Return what went over the connection so far."""
+        return Counters(*self._sums(), self.buffered + self._receiver.held_back()[0], self._receiver.latency)
+
+    def _sums(self) -> Sums:
+        reader = self.reader
+        return (
+            reader.messages if reader is not None else 0,
+            self.messages,
+            reader.message_bytes if reader is not None else 0,
+            self.message_bytes,
+            reader.wire_bytes if reader is not None else 0,
+            self.wire_bytes,
+            self.dropped,
+        )
+
+    def settle(self) -> None:
+        """Leave what was counted to the sums of the process: when the socket closes, and when all is handed out."""
+        before, self._left = self._left, self._sums()
+        leave(before, self._left)
+
+    # Closing
+
+    def close_gracefully(self) -> None:
+        """Close once everything written is with the kernel, and in a way that the peer can still read it."""
+        if self.fd < 0:
+            return
+        corked = self._take_corked()
+        if corked:
+            self._offer(corked)
+        self.pause_reading()
+        if self._backlog is not None:
+            self._shut_when_drained = True
+            self._close_later_unless_taken()
+        elif self.fd >= 0:
+            self._shut()
+
+    def _close_later_unless_taken(self) -> None:
+        self._drain_timeout = self._io_loop.call_later(_LINGER_TIMEOUT, self._close_unless_taken, self.taken())
+
+    def _close_unless_taken(self, before: int) -> None:
+        """Close when the peer has taken nothing since ``before``: it would keep the socket for ever."""
+        if self.fd < 0:
+            return
+        if self.taken() == before:
+            self.close()
+        else:
+            self._close_later_unless_taken()
+
+    def _shut(self) -> None:
+        _send_close_notify(self._stream)
+        rest = None
+        # A peer that has sent its close frame sends nothing more (RFC 6455 section 5.5.1).
+        if not self._receiver.was_clean or unread(self._stream):
+            with contextlib.suppress(OSError, MemoryError):
+                rest = _detach(self._stream.socket)
+        self._stream.close()
+        if rest is not None:
+            _linger(self._io_loop, rest)
+
+    def write_for_stream(self, data: bytes | memoryview) -> asyncio.Future[None]:
+        """What the stream's own ``write`` does: its bytes follow ours."""
+        return self.write(bytes(data))
+
+    def close_fd(self) -> None:
+        """What the stream's own ``close_fd`` does: it is about to close its descriptor, whoever asked for it."""
+        del self._stream.close_fd, self._stream.write
+        corked = self._take_corked()
+        # In a forked child they are the parent's to send.
+        if corked and self._backlog is None and not self._poller.is_inherited:
+            # What was written before must be with the kernel, as it would be on a stream of Tornado's.
+            with contextlib.suppress(OSError):
+                self._stream.write_to_fd(memoryview(corked))
+        self.reading = self.direct = False
+        waiting = [future for _, future in self._drain_futures or () if not future.done()]
+        if waiting or self._backlog:
+            self._receiver.writes_lost(self.buffered, len(waiting))
+        self._backlog = None
+        self._poller.remove(self)
+        self.fd = -1
+        if self._drain_timeout is not None:
+            # The loop would keep the connection and its application until then.
+            self._io_loop.remove_timeout(self._drain_timeout)
+            self._drain_timeout = None
+        self.settle()
+        for future in waiting:
+            _fail(future)
+        self._drain_futures = self._room_future = None
+        self._io_loop.add_callback(self.dispatch, self._receiver.connection_lost)
+        self._stream.close_fd()
+
+
+def stop_watching(stream: IOStream) -> None:
+    """Take ``stream`` off its IOLoop: an idle one reads on by itself, and an end closes it with what it holds."""
+    if stream._state is not None:
+        stream.io_loop.remove_handler(stream.fileno())
+        stream._state = None
+
+
+def _take_over(stream: IOStream, transport: Transport) -> bytes:
+    """Take ``stream`` off its IOLoop, its closing and writing through ``transport``; returns what it has unsent."""
+    stop_watching(stream)
+    unsent = bytearray()
+    while stream._write_buffer:
+        piece = bytes(stream._write_buffer.peek(SEND_SIZE))
+        stream._write_buffer.advance(len(piece))
+        unsent += piece
+    # What waits for these is the HTTP connection, which would go on with a stream that it no longer has. Nothing is
+    # written through the stream from here on, and empty ones of its own have 760 bytes each.
+    stream._write_futures = _NO_WRITE_FUTURES
+    stream._write_buffer = None  # type: ignore[assignment]
+    stream.close_fd = transport.close_fd  # type: ignore[method-assign]
+    stream.write = transport.write_for_stream  # type: ignore[method-assign]
+    return bytes(unsent)
+
+
+def _take_read_bytes(stream: IOStream) -> bytes:
+    """Return the bytes that ``stream`` had read beyond the opening handshake."""
+    size = stream._read_buffer_size
+    if not size:
+        return b""
+    future = stream.read_bytes(size, partial=True)
+    return future.result()  # type: ignore[attr-defined, no-any-return]
+
+
+def peer_has_closed(stream: IOStream) -> bool:
+    """Whether the peer is known to be gone, and left nothing to be handed out."""
+    if stream.closed():
+        return True
+    if isinstance(stream.socket, ssl.SSLSocket) or stream._read_buffer_size:
+        return False
+    return unread(stream) == b""
+
+
+def unread(stream: IOStream) -> bytes | None:
+    """Return a byte of what the kernel has from the peer, b"" at the end of the connection, None for nothing yet."""
+    try:
+        # Past what TLS makes of it: this is about bytes.
+        return socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def _unacknowledged(stream: IOStream) -> int:
+    """Return how many bytes the operating system holds that the peer has not acknowledged; 0 where it does not tell."""
+    if _SIOCOUTQ is None or stream.closed():
+        return 0
+    try:
+        answer = fcntl.ioctl(stream.socket.fileno(), _SIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def _send_close_notify(stream: IOStream) -> None:
+    """Tell a peer behind TLS that nothing follows (RFC 8446 section 6.1): else it has to take the end for a cut."""
+    if isinstance(stream.socket, ssl.SSLSocket):
+        # It does not wait for the peer's: that is an error of its own, of those that a socket without blocking has.
+        with contextlib.suppress(OSError, ValueError):
+            stream.socket.unwrap()
+
+
+def peer_name(stream: IOStream) -> str:
+    """Return the peer's address for a log line."""
+    try:
+        address = stream.socket.getpeername()
+    except (OSError, AttributeError):
+        return "unknown peer"
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "Unix socket peer"
+
+
+def failed_future(io_loop: IOLoop) -> asyncio.Future[None]:
+    """Return the Future of a write on a closed connection."""
+    future: asyncio.Future[None] = asyncio.Future(loop=io_loop.asyncio_loop)  # type: ignore[attr-defined]
+    _fail(future)
+    return future
+
+
+def _fail(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_exception(WebSocketClosedError())
+        # Retrieved here, so that a write which nobody awaited logs no traceback.
+        future.exception()
+
+
+def completed_future(io_loop: IOLoop) -> asyncio.Future[None]:
+    """Return the one Future of a loop that is done: what most writes return."""
+    future: asyncio.Future[None] | None = vars(io_loop).get("_ws_done")
+    if future is None:
+        future = vars(io_loop)["_ws_done"] = asyncio.Future(loop=io_loop.asyncio_loop)  # type: ignore[attr-defined]
+        future.set_result(None)
+    return future
+
+
+def _detach(connected: socket.socket) -> socket.socket:
+    """Return a plain socket with the descriptor of ``connected``, which has none any more.
+
+    Not with a duplicate: a process that is out of descriptors has to be able to close connections.
+    """
+    fd = connected.detach()
+    try:
+        return socket.socket(connected.family, connected.type, connected.proto, fileno=fd)
+    except BaseException:
+        socket.close(fd)
+        raise
+
+
+def _linger(io_loop: IOLoop, rest: socket.socket) -> None:
+    """Send FIN on ``rest``, read on until the peer has closed too, and close it: for a peer that may be sending.
+
+    Closing a socket with unread input sends RST, and what we sent before may be lost to the peer, the close frame
+    first of all (RFC 6455 section 7.1.1 has the endpoint wait for the same reason).
+    """
+
+    def finish() -> None:
+        io_loop.remove_timeout(timeout)
+        io_loop.remove_handler(rest)
+        rest.close()
+
+    def discard(fd: Any, events: int) -> None:
+        try:
+            if rest.recv(READ_SIZE):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        finish()
+
+    timeout = io_loop.call_later(_LINGER_TIMEOUT, finish)
+    try:
+        rest.setblocking(False)
+        rest.shutdown(socket.SHUT_WR)
+    except OSError:
+        finish()
+        return
+    # Where the kernel has no room to watch one more, the peer still has the time until the timeout to read.
+    with contextlib.suppress(OSError):
+        io_loop.add_handler(rest, discard, READ)
