@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from tornado.httputil import HTTPHeaders
 
+from tornado_ws.deflate.negotiation import accept_deflate_offer, check_extensions_response, encode_deflate_params
 from tornado_ws.handshake import (
     BadRequest,
-    accept_deflate_offer,
-    check_extensions_response,
     check_request,
     compute_accept_value,
-    encode_deflate_params,
     has_token,
     list_tokens,
     parse_extensions,

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from tornado.httputil import HTTPHeaders, HTTPInputError
 
-from tornado_ws.handshake import (
-    check_extensions_response,
-    check_response,
-    check_selected_subprotocol,
-    compute_accept_value,
-)
+from tornado_ws.deflate.negotiation import check_extensions_response
+from tornado_ws.handshake import check_response, check_selected_subprotocol, compute_accept_value
 
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 _OFFERED = ["chat", "superchat"]

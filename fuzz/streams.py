@@ -5,7 +5,8 @@ from __future__ import annotations
 import zlib
 
 from tornado_ws.deflate.backends import Codec
-from tornado_ws.deflate.module_streams import TAIL, Deflater, Deflating, Inflater, Inflating
+from tornado_ws.deflate.interfaces import Deflating, Inflating
+from tornado_ws.deflate.module_streams import TAIL, Deflater, Inflater
 from tornado_ws.deflate.options import deflate_options
 
 _ROOM = 1 << 16

@@ -7,15 +7,22 @@ import concurrent.futures
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
 
 from tornado import gen
 from tornado.log import app_log
 
-if TYPE_CHECKING:
-    from tornado_ws.connection.interfaces import _WebSocketDelegate
-
 _T = TypeVar("_T")
+
+
+class LogsExceptions(Protocol):
+    """Whose callbacks are run."""
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
 
 _NOT_A_VALUE = (Awaitable, Generator, AsyncGenerator, concurrent.futures.Future)
 
@@ -37,7 +44,7 @@ def value_of(owner: object, hook: str, value: _T) -> _T:
     return value
 
 
-def run_to_end(owner: _WebSocketDelegate, hook: str, result: Any) -> asyncio.Future[Any] | None:
+def run_to_end(owner: LogsExceptions, hook: str, result: Any) -> asyncio.Future[Any] | None:
     """Run what ``hook`` of ``owner`` has returned if it is a coroutine or a Future, and return its Future.
 
     An exception is logged by ``log_exception`` of ``owner``.
@@ -61,14 +68,14 @@ def run_to_end(owner: _WebSocketDelegate, hook: str, result: Any) -> asyncio.Fut
     return running
 
 
-def _on_done(owner: _WebSocketDelegate, running: asyncio.Future[Any]) -> None:
+def _on_done(owner: LogsExceptions, running: asyncio.Future[Any]) -> None:
     _running.discard(running)
     # A loop that ends cancels what is left.
     if not running.cancelled() and (error := running.exception()) is not None:
         log_error(owner, error)
 
 
-def log_error(owner: _WebSocketDelegate, error: BaseException) -> None:
+def log_error(owner: LogsExceptions, error: BaseException) -> None:
     """Hand what a callback has raised to ``log_exception`` of ``owner``. If that raises, a log line is all."""
     try:
         owner.log_exception(type(error), error, error.__traceback__)

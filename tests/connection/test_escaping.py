@@ -28,6 +28,7 @@ from tornado_ws import (
     reconnect,
     websocket_connect,
 )
+from tornado_ws.deflate.negotiation import check_extensions_response
 from tornado_ws.escaping import plain, shown, without_password
 
 EVIL = "x\nINFO:root:forged\x1b[2J\x85\u202e"
@@ -114,7 +115,7 @@ _ACCEPTING = {"Upgrade": "websocket", "Connection": "Upgrade"}
     [
         lambda: handshake.check_selected_subprotocol(HTTPHeaders({"Sec-WebSocket-Protocol": _LONG}), ["a"]),
         lambda: handshake.check_response(HTTPHeaders({**_ACCEPTING, "Sec-WebSocket-Accept": _LONG}), "key"),
-        lambda: handshake.check_extensions_response(_LONG, True),
+        lambda: check_extensions_response(_LONG, True),
     ],
     ids=["subprotocol", "accept", "extensions"],
 )

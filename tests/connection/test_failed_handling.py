@@ -16,7 +16,7 @@ from tests.connection.conftest import Log
 from tests.connection.peer import RSV1, TEXT, Frame, Recording, StallingEcho, deflated, exchange, frame, raw_client
 from tests.support import Echo, serving, until
 from tornado_ws.deflate import codec
-from tornado_ws.transport.write_queue import Backlog
+from tornado_ws.engine.write_queue import Backlog
 
 ERRORS = [MemoryError(), OSError(12, "Cannot allocate memory"), RuntimeError("a fault")]
 

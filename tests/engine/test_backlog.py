@@ -7,7 +7,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tornado_ws.transport.write_queue import Backlog
+from tornado_ws.engine.write_queue import Backlog
 
 PIECES = st.lists(st.sampled_from([0, 1, 63, 64, 65, 1000, 16383, 16384, 16385, 40_000]), max_size=8)
 

@@ -14,11 +14,11 @@ import pytest
 
 from tests.engine.wire import cut_at, each_byte
 from tornado_ws.deflate.codec import (
-    DeflateParams,
     _DecompressTooLargeError,
     _PerMessageDeflateCompressor,
     _PerMessageDeflateDecompressor,
 )
+from tornado_ws.deflate.negotiation import DeflateParams
 from tornado_ws.errors import ProtocolError
 
 pytestmark = pytest.mark.usefixtures("streams")

@@ -17,7 +17,8 @@ from tests.engine.wire import each_byte
 from tests.needs import need
 from tornado_ws.deflate import backends
 from tornado_ws.deflate.backends import Codec, library_of
-from tornado_ws.deflate.module_streams import Deflater, Inflater, Live
+from tornado_ws.deflate.interfaces import Live
+from tornado_ws.deflate.module_streams import Deflater, Inflater
 from tornado_ws.deflate.options import deflate_options
 from tornado_ws.deflate.streams import LiveStreams
 

@@ -7,17 +7,15 @@ import time
 
 import pytest
 
-from tornado_ws.deflate.codec import DeflateParams
-from tornado_ws.deflate.options import DEFAULT_DEFLATE_OPTIONS
-from tornado_ws.handshake import (
-    MOST_OF_EXTENSIONS,
-    Extension,
+from tornado_ws.deflate.negotiation import (
+    DeflateParams,
     accept_deflate_offer,
     check_extensions_response,
     encode_deflate_offer,
     encode_deflate_params,
-    parse_extensions,
 )
+from tornado_ws.deflate.options import DEFAULT_DEFLATE_OPTIONS
+from tornado_ws.handshake import MOST_OF_EXTENSIONS, Extension, parse_extensions
 
 # The grammar
 

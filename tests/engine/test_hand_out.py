@@ -1,4 +1,4 @@
-"""Messages handed out as they are parsed: `FrameReader.hand_out`, by the contract at the head of `tornado_ws.engine.reader`."""
+"""Messages handed out as they are parsed: `FrameReader.hand_out`, by the contract of `tornado_ws.engine.reader`."""
 
 from __future__ import annotations
 

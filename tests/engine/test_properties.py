@@ -30,9 +30,10 @@ from tests.engine.wire import (
 )
 from tornado_ws.close_codes import decode_close, encode_close
 from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate.negotiation import accept_deflate_offer
 from tornado_ws.engine.reader import Event
 from tornado_ws.errors import ProtocolError
-from tornado_ws.handshake import Extension, accept_deflate_offer, parse_extensions
+from tornado_ws.handshake import Extension, parse_extensions
 
 # Machines that share their processors pause for longer than any deadline, and CI is to give one answer each time.
 quietly = settings(deadline=None, derandomize="CI" in os.environ)

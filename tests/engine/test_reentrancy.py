@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from tests.support import run_side_by_side
-from tornado_ws.deflate.module_streams import Live
+from tornado_ws.deflate.interfaces import Live
 from tornado_ws.deflate.streams import LiveStreams
 from tornado_ws.observing import counters
 

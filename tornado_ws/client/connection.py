@@ -31,6 +31,7 @@ from tornado_ws.connection.interfaces import WebSocketProtocol, _default_max_mes
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.threads import write_message_threadsafe
 from tornado_ws.coroutines import value_of
+from tornado_ws.deflate.negotiation import encode_deflate_offer
 from tornado_ws.deflate.options import deflate_options
 from tornado_ws.errors import InvalidHandshakeError, WebSocketClosedError
 from tornado_ws.escaping import plain
@@ -121,7 +122,7 @@ class WebSocketClientConnection(AnsweredConnection):
         if subprotocols:
             request.headers["Sec-WebSocket-Protocol"] = ",".join(dict.fromkeys(subprotocols))
         if compression_options is not None:
-            offer = handshake.encode_deflate_offer(deflate_options(compression_options))
+            offer = encode_deflate_offer(deflate_options(compression_options))
             request.headers["Sec-WebSocket-Extensions"] = offer
 
         self.tcp_client = AbortableTCPClient(resolver=resolver)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from tornado_ws.client.futures import Handover, waits_for
+from tornado_ws.connection.interfaces import Turn
 
 #: Seconds that an application has with a message before the end of the connection that waits behind it is handled.
 _LAST_TURN = 0.05
@@ -16,7 +17,7 @@ _LAST_TURN = 0.05
 _UNREAD_TURN = 1.0
 
 
-class MessageQueue:
+class MessageQueue(Turn):
     """The reading end of a client connection.
 
     The application has its turn with a message until it asks for the next one (`is_open`). A close frame or a

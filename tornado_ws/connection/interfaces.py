@@ -1,4 +1,4 @@
-"""What stands between an end of a connection and its protocol, in Tornado's terms."""
+"""Interfaces between an endpoint (a handler or a client connection) and its protocol, under Tornado's names."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import abc
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from tornado import gen, httputil
 from tornado.concurrent import Future
 from tornado.iostream import IOStream
+from tornado.web import Application
 
-from tornado_ws.client.read_queue import MessageQueue
 from tornado_ws.coroutines import log_error, run_to_end
 from tornado_ws.options import DEFAULT_OPTIONS, Options, checked_message_size, checked_seconds
-
-if TYPE_CHECKING:
-    from tornado_ws.server.handler import WebSocketHandler
 
 _default_max_message_size = 10 * 1024 * 1024
 
@@ -38,6 +35,52 @@ class _WebSocketDelegate(Protocol):
     def log_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None: ...
+
+
+class ServerEnd(_WebSocketDelegate, Protocol):
+    """What a protocol asks of `WebSocketHandler` beside: the request, the answer to it, and ``open``."""
+
+    application: Application
+    request: httputil.HTTPServerRequest
+    open_args: tuple[Any, ...]
+    open_kwargs: dict[str, Any]
+    open: Callable[..., Awaitable[None] | None]
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None: ...
+
+    def set_status(self, status_code: int, reason: str | None = None) -> None: ...
+
+    def set_header(self, name: str, value: str) -> None: ...
+
+    def clear_header(self, name: str) -> None: ...
+
+    def finish(self, chunk: str | None = None) -> Future[None]: ...
+
+    def _detach_stream(self) -> IOStream: ...
+
+
+class Turn:
+    """The time that an application has with a message which it reads, and is not given: from then until it reads on.
+
+    In the place of the Future of a coroutine ``on_message``.
+    """
+
+    __slots__ = ()
+
+    #: Whether it has begun and not ended.
+    is_open: bool
+
+    def add_done_callback(self, callback: Callable[[Any], Any]) -> None:
+        """Call ``callback`` when the turn ends."""
+        raise NotImplementedError
+
+    def hurry(self) -> None:
+        """Let the turn end soon: the connection has an end to handle."""
+        raise NotImplementedError
+
+    def end_turn(self) -> None:
+        """Let the connection hand out what comes next."""
+        raise NotImplementedError
 
 
 class _WebSocketParams:
@@ -88,7 +131,7 @@ class WebSocketProtocol(abc.ABC):
         return self._check_result(result)
 
     def _check_result(self, result: Any) -> Any:
-        if result is None or isinstance(result, MessageQueue):
+        if result is None or isinstance(result, Turn):
             return result
         try:
             future = gen.convert_yielded(result)
@@ -132,7 +175,8 @@ class WebSocketProtocol(abc.ABC):
     def is_closing(self) -> bool: ...
 
     @abc.abstractmethod
-    async def accept_connection(self, handler: WebSocketHandler) -> None: ...
+    # Any: those that override it name a WebSocketHandler, which a floor below the server's cannot.
+    async def accept_connection(self, handler: Any) -> None: ...
 
     @property
     def buffered_amount(self) -> int:

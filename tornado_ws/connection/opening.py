@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import zlib
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tornado import httputil
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
@@ -17,19 +17,22 @@ from tornado.log import gen_log
 from tornado.web import HTTPError
 
 from tornado_ws import handshake
-from tornado_ws.connection.interfaces import _WebSocketDelegate, _WebSocketParams
+from tornado_ws.connection.interfaces import ServerEnd, _WebSocketDelegate, _WebSocketParams
 from tornado_ws.connection.keepalive import KeepAlive
 from tornado_ws.coroutines import value_of
-from tornado_ws.deflate.codec import DeflateParams, _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate.negotiation import (
+    DeflateParams,
+    accept_deflate_offer,
+    check_extensions_response,
+    encode_deflate_params,
+)
 from tornado_ws.deflate.offload import OffloadingInflater
 from tornado_ws.deflate.options import MIN_DEFLATE_WBITS, deflate_options
 from tornado_ws.deflate.ratio import RatioLimitedInflater
 from tornado_ws.engine.reader import Inflater
 from tornado_ws.escaping import shown
 from tornado_ws.transport.transport import completed_future, peer_has_closed
-
-if TYPE_CHECKING:
-    from tornado_ws.server.handler import WebSocketHandler
 
 
 class Opening(KeepAlive):
@@ -54,12 +57,12 @@ class Opening(KeepAlive):
         self._selected_subprotocol = value
 
     @abc.abstractmethod
-    async def _open(self, handler: WebSocketHandler) -> None:
+    async def _open(self, handler: ServerEnd) -> None:
         """Receive, and call ``open`` of the application."""
 
     # Server
 
-    async def accept_connection(self, handler: WebSocketHandler) -> None:
+    async def accept_connection(self, handler: Any) -> None:
         try:
             self._handle_websocket_headers(handler)
         except ValueError as error:
@@ -73,7 +76,7 @@ class Opening(KeepAlive):
         except asyncio.CancelledError:
             self._abort()
 
-    def _handle_websocket_headers(self, handler: WebSocketHandler) -> None:
+    def _handle_websocket_headers(self, handler: ServerEnd) -> None:
         """Raise ValueError unless the request is a valid opening handshake."""
         request = handler.request
         handshake.check_request(request.method, request.version, request.headers)
@@ -83,10 +86,10 @@ class Opening(KeepAlive):
         """Return the Sec-WebSocket-Accept header for a Sec-WebSocket-Key."""
         return handshake.compute_accept_value(key)
 
-    def _challenge_response(self, handler: WebSocketHandler) -> str:
+    def _challenge_response(self, handler: ServerEnd) -> str:
         return self.compute_accept_value(handler.request.headers["Sec-WebSocket-Key"])
 
-    async def _accept_connection(self, handler: WebSocketHandler) -> None:
+    async def _accept_connection(self, handler: ServerEnd) -> None:
         headers = handler.request.headers
         offered = handshake.list_tokens(headers.get("Sec-WebSocket-Protocol", ""))
         selected = value_of(handler, "select_subprotocol", handler.select_subprotocol(offered))
@@ -103,10 +106,10 @@ class Opening(KeepAlive):
                 options = deflate_options(self.params.compression_options)
             except ValueError as error:
                 raise HTTPError(500, str(error)) from None
-            agreed = handshake.accept_deflate_offer(headers.get("Sec-WebSocket-Extensions", ""), options)
+            agreed = accept_deflate_offer(headers.get("Sec-WebSocket-Extensions", ""), options)
             if agreed is not None:
                 self._create_compressors("server", agreed)
-                handler.set_header("Sec-WebSocket-Extensions", handshake.encode_deflate_params(agreed))
+                handler.set_header("Sec-WebSocket-Extensions", encode_deflate_params(agreed))
 
         handler.clear_header("Content-Type")
         handler.set_status(101)
@@ -128,7 +131,7 @@ class Opening(KeepAlive):
     def _process_server_headers(self, key: str | bytes, headers: httputil.HTTPHeaders) -> None:
         """Take the headers of the server's 101. Raises ValueError where they break RFC 6455 or RFC 7692."""
         handshake.check_response(headers, key)
-        agreed = handshake.check_extensions_response(
+        agreed = check_extensions_response(
             headers.get("Sec-WebSocket-Extensions", ""),
             self.params.compression_options is not None,
             deflate_options(self.params.compression_options),

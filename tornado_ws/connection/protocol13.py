@@ -27,7 +27,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tornado.concurrent import Future
 from tornado.escape import utf8
@@ -35,7 +35,6 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
 
-from tornado_ws.client.read_queue import MessageQueue
 from tornado_ws.close_codes import (
     ABNORMAL_CLOSURE,
     MESSAGE_TOO_BIG,
@@ -44,8 +43,9 @@ from tornado_ws.close_codes import (
     decode_close,
     encode_close,
 )
-from tornado_ws.connection.interfaces import _WebSocketDelegate, _WebSocketParams
+from tornado_ws.connection.interfaces import ServerEnd, Turn, _WebSocketDelegate, _WebSocketParams
 from tornado_ws.connection.read_ahead import Inbox
+from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.replaceable import Station, has_stations
 from tornado_ws.connection.writing import Sending
 from tornado_ws.coroutines import log_error
@@ -73,12 +73,7 @@ from tornado_ws.engine.reader import (
 )
 from tornado_ws.errors import ProtocolError
 from tornado_ws.observing.logs import mark_context
-from tornado_ws.server.shutdown import connections_of
 from tornado_ws.transport.transport import Transport, unread
-
-if TYPE_CHECKING:
-    from tornado_ws.server.handler import WebSocketHandler
-
 
 #: Seconds that an end of the connection waits for the application to be done with a message before it.
 _BUSY_TIMEOUT = 0.05
@@ -164,7 +159,7 @@ class WebSocketProtocol13(Sending):
 
     # Opening
 
-    async def _open(self, handler: WebSocketHandler) -> None:
+    async def _open(self, handler: ServerEnd) -> None:
         """Call ``open`` while control frames are handled and messages wait."""
         self._handling = handler.open
         mark_context(self)
@@ -344,16 +339,16 @@ class WebSocketProtocol13(Sending):
     @property
     def _drops_messages(self) -> bool:
         """Whether a client's application has closed: it need not take what is left, behind which the close frame is."""
-        return self.server_terminated and isinstance(self._handling, MessageQueue)
+        return self.server_terminated and isinstance(self._handling, Turn)
 
-    def _open_turn(self) -> MessageQueue | None:
+    def _open_turn(self) -> Turn | None:
         """Return what a client's application reads from, if it has its turn with a message."""
         queue = getattr(self.handler, "read_queue", None)
-        return queue if isinstance(queue, MessageQueue) and queue.is_open else None
+        return queue if isinstance(queue, Turn) and queue.is_open else None
 
     def _hurry(self) -> None:
         """An end waits for the application: for a moment, or not at all if a client's application has closed."""
-        if isinstance(self._handling, MessageQueue):
+        if isinstance(self._handling, Turn):
             if self._end is not None or self._lost:
                 if self.server_terminated:
                     IOLoop.current().add_callback(self._handling.end_turn)
@@ -407,7 +402,7 @@ class WebSocketProtocol13(Sending):
             self._transport.dispatch(self.advance)
 
     def _check_handled(self, handled: Any) -> None:
-        if not isinstance(handled, MessageQueue):
+        if not isinstance(handled, Turn):
             try:
                 handled.result()
             except (Exception, asyncio.CancelledError) as error:

@@ -187,7 +187,7 @@ cdef class _Stream:
 
 @cython.final
 cdef class Deflater(_Stream):
-    """See `tornado_ws.deflate.module_streams.Deflating`."""
+    """See `tornado_ws.deflate.interfaces.Deflating`."""
 
     cdef bint forgotten
     cdef int level
@@ -313,7 +313,7 @@ cdef class Deflater(_Stream):
 
 @cython.final
 cdef class Inflater(_Stream):
-    """See `tornado_ws.deflate.module_streams.Inflating`."""
+    """See `tornado_ws.deflate.interfaces.Inflating`."""
 
     # What was given to `inflate` and did not fit into what it returned: `unread` from `unread_pos` on.
     cdef bytes unread

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tornado_ws import engine
-from tornado_ws.deflate.module_streams import Deflater, Deflating, Inflater, Inflating, Live
+from tornado_ws.deflate.interfaces import Deflating, Inflating, Live
+from tornado_ws.deflate.module_streams import Deflater, Inflater
 
 #: Tornado's level, for both HTTP and WebSocket compression.
 DEFAULT_LEVEL = 6

@@ -1,15 +1,14 @@
-"""permessage-deflate (RFC 7692): the codec of one connection. Negotiation is in `handshake`."""
+"""permessage-deflate (RFC 7692): the codec of one connection."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from tornado_ws.close_codes import INVALID_PAYLOAD
 from tornado_ws.deflate.backends import LARGE_MESSAGE, Codec
-from tornado_ws.deflate.module_streams import Deflating, Inflating
+from tornado_ws.deflate.interfaces import Deflating, Inflating
 from tornado_ws.deflate.options import MIN_DEFLATE_WBITS, DeflateOptions, deflate_options
 from tornado_ws.deflate.streams import StreamPool
 from tornado_ws.engine.reader import INFLATED_AT_ONCE
@@ -19,16 +18,6 @@ from tornado_ws.errors import ProtocolError
 _EMPTY = b"\x00"
 
 _pool = StreamPool()
-
-
-@dataclass(frozen=True)
-class DeflateParams:
-    """What was agreed (section 7.1), in the words of the header: windows in bits, None where none was named."""
-
-    server_no_context_takeover: bool = False
-    client_no_context_takeover: bool = False
-    server_max_window_bits: int | None = None
-    client_max_window_bits: int | None = None
 
 
 class _DecompressTooLargeError(Exception):

@@ -13,14 +13,12 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from tornado_ws.close_codes import POLICY_VIOLATION
+from tornado_ws.deflate.interfaces import Live, ModuleCodec
 from tornado_ws.engine.reader import INFLATED_AT_ONCE
 from tornado_ws.errors import ProtocolError
-
-if TYPE_CHECKING:
-    from tornado_ws.deflate.backends import Codec
 
 #: What a sender leaves away at the end of a message and a receiver puts back (RFC 7692 section 7.2.1).
 TAIL = b"\x00\x00\xff\xff"
@@ -64,62 +62,12 @@ def check_finals(finals: int, taken: int) -> None:
         raise ProtocolError(POLICY_VIOLATION, "compressed message with too many final blocks", detail)
 
 
-class Live(Protocol):
-    """A stream that takes ``memory`` bytes between two messages while it is ``live``."""
-
-    memory: int
-    #: Whether it was in use again since somebody looked.
-    used: bool
-
-    @property
-    def live(self) -> bool: ...
-
-    def freeze(self) -> bool:
-        """Keep only what it takes to go on; false where that cannot be now."""
-
-
-class Deflating(Live, Protocol):
-    """Deflates messages."""
-
-    @property
-    def history(self) -> bytes:
-        """The last bytes that the peer has in its window, so far as they are of use."""
-
-    def deflate(self, data: bytes) -> bytes:
-        """Return the payload of a message, its tail removed, which may refer to those before it."""
-
-    def deflate_alone(self, data: bytes) -> bytes:
-        """Return the payload of a message that refers to nothing before it, nor does what follows refer to it."""
-
-    def sent(self, data: bytes) -> None:
-        """The peer got ``data`` otherwise."""
-
-    def forget(self) -> None:
-        """Let the next message refer to nothing before it."""
-
-
-class Inflating(Live, Protocol):
-    """Inflates messages. ``error`` is what it raises for what does not inflate."""
-
-    error: type[Exception]
-
-    @property
-    def history(self) -> bytes:
-        """What the peer may refer back to."""
-
-    def inflate(self, data: bytes, room: int) -> bytes:
-        """Return what ``data`` inflates to, ``room`` bytes at most; what did not fit comes first the next time."""
-
-    def end(self) -> bool:
-        """Put the tail behind a message; returns whether its stream ends there, between two blocks."""
-
-
 class Deflater:
     """See `Deflating`. ``history`` is what the peer has in its window; ``admit`` is asked whether it may stay live."""
 
     __slots__ = ("__weakref__", "_admit", "_codec", "_history", "_stream", "_wbits", "memory", "used")
 
-    def __init__(self, codec: Codec, wbits: int, history: bytes, admit: Callable[[Live], bool] | None) -> None:
+    def __init__(self, codec: ModuleCodec, wbits: int, history: bytes, admit: Callable[[Live], bool] | None) -> None:
         self._codec = codec
         self._wbits = wbits
         self._admit = admit
@@ -206,7 +154,7 @@ class Inflater:
         "used",
     )
 
-    def __init__(self, codec: Codec, wbits: int, history: bytes) -> None:
+    def __init__(self, codec: ModuleCodec, wbits: int, history: bytes) -> None:
         self._codec = codec
         self._wbits = wbits
         self._history = bytearray(history) if history else None

@@ -12,7 +12,7 @@ import weakref
 from collections import OrderedDict, deque
 
 from tornado_ws.deflate.backends import Codec
-from tornado_ws.deflate.module_streams import Deflating, Live
+from tornado_ws.deflate.interfaces import Deflating, Live
 
 #: Deflaters kept of one kind that nobody is using. More than one only where threads deflate side by side.
 _POOLED = 4

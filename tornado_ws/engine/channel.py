@@ -35,8 +35,8 @@ from tornado_ws.engine.reader import (
     encode_frame_parts,
     encode_message,
 )
+from tornado_ws.engine.write_queue import Backlog
 from tornado_ws.observing.latency import Latency
-from tornado_ws.transport.write_queue import Backlog
 
 #: Messages handed out before the rest of the loop gets its turn.
 MESSAGES_PER_TURN = 256

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import sys
 import urllib.parse
 from collections.abc import Awaitable, Callable, Container
 from typing import Any, cast
@@ -22,13 +23,13 @@ from tornado.log import app_log, gen_log
 from tornado_ws import handshake
 from tornado_ws.connection.interfaces import WebSocketProtocol, _WebSocketParams
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
+from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.threads import write_message_threadsafe
 from tornado_ws.coroutines import run_to_end, value_of
 from tornado_ws.deflate.options import deflate_options
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.escaping import plain, shown
 from tornado_ws.options import check_attributes, handler_options
-from tornado_ws.server.shutdown import connections_of
 
 #: What a WebSocket handler cannot do after the upgrade.
 _HTTP_METHODS = ("write", "redirect", "set_header", "set_cookie", "set_status", "flush", "finish")
@@ -101,7 +102,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
         if not handshake.has_token(self.request.headers, "Connection", "upgrade"):
             self._ws_refuse(400, '"Connection" must be "Upgrade".')
             return
-        if connections_of(self.application).closings:
+        if connections_of(self.application).listeners:
             self._ws_refuse(503, "Shutting down")
             return
         error = self._ws_check_origin()
@@ -174,9 +175,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
         Default: the ``websocket_max_message_size`` setting, 10 MiB.
         """
         # Applications assign to this module's public face, as they do to tornado.websocket.
-        import tornado_ws
-
-        return cast(int, self.settings.get("websocket_max_message_size", tornado_ws._default_max_message_size))
+        default = sys.modules["tornado_ws"]._default_max_message_size
+        return cast(int, self.settings.get("websocket_max_message_size", default))
 
     def write_message(
         self, message: bytes | str | dict[str, Any], binary: bool = False, *, compress: bool = True

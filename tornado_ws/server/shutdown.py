@@ -1,17 +1,15 @@
-"""The open connections of an application, and `close_all`."""
+"""`close_all`: close the open connections of an application."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tornado.ioloop import IOLoop
 from tornado.web import Application
 
 from tornado_ws.close_codes import GOING_AWAY, encode_close
-
-if TYPE_CHECKING:
-    from tornado_ws.connection.protocol13 import WebSocketProtocol13
+from tornado_ws.connection.registry import Registered, connections_of
 
 
 class ClosedAll(NamedTuple):
@@ -21,46 +19,23 @@ class ClosedAll(NamedTuple):
     aborted: int
 
 
-class Connections:
-    """The open connections of one application: from ``open`` until ``on_close`` has returned."""
-
-    __slots__ = ("closings", "open")
-
-    def __init__(self) -> None:
-        # A dict has 50 to 100 bytes for each, a set up to twice that.
-        self.open: dict[WebSocketProtocol13, None] = {}
-        #: Calls of `close_all` under way. Meanwhile opening handshakes are refused.
-        self.closings: list[_Closing] = []
-
-    def add(self, connection: WebSocketProtocol13) -> None:
-        self.open[connection] = None
-        for closing in self.closings:
-            # Its opening handshake was under way.
-            closing.take(connection)
-
-    def remove(self, connection: WebSocketProtocol13) -> None:
-        self.open.pop(connection, None)
-        for closing in self.closings:
-            closing.count(connection)
-
-
 class _Closing:
     """One call of `close_all`."""
 
     def __init__(self, code: int, reason: str | None) -> None:
         self._farewell = code, reason
         self._io_loop = IOLoop.current()
-        self.waiting: set[WebSocketProtocol13] = set()
+        self.waiting: set[Registered] = set()
         self.closed = 0
         self.aborted = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def take(self, connection: WebSocketProtocol13) -> None:
+    def added(self, connection: Registered) -> None:
         if connection.stream.io_loop is self._io_loop:
             self.waiting.add(connection)
             self._io_loop.add_callback(connection.close_when_handled, *self._farewell)
 
-    def count(self, connection: WebSocketProtocol13) -> None:
+    def removed(self, connection: Registered) -> None:
         if connection in self.waiting:
             self.waiting.remove(connection)
             self._tell(connection.was_clean)
@@ -80,14 +55,6 @@ class _Closing:
     def end_if_empty(self) -> None:
         if not self.waiting and not self.done.done():
             self.done.set_result(None)
-
-
-def connections_of(application: Application) -> Connections:
-    """Return what is known of ``application``, kept on it so that it goes with it."""
-    connections: Connections | None = vars(application).get("_ws_connections")
-    if connections is None:
-        connections = vars(application)["_ws_connections"] = Connections()
-    return connections
 
 
 async def close_all(
@@ -117,10 +84,10 @@ async def close_all(
         raise ValueError(f"timeout is {timeout!r}; it has to be a number of seconds from 0")
     connections = connections_of(application)
     closing = _Closing(code, reason)
-    connections.closings.append(closing)
+    connections.listeners.append(closing)
     try:
         for connection in list(connections.open):
-            closing.take(connection)
+            closing.added(connection)
         closing.end_if_empty()
         await asyncio.wait([closing.done], timeout=timeout)
         for connection in list(closing.waiting):
@@ -131,4 +98,4 @@ async def close_all(
         closing.count_rest()
         return ClosedAll(closing.closed, closing.aborted)
     finally:
-        connections.closings.remove(closing)
+        connections.listeners.remove(closing)

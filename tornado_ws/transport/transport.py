@@ -36,11 +36,11 @@ from tornado.log import gen_log
 
 from tornado_ws.engine import Channel, FrameReader
 from tornado_ws.engine.channel import READ_SIZE, SEND_SIZE, Receiver
+from tornado_ws.engine.write_queue import Backlog
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.observing.counters import Counters, Sums, leave
 from tornado_ws.options import Options
 from tornado_ws.transport.poller import READ, WRITE, poller_of
-from tornado_ws.transport.write_queue import Backlog
 
 _NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
 #: Seconds that the peer of a closed connection has to close its side.
