@@ -21,6 +21,7 @@ lint: $(VENV)/tested-with
 	$(RUN) ruff check $(CHECKED)
 	$(RUN) ruff format --check $(CHECKED)
 	$(RUN) mypy $(CHECKED)
+	$(VENV)/bin/lint-imports --no-logo setup.cfg
 
 autobahn: $(VENV)/tested-with
 	$(RUN) tests.autobahn.run --cases all --reports reports/autobahn --summary docs/autobahn.md
