@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 
 RUN = $(VENV)/bin/python -m
-NATIVE = $(wildcard tornado_ws/*/*.pyx tornado_ws/*/*.h tornado_ws/*/*/*.h)
+NATIVE = $(wildcard tornado_ws/*/*.pyx tornado_ws/*/*.h tornado_ws/*/native/*)
 CHECKED = $(wildcard _tornado_ws_finder.py tornado_ws tests examples benchmarks fuzz soak)
 
 .PHONY: demo test lint autobahn bench fuzz soak sanitize sanitize-in-ci clean faults

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from glob import glob
 from typing import ClassVar
 
 from setuptools import Command, Extension, setup
@@ -56,7 +57,7 @@ if sys.platform != "win32" and sys.implementation.name == "cpython":
         Extension(
             "tornado_ws.engine._native",
             ["tornado_ws/engine/_native.pyx"],
-            depends=["tornado_ws/engine/native/bytes.h", "tornado_ws/engine/native/tls.h"],
+            depends=[*glob("tornado_ws/engine/native/*")],
             extra_compile_args=["-O3"],
             optional=True,
         ),

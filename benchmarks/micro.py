@@ -12,7 +12,7 @@ from tornado.util import _websocket_mask
 
 from benchmarks import payloads
 from tornado_ws import engine
-from tornado_ws.engine import reader as pure
+from tornado_ws.engine import pure
 
 _MASK = b"\x12\x34\x56\x78"
 _LIMIT = 64 * 1024 * 1024

@@ -22,12 +22,11 @@ from benchmarks.micro import client_frames
 from tornado_ws import WebSocketHandler, engine
 from tornado_ws.connection import protocol13
 from tornado_ws.deflate import codec
-from tornado_ws.engine import channel
-from tornado_ws.engine import reader as pure
+from tornado_ws.engine import channel, reader
 from tornado_ws.transport import poller
 
 # An emulator's time is not a processor's: no turn of the loop is to end by it.
-for module in (pure, channel, protocol13, poller):
+for module in (reader, channel, protocol13, poller):
     vars(module)["TURN_TIME"] = 3600.0
 if engine.name == "native":
     importlib.import_module("tornado_ws.engine._native")._set_turn_time(3600.0)
@@ -56,10 +55,10 @@ def replay_engine(messages: int) -> None:
     """Parse frames, 64 a chunk, and encode an answer to each."""
     texts = payloads.text(32, 64)
     chunk = client_frames([text.encode() for text in texts])
-    reader = engine.FrameReader(True, _LIMIT)
+    frames = engine.FrameReader(True, _LIMIT)
     for _ in range(messages // len(texts)):
-        reader.feed(chunk)
-        for event in reader:
+        frames.feed(chunk)
+        for event in frames:
             if event is None:
                 break
             payload = event[1]

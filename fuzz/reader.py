@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.engine.wire import ENGINES, Engine
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
-from tornado_ws.engine.reader import ENOUGH, VIOLATION
+from tornado_ws.engine.contract import ENOUGH, VIOLATION
 from tornado_ws.errors import ProtocolError
 
 _LIMITS = (0, 10, 130, 70_000)

@@ -31,7 +31,7 @@ from tests.connection.peer import (
 )
 from tests.support import Echo, connected, serving, until
 from tornado_ws import WebSocketClosedError, broadcast
-from tornado_ws.engine.reader import FIN
+from tornado_ws.engine.contract import FIN
 from tornado_ws.transport import frame_log
 from tornado_ws.transport.frame_log import FrameTap
 

@@ -13,7 +13,7 @@ import pytest
 from tests.connection.conftest import NESTED_POLLERS
 from tests.connection.peer import TEXT, raw_client
 from tests.support import Echo, serving, until
-from tornado_ws.engine.reader import TURN_TIME
+from tornado_ws.engine.contract import TURN_TIME
 
 _PATIENCE = 30.0
 _CONNECTIONS = 20

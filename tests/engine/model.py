@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from tests.engine.wire import BINARY, CONTINUATION, CONTROLS, TEXT, fewest, xor
-from tornado_ws.engine.reader import Event
+from tornado_ws.engine.contract import Event
 
 #: The grammar of RFC 3629 section 4.
 _CHARACTER = (

@@ -27,7 +27,7 @@ from tests.engine.wire import (
     events_now,
 )
 from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
-from tornado_ws.engine.reader import LATER
+from tornado_ws.engine.contract import LATER
 from tornado_ws.errors import ProtocolError
 
 pytestmark = pytest.mark.usefixtures("streams")

@@ -12,7 +12,7 @@ import pytest
 import tornado_ws.engine
 from tests.engine.wire import ENGINES
 from tests.needs import need
-from tornado_ws.engine import channel, reader
+from tornado_ws.engine import pure
 
 
 def chosen() -> dict[str, Any]:
@@ -23,11 +23,11 @@ def chosen() -> dict[str, Any]:
 def is_pure(found: dict[str, Any]) -> bool:
     return (
         found["name"] == "python"
-        and found["FrameReader"] is reader.FrameReader
-        and found["encode_frame"] is reader.encode_frame
-        and found["apply_mask"] is reader.apply_mask
-        and found["Channel"] is channel.Channel
-        and found["serve_ready"] is channel.serve_ready
+        and found["FrameReader"] is pure.FrameReader
+        and found["encode_frame"] is pure.encode_frame
+        and found["apply_mask"] is pure.apply_mask
+        and found["Channel"] is pure.Channel
+        and found["serve_ready"] is pure.serve_ready
     )
 
 

@@ -16,7 +16,7 @@ from tornado_ws.deflate.backends import Codec
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor, inflate_all
 from tornado_ws.deflate.module_streams import BYTES_A_FINAL, MAX_FINALS, is_empty_stream
 from tornado_ws.deflate.offload import OffloadingInflater, Rest
-from tornado_ws.engine.reader import INFLATED_AT_ONCE, LATER
+from tornado_ws.engine.contract import INFLATED_AT_ONCE, LATER
 from tornado_ws.errors import ProtocolError
 
 pytestmark = pytest.mark.usefixtures("streams")

@@ -33,7 +33,7 @@ from tests.engine.wire import (
     read,
     xor,
 )
-from tornado_ws.engine.reader import Event
+from tornado_ws.engine.contract import Event
 from tornado_ws.errors import ProtocolError
 
 LARGEST_LENGTH = (1 << 63) - 1

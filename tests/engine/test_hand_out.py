@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.engine.test_properties import Conversation, any_kind, chunks_of, cuts, quietly
 from tests.engine.wire import BINARY, CLOSE, CONTINUATION, MESSAGES, PING, RSV1, TEXT, Frame, Peer, each_byte
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
-from tornado_ws.engine.reader import CLOCK_SIZE, ENOUGH, NOT_DONE, RAISED, TURN_TIME, VIOLATION, Event, FrameReader
+from tornado_ws.engine.contract import CLOCK_SIZE, ENOUGH, NOT_DONE, RAISED, TURN_TIME, VIOLATION, Event
+from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
 
 ANY_NUMBER = 1000

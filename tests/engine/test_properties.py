@@ -31,7 +31,7 @@ from tests.engine.wire import (
 from tornado_ws.close_codes import decode_close, encode_close
 from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
 from tornado_ws.deflate.negotiation import accept_deflate_offer
-from tornado_ws.engine.reader import Event
+from tornado_ws.engine.contract import Event
 from tornado_ws.errors import ProtocolError
 from tornado_ws.handshake import Extension, parse_extensions
 

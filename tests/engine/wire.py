@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from tornado_ws.close_codes import encode_close
-from tornado_ws.engine import reader as pure
-from tornado_ws.engine.reader import Event, FrameReader, Inflater
+from tornado_ws.engine import pure
+from tornado_ws.engine.contract import Event, Inflater
+from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA

@@ -30,7 +30,7 @@ from tornado_ws.deflate.negotiation import (
 from tornado_ws.deflate.offload import OffloadingInflater
 from tornado_ws.deflate.options import MIN_DEFLATE_WBITS, deflate_options
 from tornado_ws.deflate.ratio import RatioLimitedInflater
-from tornado_ws.engine.reader import Inflater
+from tornado_ws.engine.contract import Inflater
 from tornado_ws.escaping import shown
 from tornado_ws.transport.transport import completed_future, peer_has_closed
 

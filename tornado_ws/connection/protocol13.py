@@ -50,8 +50,7 @@ from tornado_ws.connection.replaceable import Station, has_stations
 from tornado_ws.connection.writing import Sending
 from tornado_ws.coroutines import log_error
 from tornado_ws.engine import FrameReader
-from tornado_ws.engine.channel import MESSAGES_PER_TURN
-from tornado_ws.engine.reader import (
+from tornado_ws.engine.contract import (
     BINARY,
     CLOCK_SIZE,
     CLOCK_STRIDE,
@@ -59,6 +58,7 @@ from tornado_ws.engine.reader import (
     ENOUGH,
     FIN,
     LATER,
+    MESSAGES_PER_TURN,
     NOT_DONE,
     PING,
     PONG,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from tornado_ws.engine.reader import Event
+from tornado_ws.engine.contract import Event
 from tornado_ws.options import Options
 
 

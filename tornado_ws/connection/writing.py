@@ -20,7 +20,8 @@ from tornado_ws.connection.opening import Opening
 from tornado_ws.connection.replaceable import Station
 from tornado_ws.connection.write_order import Ordered
 from tornado_ws.engine import Sender, encode_frame
-from tornado_ws.engine.reader import BINARY, FIN, PING, PONG, RSV1, TEXT, Outcome, encode_message
+from tornado_ws.engine.contract import BINARY, FIN, PING, PONG, RSV1, TEXT, Outcome
+from tornado_ws.engine.encoding import encode_message
 from tornado_ws.errors import WebSocketClosedError, WriteLimitError
 from tornado_ws.escaping import plain
 from tornado_ws.observing.counters import Counters

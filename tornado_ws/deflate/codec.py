@@ -11,7 +11,7 @@ from tornado_ws.deflate.backends import LARGE_MESSAGE, Codec
 from tornado_ws.deflate.interfaces import Deflating, Inflating
 from tornado_ws.deflate.options import MIN_DEFLATE_WBITS, DeflateOptions, deflate_options
 from tornado_ws.deflate.streams import StreamPool
-from tornado_ws.engine.reader import INFLATED_AT_ONCE
+from tornado_ws.engine.contract import INFLATED_AT_ONCE
 from tornado_ws.errors import ProtocolError
 
 #: The payload of an empty message: to a flush that has nothing to flush, some backends answer with nothing.

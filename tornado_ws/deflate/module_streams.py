@@ -17,7 +17,7 @@ from typing import Any
 
 from tornado_ws.close_codes import POLICY_VIOLATION
 from tornado_ws.deflate.interfaces import Live, ModuleCodec
-from tornado_ws.engine.reader import INFLATED_AT_ONCE
+from tornado_ws.engine.contract import INFLATED_AT_ONCE
 from tornado_ws.errors import ProtocolError
 
 #: What a sender leaves away at the end of a message and a receiver puts back (RFC 7692 section 7.2.1).

@@ -15,7 +15,8 @@ from typing import Any
 
 from tornado_ws.deflate.codec import inflate_all
 from tornado_ws.engine.chunks import add_piece
-from tornado_ws.engine.reader import TEXT, Inflater, check_size, decode_text, too_big_inflated
+from tornado_ws.engine.contract import TEXT, Inflater
+from tornado_ws.engine.validation import check_size, decode_text, too_big_inflated
 
 #: Threads of the process; each holds the GIL for little of its time.
 _MAX_THREADS = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tornado_ws.close_codes import MESSAGE_TOO_BIG
-from tornado_ws.engine.reader import Inflater
+from tornado_ws.engine.contract import Inflater
 from tornado_ws.errors import ProtocolError
 
 #: Bytes that any message may inflate to: with context takeover a small one may be next to nothing on the wire.

@@ -14,8 +14,7 @@ __all__ = ["Channel", "FrameReader", "Sender", "apply_mask", "encode_frame", "na
 name = "python"
 
 if TYPE_CHECKING or os.environ.get("TORNADO_WS_ENGINE") == "python":
-    from tornado_ws.engine.channel import Channel, Sender, send_to_all, serve_ready
-    from tornado_ws.engine.reader import FrameReader, apply_mask, encode_frame
+    from tornado_ws.engine.pure import Channel, FrameReader, Sender, apply_mask, encode_frame, send_to_all, serve_ready
 else:
     try:
         from tornado_ws.engine._native import (
@@ -30,5 +29,12 @@ else:
 
         name = "native"
     except ImportError:
-        from tornado_ws.engine.channel import Channel, Sender, send_to_all, serve_ready
-        from tornado_ws.engine.reader import FrameReader, apply_mask, encode_frame
+        from tornado_ws.engine.pure import (
+            Channel,
+            FrameReader,
+            Sender,
+            apply_mask,
+            encode_frame,
+            send_to_all,
+            serve_ready,
+        )

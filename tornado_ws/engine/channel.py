@@ -17,104 +17,34 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from threading import get_ident
-from typing import Any, Protocol
+from typing import Any
 
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 
-from tornado_ws.engine.reader import (
+from tornado_ws.engine.contract import (
     BINARY,
+    BUSY,
+    CORK_SIZE,
     FIN,
+    LARGE,
+    MESSAGES_PER_TURN,
+    READ_SIZE,
     RSV1,
+    SEND_SIZE,
+    SOCKETS_PER_TURN,
     TEXT,
     TURN_TIME,
-    FrameReader,
-    Outcome,
-    encode_frame_parts,
-    encode_message,
+    Compressor,
+    Receiver,
+    Servable,
+    Tap,
 )
+from tornado_ws.engine.encoding import encode_frame_parts, encode_message
+from tornado_ws.engine.reader import FrameReader
 from tornado_ws.engine.write_queue import Backlog
-from tornado_ws.observing.latency import Latency
-
-#: Messages handed out before the rest of the loop gets its turn.
-MESSAGES_PER_TURN = 256
-#: Sockets served before the rest of the loop gets its turn.
-SOCKETS_PER_TURN = 256
-#: Sockets ready at once that make a loop a busy one.
-BUSY = 8
-#: Bytes read from one socket before the others get their turn.
-READ_SIZE = 64 * 1024
-#: Bytes sent to one socket before the others get their turn.
-SEND_SIZE = 1024 * 1024
-#: Bytes held back inside `Channel.dispatch`.
-CORK_SIZE = 64 * 1024
-#: A payload of so many bytes is sent from where it lies.
-LARGE = 16 * 1024
-
-
-class Receiver(Protocol):
-    """What a channel delivers to."""
-
-    handler: Any
-    #: Whether the peer has sent a close frame.
-    was_clean: bool
-
-    @property
-    def latency(self) -> Latency:
-        """The round trips of its pings."""
-
-    def advance(self, outcome: Outcome | None = None) -> None:
-        """Go on with ``outcome`` of the reader's `FrameReader.hand_out`, or with what it has unread."""
-
-    def eof_received(self, error: Exception | None) -> None:
-        """Nothing more will be read; ``error`` is None when the peer closed its side in good order."""
-
-    def handling_failed(self, error: BaseException) -> None:
-        """Handling events has raised ``error``: end the connection."""
-
-    def held_back(self) -> tuple[int, int]:
-        """Return how many bytes, of how many writes, wait to be given to the channel."""
-
-    def write_refused(self, why: str) -> asyncio.Future[None]:
-        """A message is not to be sent, since too many bytes wait already; returns what ``write_message`` does."""
-
-    def writes_lost(self, unsent: int, writes: int) -> None:
-        """The stream is about to be closed with ``unsent`` bytes, and ``writes`` whose Futures are not done."""
-
-    def connection_lost(self) -> None:
-        """The stream is closed. Called once, never from inside the call that closed it."""
-
-
-class Tap(Protocol):
-    """What a channel shows its bytes to. It changes nothing and raises nothing."""
-
-    def received(self, chunk: bytes) -> None:
-        """``chunk`` was read and is about to be parsed."""
-
-    def sent(self, first_byte: int, payload: bytes) -> None:
-        """A frame was given to the channel; ``payload`` is not masked."""
-
-
-class Compressor(Protocol):
-    """What a channel needs of permessage-deflate."""
-
-    #: Bytes that a message has to have to be worth compressing.
-    threshold: int
-
-    def compress(self, data: bytes) -> bytes:
-        """Return the payload of a compressed message."""
-
-    def forget(self) -> None:
-        """The last one did not go to the peer: let the next refer to nothing before it."""
-
-
-class Servable(Protocol):
-    """What `serve_ready` calls."""
-
-    def handle_events(self) -> None:
-        """Called when the socket may be ready."""
 
 
 def serve_until(until: float, fds: list[int], channels: Mapping[int, Servable]) -> list[int]:
@@ -152,72 +82,6 @@ def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable], late: lis
         count = len(ready)
         left -= count
         late[:] = serve_until(until, ready, channels)
-
-
-class Sender:
-    """What an application writes to: the channel itself, while nothing stands between the two.
-
-    ``_out`` is the channel as long as neither side has begun to close, no thread is to compress messages and nobody has
-    put anything in the place of the steps that Tornado's protocol has. A subclass says what happens otherwise.
-    """
-
-    __slots__ = ("_out",)
-
-    _out: Channel | None
-
-    def is_closing(self) -> bool:
-        """Return True once either side has begun to close, or the stream is closed."""
-        return (self._out is None or self._out.fd < 0) and self._is_closing()
-
-    def write_message(
-        self, message: str | bytes | dict[str, Any], binary: bool = False, *, compress: bool = True
-    ) -> asyncio.Future[None]:
-        """Send a message; see `.WebSocketHandler.write_message`.
-
-        Raises `WebSocketClosedError` when a close frame was sent or the connection is lost, and ValueError for bytes
-        that are to go as text and are not UTF-8.
-        """
-        out = self._out
-        if out is not None and out.fd >= 0 and isinstance(message, (str, bytes)):
-            return out.write_message(message, binary, compress)
-        return self._write_message(message, binary, compress)
-
-    def _is_closing(self) -> bool:
-        raise NotImplementedError
-
-    def _write_message(
-        self, message: str | bytes | dict[str, Any], binary: bool, compress: bool
-    ) -> asyncio.Future[None]:
-        raise NotImplementedError
-
-
-def send_to_all(senders: Iterable[Any], frame: bytes, size: int) -> tuple[int, list[Any]]:
-    """Send the ``frame`` of a message of ``size`` bytes to those of ``senders`` that need no more than that.
-
-    Returns to how many it went, and the others, which may be anything.
-    """
-    count = 0
-    others = []
-    for sender in senders:
-        is_ours = isinstance(sender, Sender) and type(sender).write_message is Sender.write_message
-        out = sender._out if is_ours else None
-        if (
-            out is None
-            or out.fd < 0
-            or out.masked
-            or out.compressor is not None
-            or out._backlog is not None
-            or out.tap is not None
-        ):
-            others.append(sender)
-            continue
-        out.check_thread()
-        out.write(frame)
-        out.messages += 1
-        out.message_bytes += size
-        out.wire_bytes += len(frame)
-        count += 1
-    return count, others
 
 
 class Channel:

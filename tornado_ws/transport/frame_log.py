@@ -16,7 +16,8 @@ from collections import deque
 from typing import Any
 
 from tornado_ws.close_codes import decode_close
-from tornado_ws.engine.reader import BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, TEXT, apply_mask
+from tornado_ws.engine.contract import BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, TEXT
+from tornado_ws.engine.encoding import apply_mask
 from tornado_ws.errors import ProtocolError
 from tornado_ws.escaping import shown
 from tornado_ws.observing.logs import Named, extra_of

@@ -21,8 +21,8 @@ from typing import Any, Protocol, TypeAlias
 from tornado.ioloop import IOLoop
 
 from tornado_ws.engine import serve_ready
-from tornado_ws.engine.channel import SOCKETS_PER_TURN, Servable, serve_until
-from tornado_ws.engine.reader import TURN_TIME
+from tornado_ws.engine.channel import serve_until
+from tornado_ws.engine.contract import SOCKETS_PER_TURN, TURN_TIME, Servable
 from tornado_ws.observing import counters
 from tornado_ws.observing.counters import Counters
 

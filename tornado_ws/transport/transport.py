@@ -35,7 +35,7 @@ from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.log import gen_log
 
 from tornado_ws.engine import Channel, FrameReader
-from tornado_ws.engine.channel import READ_SIZE, SEND_SIZE, Receiver
+from tornado_ws.engine.contract import READ_SIZE, SEND_SIZE, Receiver
 from tornado_ws.engine.write_queue import Backlog
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.observing.counters import Counters, Sums, leave

@@ -1,0 +1,142 @@
+"""What both engines keep to: the pure one and the native one.
+
+A `FrameReader` is fed chunks of bytes as they arrive and iterated. Each step parses as far as the next event and no
+further. An event is ``(opcode, payload, size)``: a whole message, TEXT as str and BINARY as bytes, or a control frame
+(CLOSE, PING, PONG) with its payload as bytes; ``size`` is the payload's length in bytes, after inflating. The reader
+yields None when it wants another chunk. It raises `.ProtocolError` at the first violation, as early as the bytes
+allow (inside an unfinished frame too), after all the events before it, and is finished then.
+
+`FrameReader.hand_out` is the same for messages that are to be handled as they come: it takes the steps itself and
+gives each message to ``on_message``, until one of them is not done with at once, or something else turns up.
+
+What is a violation, and how it is told, is said once, in `validation`: an engine calls that for whatever it does not
+know to be right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol, TypeAlias
+
+from tornado_ws.observing.latency import Latency
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10
+RSV = RSV1 | RSV2 | RSV3
+MASKED = 0x80
+CONTROL = 0x8
+WHOLE_MESSAGE = (FIN | TEXT, FIN | BINARY)
+OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+
+#: Marks the opcode of a message that is not inflated to its end.
+LATER = 0x100
+
+Event: TypeAlias = tuple[int, Any, int]
+
+#: Seconds that messages of one connection, or of all that are ready, are handed out before the loop gets its turn.
+TURN_TIME = 0.002
+#: The clock is read for every fourth message: with each it would cost more than it tells.
+CLOCK_STRIDE = 3
+#: And for each of so many bytes: a few hundred on the wire may inflate to megabytes.
+CLOCK_SIZE = 64 * 1024
+#: What `FrameReader.hand_out` tells beside control frames, in the place of an opcode.
+NOT_DONE, RAISED, VIOLATION, ENOUGH = -1, -2, -3, -4
+Outcome: TypeAlias = tuple[int, Any, int]
+
+#: Messages handed out before the rest of the loop gets its turn.
+MESSAGES_PER_TURN = 256
+#: Sockets served before the rest of the loop gets its turn.
+SOCKETS_PER_TURN = 256
+#: Sockets ready at once that make a loop a busy one.
+BUSY = 8
+#: Bytes read from one socket before the others get their turn.
+READ_SIZE = 64 * 1024
+#: Bytes sent to one socket before the others get their turn.
+SEND_SIZE = 1024 * 1024
+#: Bytes held back inside `Channel.dispatch`.
+CORK_SIZE = 64 * 1024
+#: A payload of so many bytes is sent from where it lies.
+LARGE = 16 * 1024
+#: Most bytes that `Inflater.inflate` returns.
+INFLATED_AT_ONCE = 128 * 1024
+
+
+class Inflater(Protocol):
+    """What a reader needs of RFC 7692: the payload of one message, piece by piece."""
+
+    def inflate(self, data: bytes, limit: int) -> bytes:
+        """Return what ``data`` inflates to, one byte more than ``limit`` standing for all that are too many.
+
+        What has `INFLATED_AT_ONCE` bytes may go on: no data then gives what follows.
+        Raises `.ProtocolError` for what does not inflate.
+        """
+
+    def end_message(self) -> Any:
+        """Raise `.ProtocolError` when the message's stream is cut short.
+
+        Returns None, or what there is of the message beside that which was inflated, with its ``size`` in bytes: then
+        the event is ``(opcode | LATER, (that, the message's beginning as bytes), size of both)``.
+        """
+
+
+class Receiver(Protocol):
+    """What a channel delivers to."""
+
+    handler: Any
+    #: Whether the peer has sent a close frame.
+    was_clean: bool
+
+    @property
+    def latency(self) -> Latency:
+        """The round trips of its pings."""
+
+    def advance(self, outcome: Outcome | None = None) -> None:
+        """Go on with ``outcome`` of the reader's `FrameReader.hand_out`, or with what it has unread."""
+
+    def eof_received(self, error: Exception | None) -> None:
+        """Nothing more will be read; ``error`` is None when the peer closed its side in good order."""
+
+    def handling_failed(self, error: BaseException) -> None:
+        """Handling events has raised ``error``: end the connection."""
+
+    def held_back(self) -> tuple[int, int]:
+        """Return how many bytes, of how many writes, wait to be given to the channel."""
+
+    def write_refused(self, why: str) -> asyncio.Future[None]:
+        """A message is not to be sent, since too many bytes wait already; returns what ``write_message`` does."""
+
+    def writes_lost(self, unsent: int, writes: int) -> None:
+        """The stream is about to be closed with ``unsent`` bytes, and ``writes`` whose Futures are not done."""
+
+    def connection_lost(self) -> None:
+        """The stream is closed. Called once, never from inside the call that closed it."""
+
+
+class Tap(Protocol):
+    """What a channel shows its bytes to. It changes nothing and raises nothing."""
+
+    def received(self, chunk: bytes) -> None:
+        """``chunk`` was read and is about to be parsed."""
+
+    def sent(self, first_byte: int, payload: bytes) -> None:
+        """A frame was given to the channel; ``payload`` is not masked."""
+
+
+class Compressor(Protocol):
+    """What a channel needs of permessage-deflate."""
+
+    #: Bytes that a message has to have to be worth compressing.
+    threshold: int
+
+    def compress(self, data: bytes) -> bytes:
+        """Return the payload of a compressed message."""
+
+    def forget(self) -> None:
+        """The last one did not go to the peer: let the next refer to nothing before it."""
+
+
+class Servable(Protocol):
+    """What `serve_ready` calls."""
+
+    def handle_events(self) -> None:
+        """Called when the socket may be ready."""

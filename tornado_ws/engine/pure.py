@@ -1,0 +1,10 @@
+"""The engine in pure Python: the names that `tornado_ws.engine` hands on."""
+
+from __future__ import annotations
+
+from tornado_ws.engine.channel import Channel, serve_ready
+from tornado_ws.engine.encoding import apply_mask, encode_frame
+from tornado_ws.engine.reader import FrameReader
+from tornado_ws.engine.sender import Sender, send_to_all
+
+__all__ = ["Channel", "FrameReader", "Sender", "apply_mask", "encode_frame", "send_to_all", "serve_ready"]

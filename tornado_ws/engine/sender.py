@@ -1,0 +1,75 @@
+"""What an application writes to, and one message to many of those, in pure Python."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from tornado_ws.engine.channel import Channel
+
+
+class Sender:
+    """What an application writes to: the channel itself, while nothing stands between the two.
+
+    ``_out`` is the channel as long as neither side has begun to close, no thread is to compress messages and nobody has
+    put anything in the place of the steps that Tornado's protocol has. A subclass says what happens otherwise.
+    """
+
+    __slots__ = ("_out",)
+
+    _out: Channel | None
+
+    def is_closing(self) -> bool:
+        """Return True once either side has begun to close, or the stream is closed."""
+        return (self._out is None or self._out.fd < 0) and self._is_closing()
+
+    def write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool = False, *, compress: bool = True
+    ) -> asyncio.Future[None]:
+        """Send a message; see `.WebSocketHandler.write_message`.
+
+        Raises `WebSocketClosedError` when a close frame was sent or the connection is lost, and ValueError for bytes
+        that are to go as text and are not UTF-8.
+        """
+        out = self._out
+        if out is not None and out.fd >= 0 and isinstance(message, (str, bytes)):
+            return out.write_message(message, binary, compress)
+        return self._write_message(message, binary, compress)
+
+    def _is_closing(self) -> bool:
+        raise NotImplementedError
+
+    def _write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool, compress: bool
+    ) -> asyncio.Future[None]:
+        raise NotImplementedError
+
+
+def send_to_all(senders: Iterable[Any], frame: bytes, size: int) -> tuple[int, list[Any]]:
+    """Send the ``frame`` of a message of ``size`` bytes to those of ``senders`` that need no more than that.
+
+    Returns to how many it went, and the others, which may be anything.
+    """
+    count = 0
+    others = []
+    for sender in senders:
+        is_ours = isinstance(sender, Sender) and type(sender).write_message is Sender.write_message
+        out = sender._out if is_ours else None
+        if (
+            out is None
+            or out.fd < 0
+            or out.masked
+            or out.compressor is not None
+            or out._backlog is not None
+            or out.tap is not None
+        ):
+            others.append(sender)
+            continue
+        out.check_thread()
+        out.write(frame)
+        out.messages += 1
+        out.message_bytes += size
+        out.wire_bytes += len(frame)
+        count += 1
+    return count, others
