@@ -44,8 +44,8 @@ faults: $(VENV)/tested-with
 bench: $(VENV)/benched-with
 	$(RUN) benchmarks
 
-# The tests that use the native engine, failing system calls and the corpus of the fuzzer among them, over one that checks each access to memory and each
-# arithmetic operation. Left out are those of the pure engine, and those that start other programs, which do not use it.
+# The tests that use the native engine, failing system calls and the corpus of the fuzzer among them, over one that
+# checks each access to memory and each arithmetic operation. Left out are those of the pure engine, and those that start other programs, which do not use it.
 SANITIZED = reports/sanitized
 SANITIZED_TESTS = tests
 NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado test_autobahn.py test_browser.py test_conformance.py \
@@ -70,7 +70,7 @@ sanitize: $(VENV)/tested-with
 	cd $(SANITIZED) && export PYTHONPATH="$(CURDIR)/$(SANITIZED):$(CURDIR)" PYTHONSAFEPATH=1 && \
 	    export PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	        LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" && \
-	    $(CURDIR)/$(RUN) pytest -p no:cacheprovider --import-mode=append -k "not tornado_ws.frames" \
+	    $(CURDIR)/$(RUN) pytest -p no:cacheprovider --import-mode=append -k "not tornado_ws.engine.pure" \
 	    $(addprefix --ignore=,$(NOT_SANITIZED)) $(addprefix $(CURDIR)/,$(SANITIZED_TESTS))
 
 # Made anew, not updated: what an older setup.cfg had asked for would hide what this one forgot.
@@ -98,6 +98,6 @@ $(VENV)/benched-with: $(VENV)/made $(NATIVE)
 	touch $@
 
 clean:
-	rm -rf $(VENV) tornado_ws/_*.c tornado_ws/*.so .tox build dist *.egg-info reports htmlcov .coverage .coverage.* \
-	    .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) tornado_ws/*/_*.c tornado_ws/*/*.so .tox build dist *.egg-info reports htmlcov .coverage .coverage.* \
+	    .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
