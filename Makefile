@@ -45,7 +45,8 @@ bench: $(VENV)/benched-with
 	$(RUN) benchmarks
 
 # The tests that use the native engine, failing system calls and the corpus of the fuzzer among them, over one that
-# checks each access to memory and each arithmetic operation. Left out are those of the pure engine, and those that start other programs, which do not use it.
+# checks each access to memory and each arithmetic operation. Left out are those of the pure engine, and those that
+# start other programs, which do not use it.
 SANITIZED = reports/sanitized
 SANITIZED_TESTS = tests
 NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado test_autobahn.py test_browser.py test_conformance.py \
@@ -53,7 +54,7 @@ NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado test_autobahn.py te
     test_tornado_suite.py)
 # All of them take too long for CI.
 SANITIZED_IN_CI = tests/test_fuzz_corpus.py $(addprefix tests/connection/test_,large_messages.py tls.py) \
-    $(addprefix tests/engine/test_,bombs.py deflate_streams.py final_blocks.py frames.py hand_out.py limits.py \
+    $(addprefix tests/engine/test_,bombs.py deflate_streams.py final_blocks.py frames.py deliver.py limits.py \
     messages.py reentrancy.py)
 sanitize-in-ci: SANITIZED_TESTS = $(SANITIZED_IN_CI)
 sanitize-in-ci: sanitize

@@ -1,4 +1,4 @@
-"""What one peer sends, read by both engines: by steps and by `hand_out`, whole and in pieces."""
+"""What one peer sends, read by both engines: by steps and by `deliver`, whole and in pieces."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.engine.wire import ENGINES, Engine
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
-from tornado_ws.engine.contract import ENOUGH, VIOLATION
+from tornado_ws.engine.contract import BUDGET_SPENT, VIOLATION
 from tornado_ws.errors import ProtocolError
 
 _LIMITS = (0, 10, 130, 70_000)
@@ -30,11 +30,11 @@ def _read(engine: Engine, options: int, wire: bytes, piece: int, hands_out: bool
     for at in range(0, len(wire), piece):
         reader.feed(wire[at : at + piece])
         if hands_out:
-            while (outcome := reader.hand_out(_Kept(kept), _MESSAGES_AT_ONCE)) is not None:
+            while (outcome := reader.deliver(_Kept(kept), _MESSAGES_AT_ONCE)) is not None:
                 if outcome[0] == VIOLATION:
                     violation = outcome[1]
                     break
-                if outcome[0] != ENOUGH:
+                if outcome[0] != BUDGET_SPENT:
                     kept.append(outcome[:2])
         else:
             try:
@@ -61,4 +61,4 @@ def check(data: bytes) -> None:
         for engine in ENGINES:
             for hands_out in (False, True):
                 other = _read(engine, options, wire, size, hands_out)
-                assert other == first, f"{engine.name}, hand_out {hands_out}, pieces of {size}: {other} != {first}"
+                assert other == first, f"{engine.name}, deliver {hands_out}, pieces of {size}: {other} != {first}"

@@ -87,7 +87,7 @@ async def serving(
     finally:
         server.stop()
         await server.close_all_connections()
-    await until(lambda: not _other_tasks() and not poller_of(IOLoop.current()).held())
+    await until(lambda: not _other_tasks() and not poller_of(IOLoop.current()).connections())
 
 
 @contextlib.asynccontextmanager

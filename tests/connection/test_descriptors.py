@@ -104,7 +104,7 @@ async def test_a_connection_that_we_end_needs_no_descriptor(secure: bool, tls: T
                 assert [received.opcode for received in await is_ended(too_big)] == [CLOSE]
                 assert [received.opcode for received in await is_ended(unmasked)] == [CLOSE]
         assert {call[1] for call in calls[2:]} == {1009, 1002}
-        await until(lambda: not poller_of(IOLoop.current()).held(), _PATIENCE)
+        await until(lambda: not poller_of(IOLoop.current()).connections(), _PATIENCE)
     await until(lambda: not sockets.new(), _PATIENCE)
 
 
@@ -164,7 +164,7 @@ async def test_without_a_descriptor_for_a_selector_all_connections_are_served() 
             await exchange(first, second, third)
             for client in (first, second, third):
                 await end(client)
-        await until(lambda: not poller_of(IOLoop.current()).held(), _PATIENCE)
+        await until(lambda: not poller_of(IOLoop.current()).connections(), _PATIENCE)
         assert getattr(poller_of(IOLoop.current()), "_selector", None) is None
 
 
@@ -301,4 +301,4 @@ async def test_a_forked_child_that_closes_what_it_inherited_takes_nothing_from_i
             assert [await client.receive(), await client.receive()] == [Frame(TEXT, b"before"), Frame(TEXT, b"after")]
         for client in clients:
             await end(client)
-        await until(lambda: not poller_of(IOLoop.current()).held(), _PATIENCE)
+        await until(lambda: not poller_of(IOLoop.current()).connections(), _PATIENCE)

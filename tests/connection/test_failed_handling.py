@@ -16,7 +16,7 @@ from tests.connection.conftest import Log
 from tests.connection.peer import RSV1, TEXT, Frame, Recording, StallingEcho, deflated, exchange, frame, raw_client
 from tests.support import Echo, serving, until
 from tornado_ws.deflate import codec
-from tornado_ws.engine.write_queue import Backlog
+from tornado_ws.engine.write_queue import WriteQueue
 
 ERRORS = [MemoryError(), OSError(12, "Cannot allocate memory"), RuntimeError("a fault")]
 
@@ -90,7 +90,7 @@ async def test_an_error_while_writing_what_waited_ends_that_connection(
         await until(lambda: handlers)
         writing = handlers[0].write_message(bytes(3_000_000), binary=True)
         assert not writing.done()
-        monkeypatch.setattr(Backlog, "first", failing)
+        monkeypatch.setattr(WriteQueue, "first", failing)
         with contextlib.suppress(ConnectionError):
             while await client.receive_bytes():
                 pass
@@ -116,7 +116,7 @@ async def test_nothing_is_written_into_the_middle_of_a_frame(log: Log, monkeypat
         await until(lambda: handlers)
         protocol = handlers[0].ws_connection
         with monkeypatch.context() as patches:
-            patches.setattr(Backlog, "append", failing)
+            patches.setattr(WriteQueue, "append", failing)
             with pytest.raises(MemoryError):
                 handlers[0].write_message(bytes(3_000_000), binary=True)
         assert protocol.stream.closed()

@@ -231,7 +231,7 @@ async def test_the_log_changes_nothing_about_the_path(caplog: pytest.LogCaptureF
         protocol: Any = conn.protocol
         await until(lambda: protocol._transport is not None)
         assert (protocol._transport.tap is not None) == is_on
-        assert not protocol._rerouted
+        assert not protocol._steps_replaced
         assert protocol._out is protocol._transport
         # What the keepalive takes for life: every byte, be it half a header.
         whole = peer.frame(PING, b"12")

@@ -221,7 +221,7 @@ async def test_a_selector_comes_with_the_second_connection_and_goes_with_the_las
                 await exchange(first)
                 assert is_nested() is nests
                 await end(first)
-            await until(lambda: not poller_of(IOLoop.current()).held())
+            await until(lambda: not poller_of(IOLoop.current()).connections())
             assert not is_nested()
 
 
@@ -310,7 +310,7 @@ async def test_a_single_connection_is_reset(reading: bool) -> None:
             assert handlers
             handlers[0].ws_connection._transport.resume_reading()
         await until(lambda: not handlers)
-        assert not poller_of(IOLoop.current()).held()
+        assert not poller_of(IOLoop.current()).connections()
 
 
 @pytest.mark.filterwarnings("ignore:Unclosed WebSocketClientConnection:ResourceWarning")
@@ -332,7 +332,7 @@ def test_closing_the_loop_closes_a_single_socket(loop_of_its_own: AsyncIOLoop) -
             task.cancel()
 
     loop_of_its_own.run_sync(connect)
-    assert len(poller_of(loop_of_its_own).held()) == 1
+    assert len(poller_of(loop_of_its_own).connections()) == 1
     loop_of_its_own.close(all_fds=True)
     assert conns[0].stream.closed()
     (peer,) = servers[0].peers

@@ -61,7 +61,7 @@ def test_a_connection_that_is_alone_and_then_is_not(each_poller: str) -> None:
                         await end(second)
                     await exchange(first)
                     await end(first)
-            await until(lambda: not poller.poller_of(IOLoop.current()).held())
+            await until(lambda: not poller.poller_of(IOLoop.current()).connections())
 
     on_uvloop(work)
 

@@ -27,7 +27,7 @@ from tests.engine.wire import (
     events_now,
 )
 from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
-from tornado_ws.engine.contract import LATER
+from tornado_ws.engine.contract import DEFERRED
 from tornado_ws.errors import ProtocolError
 
 pytestmark = pytest.mark.usefixtures("streams")
@@ -307,12 +307,12 @@ def test_what_an_inflater_holds_back_is_left_to_whoever_takes_the_event(
 ) -> None:
     inflater = Holding()
     wire = peer.send(*compressed(opcode, payload), Frame(PING), *compressed(opcode, payload), Frame(TEXT, b"plain"))
-    event = (opcode | LATER, (inflater.rest, payload[:2]), len(payload[:2]) + 40)
+    event = (opcode | DEFERRED, (inflater.rest, payload[:2]), len(payload[:2]) + 40)
     assert peer.outcome(wire, inflater=inflater) == Outcome([event, (PING, b"", 0), event, (TEXT, "plain", 5)])
 
     handed_out: list[Any] = []
     reader = peer.reader(inflater=inflater)
     reader.feed(wire)
     handler = SimpleNamespace(on_message=handed_out.append)
-    assert [reader.hand_out(handler, 100) for _ in range(4)] == [event, (PING, b"", 0), event, None]
+    assert [reader.deliver(handler, 100) for _ in range(4)] == [event, (PING, b"", 0), event, None]
     assert handed_out == ["plain"]

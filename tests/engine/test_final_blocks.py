@@ -16,7 +16,7 @@ from tornado_ws.deflate.backends import Codec
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor, inflate_all
 from tornado_ws.deflate.module_streams import BYTES_A_FINAL, MAX_FINALS, is_empty_stream
 from tornado_ws.deflate.offload import OffloadingInflater, Rest
-from tornado_ws.engine.contract import INFLATED_AT_ONCE, LATER
+from tornado_ws.engine.contract import DEFERRED, INFLATED_AT_ONCE
 from tornado_ws.errors import ProtocolError
 
 pytestmark = pytest.mark.usefixtures("streams")
@@ -102,7 +102,7 @@ def test_what_a_thread_inflates_may_end_with_a_final_block(peer: Peer, takeover:
     offloading = OffloadingInflater(inflater(takeover), 1000, LIMIT)
     for payload in (finished(text.encode()), flushed(text.encode()), finished(text.encode())):
         ((opcode, (rest, begun), _),), code = peer.outcome(wire_of(peer, payload), inflater=offloading)
-        assert (opcode, code) == (TEXT | LATER, None)
+        assert (opcode, code) == (TEXT | DEFERRED, None)
         assert isinstance(rest, Rest)
         # What the thread does.
         assert rest._inflate(TEXT, begun) == (text, len(text))

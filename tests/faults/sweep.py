@@ -270,7 +270,7 @@ class _Bench:
         """Run the scenario with ``fault``, on a loop with one other connection, and see that nothing is left of it."""
         gc.collect()
         objects, tasks = _objects(), asyncio.all_tasks()
-        held = len(poller_of(IOLoop.current()).held())
+        watched = len(poller_of(IOLoop.current()).connections())
         self._subjects.clear()
         self._complaints.lines.clear()
         self._late = fault is not None and fault.function in _LATE
@@ -290,7 +290,8 @@ class _Bench:
             _expect(names in ([], ["open", "close"], ["end"]), f"on_close not exactly once: {journal}")
         poller = poller_of(IOLoop.current())
         await _eventually(
-            lambda: len(poller.held()) == held, lambda: f"{len(poller.held()) - held} sockets still watched"
+            lambda: len(poller.connections()) == watched,
+            lambda: f"{len(poller.connections()) - watched} sockets still watched",
         )
         await _eventually(lambda: asyncio.all_tasks() <= tasks, lambda: f"tasks left: {asyncio.all_tasks() - tasks}")
 

@@ -22,7 +22,7 @@ from tornado.netutil import Resolver
 
 from tornado_ws import handshake
 from tornado_ws.client.answers import AnsweredConnection
-from tornado_ws.client.futures import Handover
+from tornado_ws.client.futures import ReclaimingFuture
 from tornado_ws.client.read_queue import MessageQueue
 from tornado_ws.client.request import websocket_request
 from tornado_ws.client.tcp import AbortableTCPClient
@@ -371,7 +371,7 @@ class WebSocketClientConnection(AnsweredConnection):
         app_log.error("Uncaught exception %s", plain(value), exc_info=(typ, value, tb))
 
 
-class ConnectFuture(Handover[WebSocketClientConnection]):
+class ConnectFuture(ReclaimingFuture[WebSocketClientConnection]):
     """What `websocket_connect` returns: a Future of the connection.
 
     ``async with websocket_connect(...) as conn`` awaits it, and closes the connection at the end.
@@ -385,7 +385,7 @@ class ConnectFuture(Handover[WebSocketClientConnection]):
     ) -> None:
         await self.result().__aexit__(typ, value, tb)
 
-    def _give_back(self, result: WebSocketClientConnection) -> None:
+    def _reclaim(self, result: WebSocketClientConnection) -> None:
         # Nobody has this connection, so nobody else can close it.
         result._ws_abort()
 

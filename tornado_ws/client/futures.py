@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 
-class Handover(asyncio.Future[_T]):
+class ReclaimingFuture(asyncio.Future[_T]):
     """A Future with a result that somebody has to get.
 
     A task may be cancelled between the moment when the result is set and the moment when the task runs on. The result
@@ -26,11 +26,11 @@ class Handover(asyncio.Future[_T]):
             waiting = [task for task in asyncio.all_tasks(self.get_loop()) if waits_for(task, self)]
             if len(waiting) == 1 and not self._is_given_back:
                 self._is_given_back = True
-                self._give_back(self.result())
+                self._reclaim(self.result())
         return super().cancel(msg)
 
     @abc.abstractmethod
-    def _give_back(self, result: _T) -> None:
+    def _reclaim(self, result: _T) -> None:
         """Called when ``result`` was on its way to a task that was cancelled."""
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any
 
-from tornado_ws.client.futures import Handover, waits_for
+from tornado_ws.client.futures import ReclaimingFuture, waits_for
 from tornado_ws.connection.interfaces import Turn
 
 #: Seconds that an application has with a message before the end of the connection that waits behind it is handled.
@@ -22,7 +22,7 @@ class MessageQueue(Turn):
 
     The application has its turn with a message until it asks for the next one (`is_open`). A close frame or a
     violation that arrived behind the message waits for that, so that the message can still be answered. A message that
-    nobody waits for is a turn that has not begun: ``put`` returns what can be awaited, and the connection hands out no
+    nobody waits for is a turn that has not begun: ``put`` returns what can be awaited, and the connection delivers no
     more until then.
     """
 
@@ -115,7 +115,7 @@ class MessageQueue(Turn):
             self._last_turn = None
 
     def end_turn(self) -> None:
-        """Let the connection hand out what comes next."""
+        """Let the connection deliver what comes next."""
         self.is_open = False
         if self._last_turn is not None:
             self._stop_timer()
@@ -126,7 +126,7 @@ class MessageQueue(Turn):
                 callback(self)
 
 
-class _Reading(Handover["str | bytes | None"]):
+class _Reading(ReclaimingFuture["str | bytes | None"]):
     """What `MessageQueue.get` returns while there is no message.
 
     A task that awaits it goes on as soon as the message is there: inside the call that brings it, as a callback would,
@@ -191,7 +191,7 @@ class _Reading(Handover["str | bytes | None"]):
         self._wait_as_usual()
         return super().cancel(msg)
 
-    def _give_back(self, result: str | bytes | None) -> None:
+    def _reclaim(self, result: str | bytes | None) -> None:
         if result is not None:
             self.queue.put_back(result)
 

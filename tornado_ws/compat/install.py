@@ -35,7 +35,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Undo `install`, for tests. What was handed out meanwhile stays ours. Does nothing when not installed."""
+    """Undo `install`, for tests. What was given out meanwhile stays ours. Does nothing when not installed."""
     if sys.modules.get(_NAME) is not sys.modules["tornado_ws"]:
         return
     del sys.modules[_NAME]

@@ -79,7 +79,7 @@ class Turn:
         raise NotImplementedError
 
     def end_turn(self) -> None:
-        """Let the connection hand out what comes next."""
+        """Let the connection deliver what comes next."""
         raise NotImplementedError
 
 

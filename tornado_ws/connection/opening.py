@@ -119,7 +119,7 @@ class Opening(KeepAlive):
         handler.finish()
 
         self.stream = handler._detach_stream()
-        _shed(handler.request, completed_future(self.stream.io_loop))
+        _free_http_state(handler.request, completed_future(self.stream.io_loop))
         if peer_has_closed(self.stream):
             self._abort()
             return
@@ -164,7 +164,7 @@ class Opening(KeepAlive):
             self._inflater = OffloadingInflater(self._inflater, options.offload_size, limit)
 
 
-def _shed(request: httputil.HTTPServerRequest, done: asyncio.Future[None]) -> None:
+def _free_http_state(request: httputil.HTTPServerRequest, done: asyncio.Future[None]) -> None:
     """Free what HTTP keeps of an upgraded request though nobody asks for it again: half a kilobyte, mostly Futures.
 
     ``done`` stands for those that are done.

@@ -8,14 +8,14 @@ A `WebSocketProtocol13` stands between an end (`handler` or `client`: whoever ha
 =====================  =======================  =========================================================
 False                  False                    OPEN
 False                  True                     CLOSING: our close frame is sent, the peer's is waited for
-True                   True                     CLOSED, or about to be: nothing more is sent or handed out
+True                   True                     CLOSED, or about to be: nothing more is sent or delivered
 =====================  =======================  =========================================================
 
 "client" is the peer and "server" this side, on a client connection too, as they are in Tornado.
 
 What arrives goes one way: the transport gives bytes to `data_received`, `_advance` takes events from the engine one
-at a time. Control frames are handled at once. Messages are handed out in order, one at a time: while the application
-is busy with one (a coroutine ``on_message``, or a client that has not read on) the next ones wait in a bounded inbox.
+at a time. Control frames are handled at once. Messages are delivered in order, one at a time: while the application
+is busy with one (a coroutine ``on_message``, or a client that has not read on) the next ones wait in a bounded queue.
 An end (close frame, violation, loss of the connection) is handled when all the messages before it have been.
 """
 
@@ -44,22 +44,22 @@ from tornado_ws.close_codes import (
     encode_close,
 )
 from tornado_ws.connection.interfaces import ServerEnd, Turn, _WebSocketDelegate, _WebSocketParams
-from tornado_ws.connection.read_ahead import Inbox
+from tornado_ws.connection.read_ahead import ReadAhead
 from tornado_ws.connection.registry import connections_of
-from tornado_ws.connection.replaceable import Station, has_stations
-from tornado_ws.connection.writing import Sending
+from tornado_ws.connection.replaceable import ReplaceableMethod, all_replaceable
+from tornado_ws.connection.writing import Writing
 from tornado_ws.coroutines import log_error
 from tornado_ws.engine import FrameReader
 from tornado_ws.engine.contract import (
     BINARY,
+    BUDGET_SPENT,
     CLOCK_SIZE,
     CLOCK_STRIDE,
     CLOSE,
-    ENOUGH,
+    DEFERRED,
     FIN,
-    LATER,
     MESSAGES_PER_TURN,
-    NOT_DONE,
+    PENDING,
     PING,
     PONG,
     RAISED,
@@ -83,7 +83,7 @@ _MOST_WATCHED = 1000
 _CLOSE_CHECKS = 4
 
 
-class WebSocketProtocol13(Sending):
+class WebSocketProtocol13(Writing):
     """The protocol of RFC 6455, version 13, for one connection of either side.
 
     ``mask_outgoing`` is true on a client. The constructor and the methods without a docstring are Tornado's.
@@ -99,21 +99,21 @@ class WebSocketProtocol13(Sending):
     _control_frames = 0
     #: Callbacks that nothing waits for and that are not done.
     _watched = 0
-    #: Whether messages that are parsed and not handed out yet are dropped, since the connection was aborted.
+    #: Whether messages that are parsed and not delivered yet are dropped, since the connection was aborted.
     _discards = False
     #: Code and reason of the close frame that follows when all that was received is handled.
-    _farewell: tuple[int | None, str | None] | None = None
+    _close_when_drained: tuple[int | None, str | None] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._rerouted = not has_stations(cls, "_handle_message", "_write_frame")
+        cls._steps_replaced = not all_replaceable(cls, "_handle_message", "_write_frame")
 
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
         self._reader: FrameReader | None = None
         super().__init__(handler, mask_outgoing, params)
-        self._handling: object = None
-        self._inbox: Inbox | None = None
-        self._end: Callable[[], None] | None = None
+        self._busy_with: object = None
+        self._read_ahead: ReadAhead | None = None
+        self._pending_end: Callable[[], None] | None = None
         self._lost = False
         self._is_closed = False
         self._is_finished = False
@@ -135,7 +135,7 @@ class WebSocketProtocol13(Sending):
             self._client_terminated = False
 
     def _stop_receiving(self) -> None:
-        """Parse no more; messages that are parsed already are still handed out."""
+        """Parse no more; messages that are parsed already are still delivered."""
         self._client_terminated = True
         self._out = None
         if self._reader is not None:
@@ -161,7 +161,7 @@ class WebSocketProtocol13(Sending):
 
     async def _open(self, handler: ServerEnd) -> None:
         """Call ``open`` while control frames are handled and messages wait."""
-        self._handling = handler.open
+        self._busy_with = handler.open
         mark_context(self)
         transport = self._start_receiving()
         try:
@@ -174,7 +174,7 @@ class WebSocketProtocol13(Sending):
             self._abort()
             raise
         finally:
-            self._handling = None
+            self._busy_with = None
         # What prepare and open set is visible in on_message: in Tornado they all run in one task.
         transport.context = contextvars.copy_context()
         transport.dispatch(self.advance)
@@ -220,17 +220,17 @@ class WebSocketProtocol13(Sending):
     def _is_direct(self) -> bool:
         """Whether messages may go straight from the reader to the application."""
         return (
-            self._handling is None
-            and not self._inbox
-            and self._end is None
+            self._busy_with is None
+            and not self._read_ahead
+            and self._pending_end is None
             and not self._client_terminated
-            and not self._rerouted
-            and self._farewell is None
+            and not self._steps_replaced
+            and self._close_when_drained is None
         )
 
     def eof_received(self, error: Exception | None) -> None:
-        if self._end is None:
-            self._end = functools.partial(self._lose, error)
+        if self._pending_end is None:
+            self._pending_end = functools.partial(self._on_eof, error)
         self.advance()
 
     def handling_failed(self, error: BaseException) -> None:
@@ -262,20 +262,20 @@ class WebSocketProtocol13(Sending):
                 elif now > until:
                     break
             if outcome is None:
-                if self._handling is None:
-                    if self._inbox and not self._discards:
-                        self._hand_out(*self._inbox.get())
+                if self._busy_with is None:
+                    if self._read_ahead and not self._discards:
+                        self._deliver(*self._read_ahead.get())
                         continue
-                    if self._end is not None or self._lost:
+                    if self._pending_end is not None or self._lost:
                         self._wait_for(self._open_turn())
-                if self._handling is None:
-                    if self._end is not None:
+                if self._busy_with is None:
+                    if self._pending_end is not None:
                         self._run_end()
                         continue
                     if self._lost:
                         self._notify_closed()
                         return
-                if self._client_terminated or self._end is not None or self._lost:
+                if self._client_terminated or self._pending_end is not None or self._lost:
                     self._transport.pause_reading()
                     self._hurry()
                     return
@@ -284,15 +284,15 @@ class WebSocketProtocol13(Sending):
                     return
                 outcome = self._next_outcome()
                 if outcome is None:
-                    if self._farewell is not None and not self.server_terminated:
+                    if self._close_when_drained is not None and not self.server_terminated:
                         self._transport.pause_reading()
-                        if self._handling is not None:
+                        if self._busy_with is not None:
                             return
-                        self.close(*self._farewell)
+                        self.close(*self._close_when_drained)
                     self._transport.direct = self._is_direct()
                     self._transport.resume_reading()
                     return
-            if outcome[0] == ENOUGH:
+            if outcome[0] == BUDGET_SPENT:
                 break
             self._handle_outcome(*outcome)
             is_large = outcome[2] >= CLOCK_SIZE
@@ -302,44 +302,44 @@ class WebSocketProtocol13(Sending):
 
     def _is_behind(self) -> bool:
         """Whether the application has so much under way that reading stops."""
-        return self._watched >= _MOST_WATCHED or (self._inbox is not None and self._inbox.is_full())
+        return self._watched >= _MOST_WATCHED or (self._read_ahead is not None and self._read_ahead.is_full())
 
     def _next_outcome(self) -> Outcome | None:
         assert self._reader is not None
         if self._is_direct():
-            return self._reader.hand_out(self.handler, MESSAGES_PER_TURN, True)
+            return self._reader.deliver(self.handler, MESSAGES_PER_TURN, True)
         try:
             return next(iter(self._reader))
         except ProtocolError as error:
             return VIOLATION, error, 0
 
     def _handle_outcome(self, opcode: int, payload: Any, size: int) -> None:
-        if CLOSE <= opcode < LATER:
+        if CLOSE <= opcode < DEFERRED:
             try:
                 self._handle_message(opcode, payload)
             except ProtocolError as error:
-                self._end = functools.partial(self._fail, error)
-        elif opcode == NOT_DONE:
+                self._pending_end = functools.partial(self._fail, error)
+        elif opcode == PENDING:
             self._wait_for(self._check_result(payload))
         elif opcode == RAISED:
             self._log_and_abort(payload[1])
         elif opcode == VIOLATION:
-            self._end = functools.partial(self._fail, payload)
-        elif self._farewell is not None and self.server_terminated:
+            self._pending_end = functools.partial(self._fail, payload)
+        elif self._close_when_drained is not None and self.server_terminated:
             # Nobody could answer it.
             pass
-        elif self._handling is None:
-            self._hand_out(opcode, payload, size)
+        elif self._busy_with is None:
+            self._deliver(opcode, payload, size)
         else:
-            if self._inbox is None:
-                self._inbox = Inbox(self.params.options)
-            if not self._inbox.is_full() or not self._drops_messages:
-                self._inbox.put((opcode, payload, size))
+            if self._read_ahead is None:
+                self._read_ahead = ReadAhead(self.params.options)
+            if not self._read_ahead.is_full() or not self._drops_messages:
+                self._read_ahead.put((opcode, payload, size))
 
     @property
     def _drops_messages(self) -> bool:
         """Whether a client's application has closed: it need not take what is left, behind which the close frame is."""
-        return self.server_terminated and isinstance(self._handling, Turn)
+        return self.server_terminated and isinstance(self._busy_with, Turn)
 
     def _open_turn(self) -> Turn | None:
         """Return what a client's application reads from, if it has its turn with a message."""
@@ -348,45 +348,45 @@ class WebSocketProtocol13(Sending):
 
     def _hurry(self) -> None:
         """An end waits for the application: for a moment, or not at all if a client's application has closed."""
-        if isinstance(self._handling, Turn):
-            if self._end is not None or self._lost:
+        if isinstance(self._busy_with, Turn):
+            if self._pending_end is not None or self._lost:
                 if self.server_terminated:
-                    IOLoop.current().add_callback(self._handling.end_turn)
+                    IOLoop.current().add_callback(self._busy_with.end_turn)
                 else:
-                    self._handling.hurry()
-        elif self._end is not None:
-            IOLoop.current().call_later(_BUSY_TIMEOUT, self._end_while_busy, self._handling)
+                    self._busy_with.hurry()
+        elif self._pending_end is not None:
+            IOLoop.current().call_later(_BUSY_TIMEOUT, self._end_while_busy, self._busy_with)
 
     def _end_while_busy(self, handling: object) -> None:
         """Handle the end, which waits behind a message that the application is still busy with.
 
         The application goes on, what it writes fails, and ``on_close`` waits for it.
         """
-        if self._end is not None and self._handling is handling:
+        if self._pending_end is not None and self._busy_with is handling:
             self._run_end()
 
     def _run_end(self) -> None:
-        end, self._end = self._end, None
+        end, self._pending_end = self._pending_end, None
         if end is not None:
             end()
 
-    def _hand_out(self, opcode: int, payload: Any, size: int) -> None:
+    def _deliver(self, opcode: int, payload: Any, size: int) -> None:
         assert self._reader is not None
-        if opcode >= LATER:
+        if opcode >= DEFERRED:
             rest, begun = payload
-            self._handling = inflating = rest.inflate(opcode ^ LATER, begun)
-            inflating.add_done_callback(functools.partial(self._on_inflated, opcode ^ LATER))
+            self._busy_with = inflating = rest.inflate(opcode ^ DEFERRED, begun)
+            inflating.add_done_callback(functools.partial(self._on_inflated, opcode ^ DEFERRED))
             return
         self._reader.messages += 1
         self._reader.message_bytes += size
-        if self._rerouted:
+        if self._steps_replaced:
             self._wait_for(self._handle_message(opcode, utf8(payload)))
         else:
             self._wait_for(self._run_callback(self.handler.on_message, payload))
 
     def _wait_for(self, handled: Any) -> None:
         if handled is not None:
-            self._handling = handled
+            self._busy_with = handled
             handled.add_done_callback(self._on_handled)
 
     def _watch_over(self, handled: Any) -> None:
@@ -413,17 +413,17 @@ class WebSocketProtocol13(Sending):
 
     def _on_handled(self, handled: Any) -> None:
         self._check_handled(handled)
-        self._handling = None
+        self._busy_with = None
         assert self._transport is not None
         self._transport.dispatch(self.advance)
 
     def _on_inflated(self, opcode: int, inflated: asyncio.Future[tuple[str | bytes, int]]) -> None:
         """A thread has inflated the message whose turn it is."""
         assert self._transport is not None
-        self._handling = None
+        self._busy_with = None
         if not self._discards:
             try:
-                self._transport.dispatch(self._hand_out, opcode, *inflated.result())
+                self._transport.dispatch(self._deliver, opcode, *inflated.result())
             except ProtocolError as error:
                 # What came behind it does not count.
                 self._discards = True
@@ -432,7 +432,7 @@ class WebSocketProtocol13(Sending):
                 self._log_and_abort(error)
         self._transport.dispatch(self.advance)
 
-    @Station
+    @ReplaceableMethod
     def _handle_message(self, opcode: int, data: bytes) -> Any:
         """Handle one message or control frame; returns what is still busy with it, if anything is."""
         if opcode == TEXT:
@@ -441,7 +441,7 @@ class WebSocketProtocol13(Sending):
             return self._run_callback(self.handler.on_message, data)
         if opcode == CLOSE:
             decode_close(data)
-            self._end = functools.partial(self._handle_close, data)
+            self._pending_end = functools.partial(self._handle_close, data)
         elif opcode == PING:
             self._control_frames += 1
             self._send_pong(data)
@@ -514,17 +514,17 @@ class WebSocketProtocol13(Sending):
             self._close_timeout = None
 
     def close_when_handled(self, code: int | None, reason: str | None) -> None:
-        """Close when all that has been received is handled. What arrives after that is not handed out any more."""
+        """Close when all that has been received is handled. What arrives after that is not delivered any more."""
         if self._transport is None or self._is_closed:
             return
-        if self._farewell is None:
+        if self._close_when_drained is None:
             # A last look at what has arrived and is not read.
             self._transport.begin()
             self._transport.handle_events()
-        self._farewell = code, reason
+        self._close_when_drained = code, reason
         self._transport.dispatch(self.advance)
 
-    def cut_off(self, code: int | None, reason: str | None) -> None:
+    def abort_with(self, code: int | None, reason: str | None) -> None:
         """Abort, after a close frame that nobody waits for."""
         if not self.stream.closed():
             self.close(code, reason)
@@ -532,12 +532,12 @@ class WebSocketProtocol13(Sending):
 
     def _on_close_timeout(self) -> None:
         self._stop_waiting()
-        if self._end is not None:
+        if self._pending_end is not None:
             # The peer has answered in time; it is our application that is busy.
             self._run_end()
             return
-        if self.close_code is None and self._outcome is None:
-            self._outcome = (ABNORMAL_CLOSURE, "closing handshake timed out")
+        if self.close_code is None and self._reported_close is None:
+            self._reported_close = (ABNORMAL_CLOSURE, "closing handshake timed out")
         self._abort()
 
     def _handle_close(self, payload: bytes) -> None:
@@ -557,7 +557,7 @@ class WebSocketProtocol13(Sending):
         self._stop_receiving()
         self.close(error.close_code, error.reason)
 
-    def _lose(self, error: Exception | None) -> None:
+    def _on_eof(self, error: Exception | None) -> None:
         """The peer closed its side of the connection, or it broke: there is nobody left to shake hands with."""
         self._stop_receiving()
         self.server_terminated = True
@@ -571,10 +571,10 @@ class WebSocketProtocol13(Sending):
         self._stop_waiting()
         self._stop_pinging()
         if self._transport is not None:
-            self._transport.settle()
+            self._transport.record_counts()
         if not self._is_closed:
             self._is_closed = True
-            code, reason = self._outcome or (self.close_code, self.close_reason)
+            code, reason = self._reported_close or (self.close_code, self.close_reason)
             try:
                 self._run_to_end("on_ws_connection_close", self.handler.on_ws_connection_close(code, reason))
             except Exception as error:
@@ -602,7 +602,7 @@ class WebSocketProtocol13(Sending):
 
     def _read(self) -> object:
         reader = self._reader
-        if reader is None or not self._rerouted:
+        if reader is None or not self._steps_replaced:
             return self._wire_bytes_in
         # Whoever replaces `_handle_message` may keep from us what was read; a test of Tornado's does so with pongs.
         return self._control_frames, reader.messages, reader.wire_bytes if reader.in_message else 0
@@ -625,7 +625,7 @@ class WebSocketProtocol13(Sending):
         The frame is sent all the same, with Tornado's code: the peer may hear us though we do not hear it.
         """
         self._log(logging.DEBUG, "WebSocket from %s given up: %s", reason)
-        self._outcome = (ABNORMAL_CLOSURE, reason)
+        self._reported_close = (ABNORMAL_CLOSURE, reason)
         self.close_code, self.close_reason = NORMAL_CLOSURE, reason
         self.client_terminated = True
         transport = self._attach()

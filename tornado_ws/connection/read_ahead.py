@@ -8,7 +8,7 @@ from tornado_ws.engine.contract import Event
 from tornado_ws.options import Options
 
 
-class Inbox:
+class ReadAhead:
     """A queue that says when it is full; it takes all the same what has been read by then."""
 
     __slots__ = ("_bytes", "_events", "_options")

@@ -9,7 +9,7 @@ from tornado.web import Application
 
 
 class Registered(Protocol):
-    """What the registry hands out of a connection."""
+    """What the registry gives out of a connection."""
 
     stream: IOStream
     #: Whether the peer has sent a close frame.
@@ -22,7 +22,7 @@ class Registered(Protocol):
     def close_when_handled(self, code: int | None, reason: str | None) -> None:
         """Close when all that has been received is handled."""
 
-    def cut_off(self, code: int | None, reason: str | None) -> None:
+    def abort_with(self, code: int | None, reason: str | None) -> None:
         """Send a close frame, and abort without waiting for the answer."""
 
 

@@ -16,33 +16,34 @@ from tornado_ws.deflate.codec import _PerMessageDeflateCompressor
 from tornado_ws.errors import WebSocketClosedError
 
 
-class Ordered:
-    """A connection that may have an outbox: as long as something is in it."""
+class OrderedWriter:
+    """Keeps writes in order while a thread compresses one of them."""
 
-    _outbox: Outbox | None = None
+    _ordered_writes: OrderedWrites | None = None
 
     def held_back(self) -> tuple[int, int]:
         """Return how many bytes, of how many writes, wait in it."""
-        return (self._outbox.size, len(self._outbox)) if self._outbox is not None else (0, 0)
+        return (self._ordered_writes.size, len(self._ordered_writes)) if self._ordered_writes is not None else (0, 0)
 
     def handling_failed(self, error: BaseException) -> None:
         """What waited in it has raised ``error``: end the connection."""
         raise NotImplementedError
 
-    def _in_turn(self) -> Outbox:
-        if self._outbox is None:
-            self._outbox = Outbox(functools.partial(setattr, self, "_outbox", None), self.handling_failed)
-        return self._outbox
+    def _in_turn(self) -> OrderedWrites:
+        if self._ordered_writes is None:
+            forget = functools.partial(setattr, self, "_ordered_writes", None)
+            self._ordered_writes = OrderedWrites(forget, self.handling_failed)
+        return self._ordered_writes
 
     def _after_messages(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call ``callback`` when every message before is written: at once, unless there is an outbox."""
-        if self._outbox is None:
+        """Call ``callback`` when every message before is written: at once, if none waits."""
+        if self._ordered_writes is None:
             callback(*args)
         else:
-            self._outbox.put(lambda _: callback(*args))
+            self._ordered_writes.put(lambda _: callback(*args))
 
 
-class Outbox:
+class OrderedWrites:
     """What waits to be written while a thread deflates a message before it.
 
     ``on_error`` is told what an entry has raised that has no Future of its own; those behind it have their turn.

@@ -17,8 +17,8 @@ from tornado.log import gen_log
 from tornado_ws.close_codes import TRY_AGAIN_LATER
 from tornado_ws.connection.interfaces import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.connection.opening import Opening
-from tornado_ws.connection.replaceable import Station
-from tornado_ws.connection.write_order import Ordered
+from tornado_ws.connection.replaceable import ReplaceableMethod
+from tornado_ws.connection.write_order import OrderedWriter
 from tornado_ws.engine import Sender, encode_frame
 from tornado_ws.engine.contract import BINARY, FIN, PING, PONG, RSV1, TEXT, Outcome
 from tornado_ws.engine.encoding import encode_message
@@ -66,16 +66,16 @@ class SharedMessage:
         return frame
 
 
-class Sending(Sender, Opening, Ordered):
+class Writing(Sender, Opening, OrderedWriter):
     """A protocol that sends frames by way of a `Transport`, which is made when first needed."""
 
-    _rerouted = False
+    _steps_replaced = False
     _replacements: dict[str, Callable[..., Any]] | None = None
     _connection_id = 0
     #: Whether the peer has sent a close frame.
     was_clean = False
     #: Code and reason for ``on_close`` where we ended the connection, whatever the peer answers.
-    _outcome: tuple[int | None, str | None] | None = None
+    _reported_close: tuple[int | None, str | None] | None = None
 
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
         self._transport: Transport | None = None
@@ -137,8 +137,8 @@ class Sending(Sender, Opening, Ordered):
     @abc.abstractmethod
     def connection_lost(self) -> None: ...
 
-    def _reroute(self) -> None:
-        self._rerouted = True
+    def _replace_steps(self) -> None:
+        self._steps_replaced = True
         self._out = None
         if self._transport is not None:
             self._transport.direct = False
@@ -159,7 +159,7 @@ class Sending(Sender, Opening, Ordered):
     @property
     def _takes_steps(self) -> bool:
         """Whether messages are more than one call into the channel."""
-        return self._rerouted or (self._compressor is not None and self._compressor.offload_size is not None)
+        return self._steps_replaced or (self._compressor is not None and self._compressor.offload_size is not None)
 
     def _write_message(self, message: str | bytes | dict[str, Any], binary: bool, compress: bool) -> Future[None]:
         if self.server_terminated:
@@ -177,7 +177,7 @@ class Sending(Sender, Opening, Ordered):
             compressor = self._compressor if compress else None
             if compressor is not None and len(payload) < compressor.threshold:
                 compressor = None
-            if self._outbox is not None or (compressor is not None and compressor.is_offloaded(payload)):
+            if self._ordered_writes is not None or (compressor is not None and compressor.is_offloaded(payload)):
                 return self._in_turn().put_message(functools.partial(self._write_payload, opcode), payload, compressor)
             if compressor is not None:
                 return self._write_payload(opcode, compressor.compress(payload), True, len(payload))
@@ -195,8 +195,8 @@ class Sending(Sender, Opening, Ordered):
         try:
             if self._refuse(self._attach()) is not None:
                 return False
-            if self._outbox is not None:
-                self._outbox.put_shared(functools.partial(self._put_shared, shared), len(shared.payload))
+            if self._ordered_writes is not None:
+                self._ordered_writes.put_shared(functools.partial(self._put_shared, shared), len(shared.payload))
             else:
                 self._put_shared(shared)
         except StreamClosedError:
@@ -210,7 +210,7 @@ class Sending(Sender, Opening, Ordered):
         if self._compressor is not None and size >= self._compressor.threshold:
             deflated = self._compressor.compress_shared(shared.payload, shared.deflated)
         payload = shared.payload if deflated is None else deflated
-        if self._rerouted or transport.masked:
+        if self._steps_replaced or transport.masked:
             self._write_payload(shared.opcode, payload, deflated is not None, size)
             return
         frame = shared.frame(deflated)
@@ -223,14 +223,14 @@ class Sending(Sender, Opening, Ordered):
     def _refuse(self, transport: Transport) -> Future[None] | None:
         """Ask whether a message may be sent, before the compressor is touched: both ends share its state."""
         transport.check_thread()
-        return transport.refuse() if transport._backlog is not None or self._outbox is not None else None
+        return transport.refuse() if transport._write_queue is not None or self._ordered_writes is not None else None
 
     def _write_payload(self, opcode: int, payload: bytes, deflated: bool, size: int) -> Future[None]:
         """Send the ``payload`` of a message of ``size`` bytes."""
         transport = self._attach()
         flags = RSV1 if deflated else 0
         future: Future[None]
-        if self._rerouted:
+        if self._steps_replaced:
             future = self._write_frame(True, opcode, payload, flags)
         else:
             future = transport.write_frame(FIN | flags | opcode, payload)
@@ -246,10 +246,10 @@ class Sending(Sender, Opening, Ordered):
             raise WriteLimitError(why)
         if policy == "drop":
             self._transport.dropped += 1
-            return self._outbox.room() if self._outbox is not None else self._transport.room()
+            return self._ordered_writes.room() if self._ordered_writes is not None else self._transport.room()
         self._log(logging.WARNING, "WebSocket from %s is too slow and closed: %s", why)
-        self._outcome = TRY_AGAIN_LATER, "too slow"
-        self.close(*self._outcome)
+        self._reported_close = TRY_AGAIN_LATER, "too slow"
+        self.close(*self._reported_close)
         return failed_future(self.stream.io_loop)
 
     def writes_lost(self, unsent: int, writes: int) -> None:
@@ -265,7 +265,7 @@ class Sending(Sender, Opening, Ordered):
             raise WebSocketClosedError() from None
         self._ping_sent(data)
 
-    @Station
+    @ReplaceableMethod
     def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Future[None]:
         if opcode & 0x8:
             if not fin:

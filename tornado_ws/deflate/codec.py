@@ -148,7 +148,7 @@ class _PerMessageDeflateDecompressor:
         return message
 
     def inflate(self, data: bytes, limit: int) -> bytes:
-        """Return what ``data`` inflates to; see `.frames.Inflater`."""
+        """Return what ``data`` inflates to; see `.contract.Inflater`."""
         stream = self._stream if self._begun else self._begin(len(data))
         try:
             return stream.inflate(data, limit + 1 if limit < INFLATED_AT_ONCE else INFLATED_AT_ONCE)  # type: ignore[union-attr]

@@ -1,8 +1,8 @@
-"""Large messages, inflated by threads (``offload_size``), and in order all the same; `outbox` is the other direction.
+"""Large messages, inflated by threads (``offload_size``), and in order; `.write_order` is the other direction.
 
 An `OffloadingInflater` inflates the beginning of a message at once, as any inflater does. What goes on beyond the
 size is held back as it came, and so is every message behind it, for a stream of deflate has an order. The reader gives
-such a message as an event with `.frames.LATER`, and the connection asks for the rest when it is that message's turn.
+such a message as an event with `.contract.DEFERRED`; the connection asks for the rest when it is that message's turn.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class OffloadingInflater:
         self._held_size = 0
 
     def inflate(self, data: bytes, limit: int) -> bytes:
-        """As `.frames.Inflater`, but what is beyond the size is not returned."""
+        """As `.contract.Inflater`, but what is beyond the size is not returned."""
         if self._held is None and not self.waiting:
             piece = self.inflater.inflate(data, min(limit, self._offload_size - self._inflated))
             self._inflated += len(piece)
@@ -96,7 +96,7 @@ class OffloadingInflater:
         return b""
 
     def end_message(self) -> Rest | None:
-        """Return what was held back of the message, None if nothing was; see `.frames.Inflater`."""
+        """Return what was held back of the message, None if nothing was; see `.contract.Inflater`."""
         held, self._held = self._held, None
         self._inflated = self._held_size = 0
         if held is None and not self.waiting:

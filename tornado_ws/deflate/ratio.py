@@ -22,7 +22,7 @@ class RatioLimitedInflater:
         self._given = 0
 
     def inflate(self, data: bytes, limit: int) -> bytes:
-        """As `.frames.Inflater`; raises `.ProtocolError` with 1009 at the ratio too."""
+        """As `.contract.Inflater`; raises `.ProtocolError` with 1009 at the ratio too."""
         self._taken += len(data)
         allowed = max(_ALWAYS_ALLOWED, int(self._taken * self._max_ratio)) - self._given
         piece = self._inflater.inflate(data, min(limit, allowed))
@@ -33,6 +33,6 @@ class RatioLimitedInflater:
         return piece
 
     def end_message(self) -> Any:
-        """As `.frames.Inflater`."""
+        """As `.contract.Inflater`."""
         self._taken = self._given = 0
         return self._inflater.end_message()

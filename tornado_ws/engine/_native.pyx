@@ -119,12 +119,12 @@ cdef enum:
     RSV1 = 0x40
     MASKED = 0x80
 
-cdef object NOT_DONE = _contract.NOT_DONE
+cdef object PENDING = _contract.PENDING
 cdef object RAISED = _contract.RAISED
 cdef object VIOLATION = _contract.VIOLATION
-cdef int LATER = _contract.LATER
+cdef int DEFERRED = _contract.DEFERRED
 cdef Py_ssize_t INFLATED_AT_ONCE = _contract.INFLATED_AT_ONCE
-cdef tuple _ENOUGH = (_contract.ENOUGH, None, 0)
+cdef tuple _BUDGET_SPENT = (_contract.BUDGET_SPENT, None, 0)
 cdef object check_header = _validation.check_header
 cdef object check_extended_length = _validation.check_extended_length
 cdef object check_size = _validation.check_size
@@ -136,7 +136,7 @@ cdef int MESSAGES_PER_TURN = 256
 cdef double TURN_TIME = _contract.TURN_TIME
 cdef int CLOCK_STRIDE = _contract.CLOCK_STRIDE
 cdef Py_ssize_t CLOCK_SIZE = _contract.CLOCK_SIZE
-# How often something took long: more to hand out than there is time for, or a large message.
+# How often something took long: more to deliver than there is time for, or a large message.
 cdef unsigned int _enough = 0
 
 def _set_turn_time(double seconds):

@@ -44,7 +44,7 @@ from tornado_ws.engine.contract import (
 )
 from tornado_ws.engine.encoding import encode_frame_parts, encode_message
 from tornado_ws.engine.reader import FrameReader
-from tornado_ws.engine.write_queue import Backlog
+from tornado_ws.engine.write_queue import WriteQueue
 
 
 def serve_until(until: float, fds: list[int], channels: Mapping[int, Servable]) -> list[int]:
@@ -88,7 +88,6 @@ class Channel:
     """The hot half of a transport."""
 
     __slots__ = (
-        "_backlog",
         "_corked",
         "_corked_size",
         "_done",
@@ -96,6 +95,7 @@ class Channel:
         "_receiver",
         "_socket",
         "_stream",
+        "_write_queue",
         "compressor",
         "context",
         "direct",
@@ -132,7 +132,7 @@ class Channel:
         self.messages = self.message_bytes = self.wire_bytes = 0
         #: Ident of the thread that the connection belongs to.
         self.thread = get_ident()
-        self._backlog: Backlog | None = None
+        self._write_queue: WriteQueue | None = None
         self._corked: list[bytes] | None = None
         self._corked_size = 0
 
@@ -141,7 +141,7 @@ class Channel:
     def handle_events(self) -> None:
         """Read and write what can be; called when the socket may be ready."""
         try:
-            if self._backlog is not None:
+            if self._write_queue is not None:
                 self._flush()
             if self.reading and self.fd >= 0:
                 self._receive()
@@ -179,7 +179,7 @@ class Channel:
         self.reader.feed(chunk)
         outcome = None
         if self.direct:
-            outcome = self.reader.hand_out(self._receiver.handler, MESSAGES_PER_TURN, True)
+            outcome = self.reader.deliver(self._receiver.handler, MESSAGES_PER_TURN, True)
             if outcome is None:
                 return
         self._receiver.advance(outcome)
@@ -222,7 +222,7 @@ class Channel:
         if compressor is not None:
             # Before it takes the message: the peer's window has to be what it thinks.
             self.check_thread()
-        if self._backlog is not None:
+        if self._write_queue is not None:
             refused = self.refuse()
             if refused is not None:
                 return refused
@@ -261,7 +261,7 @@ class Channel:
         """
         if self.fd < 0:
             raise StreamClosedError(self._stream.error)
-        if self._backlog is None and self._corked is not None:
+        if self._write_queue is None and self._corked is not None:
             self._corked.append(data)
             self._corked_size += len(data)
             if self._corked_size < CORK_SIZE:
@@ -270,7 +270,7 @@ class Channel:
         return self._offer(data)
 
     def _offer(self, data: bytes) -> asyncio.Future[None]:
-        if self._backlog is not None:
+        if self._write_queue is not None:
             self._check_room(len(data))
             return self._keep(data)
         count = self._send(data)
@@ -312,7 +312,7 @@ class Channel:
         """As `write` of both, with the payload where it lies."""
         if self.fd < 0:
             raise StreamClosedError(self._stream.error)
-        if self._backlog is not None:
+        if self._write_queue is not None:
             self._check_room(len(head) + len(payload))
             return self._keep(head, 0, payload)
         if self._corked:

@@ -6,7 +6,7 @@ further. An event is ``(opcode, payload, size)``: a whole message, TEXT as str a
 yields None when it wants another chunk. It raises `.ProtocolError` at the first violation, as early as the bytes
 allow (inside an unfinished frame too), after all the events before it, and is finished then.
 
-`FrameReader.hand_out` is the same for messages that are to be handled as they come: it takes the steps itself and
+`FrameReader.deliver` is the same for messages that are to be handled as they come: it takes the steps itself and
 gives each message to ``on_message``, until one of them is not done with at once, or something else turns up.
 
 What is a violation, and how it is told, is said once, in `validation`: an engine calls that for whatever it does not
@@ -29,21 +29,21 @@ WHOLE_MESSAGE = (FIN | TEXT, FIN | BINARY)
 OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 
 #: Marks the opcode of a message that is not inflated to its end.
-LATER = 0x100
+DEFERRED = 0x100
 
 Event: TypeAlias = tuple[int, Any, int]
 
-#: Seconds that messages of one connection, or of all that are ready, are handed out before the loop gets its turn.
+#: Seconds that messages of one connection, or of all that are ready, are delivered before the loop gets its turn.
 TURN_TIME = 0.002
 #: The clock is read for every fourth message: with each it would cost more than it tells.
 CLOCK_STRIDE = 3
 #: And for each of so many bytes: a few hundred on the wire may inflate to megabytes.
 CLOCK_SIZE = 64 * 1024
-#: What `FrameReader.hand_out` tells beside control frames, in the place of an opcode.
-NOT_DONE, RAISED, VIOLATION, ENOUGH = -1, -2, -3, -4
+#: What `FrameReader.deliver` tells beside control frames, in the place of an opcode.
+PENDING, RAISED, VIOLATION, BUDGET_SPENT = -1, -2, -3, -4
 Outcome: TypeAlias = tuple[int, Any, int]
 
-#: Messages handed out before the rest of the loop gets its turn.
+#: Messages delivered before the rest of the loop gets its turn.
 MESSAGES_PER_TURN = 256
 #: Sockets served before the rest of the loop gets its turn.
 SOCKETS_PER_TURN = 256
@@ -75,7 +75,7 @@ class Inflater(Protocol):
         """Raise `.ProtocolError` when the message's stream is cut short.
 
         Returns None, or what there is of the message beside that which was inflated, with its ``size`` in bytes: then
-        the event is ``(opcode | LATER, (that, the message's beginning as bytes), size of both)``.
+        the event is ``(opcode | DEFERRED, (that, the message's beginning as bytes), size of both)``.
         """
 
 
@@ -91,7 +91,7 @@ class Receiver(Protocol):
         """The round trips of its pings."""
 
     def advance(self, outcome: Outcome | None = None) -> None:
-        """Go on with ``outcome`` of the reader's `FrameReader.hand_out`, or with what it has unread."""
+        """Go on with ``outcome`` of the reader's `FrameReader.deliver`, or with what it has unread."""
 
     def eof_received(self, error: Exception | None) -> None:
         """Nothing more will be read; ``error`` is None when the peer closed its side in good order."""

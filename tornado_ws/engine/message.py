@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 
 from tornado_ws.engine.chunks import add_piece
-from tornado_ws.engine.contract import INFLATED_AT_ONCE, LATER, TEXT, Event, Inflater
+from tornado_ws.engine.contract import DEFERRED, INFLATED_AT_ONCE, TEXT, Event, Inflater
 from tornado_ws.engine.encoding import apply_mask
 from tornado_ws.engine.validation import decode_text, not_utf8, too_big_inflated
 
@@ -83,7 +83,7 @@ class Message:
         rest = self._inflater.end_message() if self._inflater is not None else None
         payload = b"".join(self._pieces)
         if rest is not None:
-            return self._opcode | LATER, (rest, payload), len(payload) + rest.size
+            return self._opcode | DEFERRED, (rest, payload), len(payload) + rest.size
         return self._opcode, decode_text(payload) if self._opcode == TEXT else payload, len(payload)
 
 

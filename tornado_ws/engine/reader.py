@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from tornado_ws.engine.contract import (
+    BUDGET_SPENT,
     CLOCK_SIZE,
     CLOCK_STRIDE,
     CLOSE,
     CONTROL,
-    ENOUGH,
     FIN,
     MASKED,
-    NOT_DONE,
+    PENDING,
     RAISED,
     RSV1,
     TEXT,
@@ -55,7 +55,7 @@ class FrameReader:
     )
 
     def __init__(self, expect_masked: bool, max_message_size: int, inflater: Inflater | None = None) -> None:
-        #: Messages handed out, their bytes after inflating, and all bytes fed.
+        #: Messages delivered, their bytes after inflating, and all bytes fed.
         self.messages = self.message_bytes = self.wire_bytes = 0
         self._stopped = self._finished = False
         self._expect_masked = expect_masked
@@ -85,12 +85,12 @@ class FrameReader:
             raise StopIteration
         return self._step()
 
-    def hand_out(self, handler: Any, limit: int, timed: bool = False) -> Outcome | None:
+    def deliver(self, handler: Any, limit: int, timed: bool = False) -> Outcome | None:
         """Call ``handler.on_message`` with up to ``limit`` messages, for as long as it returns None at once.
 
         Returns None when more bytes are wanted or `stop` was called, else what ended it: a control frame as an event,
-        or (NOT_DONE, what on_message returned, 0), (RAISED, sys.exc_info(), 0), (VIOLATION, the `.ProtocolError`, 0),
-        (ENOUGH, None, 0) at the limit and, if ``timed``, when `TURN_TIME` is over.
+        or (PENDING, what on_message returned, 0), (RAISED, sys.exc_info(), 0), (VIOLATION, the `.ProtocolError`, 0),
+        (BUDGET_SPENT, None, 0) at the limit and, if ``timed``, when `TURN_TIME` is over.
         """
         until = 0.0
         while not self._stopped:
@@ -110,16 +110,16 @@ class FrameReader:
             except (Exception, asyncio.CancelledError):
                 return RAISED, sys.exc_info(), 0
             if result is not None:
-                return NOT_DONE, result, 0
+                return PENDING, result, 0
             limit -= 1
             if not limit and not self._stopped:
-                return ENOUGH, None, 0
+                return BUDGET_SPENT, None, 0
             if timed and (not limit & CLOCK_STRIDE or size >= CLOCK_SIZE) and not self._stopped:
                 now = time.monotonic()
                 if not until:
                     until = now + TURN_TIME
                 elif now > until:
-                    return ENOUGH, None, 0
+                    return BUDGET_SPENT, None, 0
         return None
 
     def stop(self) -> None:

@@ -61,7 +61,7 @@ def send_to_all(senders: Iterable[Any], frame: bytes, size: int) -> tuple[int, l
             or out.fd < 0
             or out.masked
             or out.compressor is not None
-            or out._backlog is not None
+            or out._write_queue is not None
             or out.tap is not None
         ):
             others.append(sender)

@@ -10,7 +10,7 @@ _OWN_PIECE = 64
 _GATHERED = 16 * 1024
 
 
-class Backlog:
+class WriteQueue:
     """A queue of bytes that holds references: a frame that waits for many connections is in memory once."""
 
     __slots__ = ("_begin", "_pieces", "_size")

@@ -64,7 +64,7 @@ class Counted(Protocol):
 class Holder(Protocol):
     """Who has open connections: a poller, for those of one loop."""
 
-    def held(self) -> Iterable[Counted]: ...
+    def connections(self) -> Iterable[Counted]: ...
 
 
 #: The first seven fields of `Counters`, which can be added up.
@@ -116,7 +116,7 @@ _closed = _Closed()
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 
 #: Called with what a connection had counted when it was asked last, None if it was not, and what it has now.
-leave = _closed.add
+add_closed = _closed.add
 
 
 def watch(holder: Holder) -> None:
@@ -131,7 +131,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def counters() -> ProcessCounters:
     """Return what went over all connections of this process so far. May be called in any thread."""
-    every = [connection.counters() for holder in list(_holders) for connection in holder.held()]
+    every = [connection.counters() for holder in list(_holders) for connection in holder.connections()]
     closed = _closed.totals
     totals = dict(zip(_SUMMED, closed.sums, strict=True))
     for name in totals:

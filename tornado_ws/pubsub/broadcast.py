@@ -7,7 +7,7 @@ from typing import Any
 
 from tornado.iostream import StreamBufferFullError
 
-from tornado_ws.connection.writing import Sending, SharedMessage, sendable
+from tornado_ws.connection.writing import SharedMessage, Writing, sendable
 from tornado_ws.engine import send_to_all
 from tornado_ws.errors import WebSocketClosedError, WriteLimitError
 from tornado_ws.server.handler import WebSocketHandler
@@ -38,7 +38,7 @@ def broadcast(connections: Iterable[Any], message: str | bytes | dict[str, Any],
         if protocol is None or protocol.is_closing():
             continue
         try:
-            if not isinstance(protocol, Sending) or type(protocol).write_message is not Sending.write_message:
+            if not isinstance(protocol, Writing) or type(protocol).write_message is not Writing.write_message:
                 protocol.write_message(shared.message, binary=binary)
                 count += 1
             elif protocol.write_shared(shared):

@@ -23,7 +23,7 @@ class _Closing:
     """One call of `close_all`."""
 
     def __init__(self, code: int, reason: str | None) -> None:
-        self._farewell = code, reason
+        self._close_frame = code, reason
         self._io_loop = IOLoop.current()
         self.waiting: set[Registered] = set()
         self.closed = 0
@@ -33,7 +33,7 @@ class _Closing:
     def added(self, connection: Registered) -> None:
         if connection.stream.io_loop is self._io_loop:
             self.waiting.add(connection)
-            self._io_loop.add_callback(connection.close_when_handled, *self._farewell)
+            self._io_loop.add_callback(connection.close_when_handled, *self._close_frame)
 
     def removed(self, connection: Registered) -> None:
         if connection in self.waiting:
@@ -63,7 +63,7 @@ async def close_all(
     """Close all WebSocket connections of ``application`` and wait until they are closed.
 
     What a connection has received by now is handled first, and what its `.on_message` sends goes out before the close
-    frame: a coroutine is waited for. What arrives later is not handed out any more, since nobody could answer it. So a
+    frame: a coroutine is waited for. What arrives later is not delivered any more, since nobody could answer it. So a
     client knows of every message whether it was handled: if, and only if, it was answered.
 
     ``code`` and ``reason`` are those of `.WebSocketHandler.close`. After ``timeout`` seconds (10) whatever is not
@@ -91,7 +91,7 @@ async def close_all(
         closing.end_if_empty()
         await asyncio.wait([closing.done], timeout=timeout)
         for connection in list(closing.waiting):
-            connection.cut_off(code, reason)
+            connection.abort_with(code, reason)
         # A closed stream says so in the next turn of the loop.
         await asyncio.sleep(0)
         await asyncio.sleep(0)

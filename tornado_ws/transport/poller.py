@@ -113,7 +113,7 @@ class LoopPoller(_Poller):
         if not self.is_inherited:
             self._io_loop.remove_handler(pollable)
 
-    def held(self) -> list[Pollable]:
+    def connections(self) -> list[Pollable]:
         """Return the pollables, at once: another thread may ask."""
         return list(self._pollables)
 
@@ -223,7 +223,7 @@ class NestedPoller(_Poller, abc.ABC):
             self._selector.close()
             self._selector = None
 
-    def held(self) -> list[Pollable]:
+    def connections(self) -> list[Pollable]:
         """Return the pollables, at once: another thread may ask."""
         return list(self._pollables.values())
 
@@ -232,7 +232,7 @@ class NestedPoller(_Poller, abc.ABC):
 
     def close(self) -> None:
         """Called by ``IOLoop.close(all_fds=True)``, which would close each socket if it were the loop's own."""
-        pollables = self.held()
+        pollables = self.connections()
         self._close_selector()
         self._pollables.clear()
         self._events.clear()
@@ -317,7 +317,7 @@ async def _close_at_loop_end(poller: Poller) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
-        for pollable in poller.held():
+        for pollable in poller.connections():
             pollable.close()
         # The application is told in one of the next turns.
         for _ in range(_LAST_TURNS):

@@ -36,9 +36,9 @@ from tornado.log import gen_log
 
 from tornado_ws.engine import Channel, FrameReader
 from tornado_ws.engine.contract import READ_SIZE, SEND_SIZE, Receiver
-from tornado_ws.engine.write_queue import Backlog
+from tornado_ws.engine.write_queue import WriteQueue
 from tornado_ws.errors import WebSocketClosedError
-from tornado_ws.observing.counters import Counters, Sums, leave
+from tornado_ws.observing.counters import Counters, Sums, add_closed
 from tornado_ws.options import Options
 from tornado_ws.transport.poller import READ, WRITE, poller_of
 
@@ -76,7 +76,7 @@ class Transport(Channel):
             self._options = options
             self._events = 0
             self._sent = 0
-            #: What the stream has read beyond the opening handshake, until it is handed out.
+            #: What the stream has read beyond the opening handshake, until it is delivered.
             self._early = b""
             self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
             self._shut_when_drained = False
@@ -117,7 +117,7 @@ class Transport(Channel):
         early, self._early = self._early, b""
         self.dispatch(self._take, early)
         if self.direct:
-            # All is handed out. Where it is not, the receiver has decided about reading.
+            # All is delivered. Where it is not, the receiver has decided about reading.
             self.resume_reading()
 
     def resume_reading(self) -> None:
@@ -158,7 +158,7 @@ class Transport(Channel):
             self._stream.close()
 
     def _watch(self) -> None:
-        events = (READ if self.reading else 0) | (WRITE if self._backlog is not None else 0)
+        events = (READ if self.reading else 0) | (WRITE if self._write_queue is not None else 0)
         if events != self._events:
             try:
                 self._poller.watch(self, events)
@@ -188,7 +188,7 @@ class Transport(Channel):
     @property
     def buffered(self) -> int:
         """Bytes that the kernel has not taken yet."""
-        return self._corked_size + (len(self._backlog) if self._backlog is not None else 0)
+        return self._corked_size + (len(self._write_queue) if self._write_queue is not None else 0)
 
     def taken(self) -> int:
         """Return how many bytes the peer has taken, as far as the operating system tells."""
@@ -202,14 +202,14 @@ class Transport(Channel):
         if self.fd < 0:
             return failed_future(self._io_loop)
         try:
-            if self._backlog is None:
-                self._backlog = Backlog()
+            if self._write_queue is None:
+                self._write_queue = WriteQueue()
                 self._watch()
                 if self.fd < 0:
                     return failed_future(self._io_loop)
-            self._backlog.append(data, begin)
-            self._backlog.append(more)
-            if not awaited or len(self._backlog) <= self._options.write_high_watermark:
+            self._write_queue.append(data, begin)
+            self._write_queue.append(more)
+            if not awaited or len(self._write_queue) <= self._options.write_high_watermark:
                 return self._done
             return self._future_of_last_write()
         except BaseException:
@@ -222,7 +222,7 @@ class Transport(Channel):
 
         Raises what `write` does.
         """
-        if self._backlog is None:
+        if self._write_queue is None:
             self.write(frame)
         else:
             self._check_room(len(frame))
@@ -242,22 +242,22 @@ class Transport(Channel):
             raise StreamBufferFullError("Reached maximum write buffer size")
 
     def _future_of_last_write(self) -> asyncio.Future[None]:
-        assert self._backlog is not None
+        assert self._write_queue is not None
         future: asyncio.Future[None] = asyncio.Future(loop=self._done.get_loop())
         if self._drain_futures is None:
             self._drain_futures = deque()
-        self._drain_futures.append((self._sent + len(self._backlog), future))
+        self._drain_futures.append((self._sent + len(self._write_queue), future))
         return future
 
     def _flush(self) -> None:
-        backlog = self._backlog
+        queue = self._write_queue
         most = SEND_SIZE
-        while backlog and most > 0:
-            piece = backlog.first()
+        while queue and most > 0:
+            piece = queue.first()
             count = self._send(piece)
             self._sent += count
             most -= count
-            backlog.sent(count)
+            queue.sent(count)
             if count < len(piece):
                 break
         if self._drain_futures is not None:
@@ -266,8 +266,8 @@ class Transport(Channel):
                 future = self._drain_futures.popleft()[1]
                 if not future.done():
                     future.set_result(None)
-        if not backlog and self.fd >= 0:
-            self._backlog = None
+        if not queue and self.fd >= 0:
+            self._write_queue = None
             self._watch()
             if self._shut_when_drained and self.fd >= 0:
                 self._shut()
@@ -327,10 +327,10 @@ class Transport(Channel):
             self.dropped,
         )
 
-    def settle(self) -> None:
-        """Leave what was counted to the sums of the process: when the socket closes, and when all is handed out."""
+    def record_counts(self) -> None:
+        """Leave what was counted to the sums of the process: when the socket closes, and when all is delivered."""
         before, self._left = self._left, self._sums()
-        leave(before, self._left)
+        add_closed(before, self._left)
 
     # Closing
 
@@ -342,7 +342,7 @@ class Transport(Channel):
         if corked:
             self._offer(corked)
         self.pause_reading()
-        if self._backlog is not None:
+        if self._write_queue is not None:
             self._shut_when_drained = True
             self._close_later_unless_taken()
         elif self.fd >= 0:
@@ -380,22 +380,22 @@ class Transport(Channel):
         del self._stream.close_fd, self._stream.write
         corked = self._take_corked()
         # In a forked child they are the parent's to send.
-        if corked and self._backlog is None and not self._poller.is_inherited:
+        if corked and self._write_queue is None and not self._poller.is_inherited:
             # What was written before must be with the kernel, as it would be on a stream of Tornado's.
             with contextlib.suppress(OSError):
                 self._stream.write_to_fd(memoryview(corked))
         self.reading = self.direct = False
         waiting = [future for _, future in self._drain_futures or () if not future.done()]
-        if waiting or self._backlog:
+        if waiting or self._write_queue:
             self._receiver.writes_lost(self.buffered, len(waiting))
-        self._backlog = None
+        self._write_queue = None
         self._poller.remove(self)
         self.fd = -1
         if self._drain_timeout is not None:
             # The loop would keep the connection and its application until then.
             self._io_loop.remove_timeout(self._drain_timeout)
             self._drain_timeout = None
-        self.settle()
+        self.record_counts()
         for future in waiting:
             _fail(future)
         self._drain_futures = self._room_future = None
@@ -437,7 +437,7 @@ def _take_read_bytes(stream: IOStream) -> bytes:
 
 
 def peer_has_closed(stream: IOStream) -> bool:
-    """Whether the peer is known to be gone, and left nothing to be handed out."""
+    """Whether the peer is known to be gone, and left nothing to be delivered."""
     if stream.closed():
         return True
     if isinstance(stream.socket, ssl.SSLSocket) or stream._read_buffer_size:

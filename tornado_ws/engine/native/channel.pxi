@@ -21,7 +21,7 @@ cdef class Channel:
     cdef public object _receiver
     cdef public object _io_loop
     cdef public object _done
-    cdef public object _backlog
+    cdef public object _write_queue
     cdef public object compressor
     cdef public object tap
     cdef public object context
@@ -89,7 +89,7 @@ cdef class Channel:
 
     cdef int serve(self) except -1:
         try:
-            if self._backlog is not None:
+            if self._write_queue is not None:
                 self._flush()
             if self.reading and self.fd >= 0:
                 self.receive()
@@ -139,9 +139,9 @@ cdef class Channel:
             room += count
             turn -= count
         if not valid:
-            self.dispatch(self._hand_out, (VIOLATION, not_utf8(), 0))
+            self.dispatch(self._deliver, (VIOLATION, not_utf8(), 0))
         elif not reader._left:
-            self.dispatch(self._hand_out, None)
+            self.dispatch(self._deliver, None)
         return 0
 
     cdef ssize_t recv_into(self, uint8_t* room, Py_ssize_t size) except -2:
@@ -225,7 +225,7 @@ cdef class Channel:
                 self.dispatch(self._take, own_plain[:size])
             else:
                 self.take(plain, size)
-        if self._backlog is None:
+        if self._write_queue is None:
             self._answers = 0
         else:
             self._answers += answer
@@ -244,7 +244,7 @@ cdef class Channel:
         if self.tap is not None:
             self.tap.received(chunk)
         self._reader.feed(chunk)
-        self.hand_out(None)
+        self.deliver(None)
 
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Parse what was received and hand it out."""
@@ -255,14 +255,14 @@ cdef class Channel:
             self.tap.received(PyBytes_FromStringAndSize(<const char*>data, size))
         if self._dispatching:
             reader.feed(PyBytes_FromStringAndSize(<const char*>data, size))
-            self.hand_out(None)
+            self.deliver(None)
             return 0
         self.begin(context)
         try:
             buffers.parsing = True
             try:
                 reader.lend(data, size)
-                self.hand_out(None)
+                self.deliver(None)
             finally:
                 buffers.parsing = False
                 reader.give_back()
@@ -270,12 +270,12 @@ cdef class Channel:
             self.finish(context)
         return 0
 
-    def _hand_out(self, outcome):
-        self.hand_out(outcome)
+    def _deliver(self, outcome):
+        self.deliver(outcome)
 
-    cdef int hand_out(self, object outcome) except -1:
+    cdef int deliver(self, object outcome) except -1:
         if outcome is None and self.direct:
-            outcome = self._reader.hand_out_to(self._receiver.handler, MESSAGES_PER_TURN, True)
+            outcome = self._reader.deliver_to(self._receiver.handler, MESSAGES_PER_TURN, True)
             if outcome is None:
                 return 0
         self._receiver.advance(outcome)
@@ -362,7 +362,7 @@ cdef class Channel:
         cdef int first_byte = FIN | BINARY if binary else FIN | TEXT
         if PyThread_get_thread_ident() != self.thread:
             self._change_thread()
-        if self._backlog is not None:
+        if self._write_queue is not None:
             refused = self.refuse()
             if refused is not None:
                 return refused
@@ -377,7 +377,7 @@ cdef class Channel:
         return future
 
     cdef object put_message(self, const uint8_t* data, Py_ssize_t size, bint binary, bytes owner):
-        if self._backlog is not None:
+        if self._write_queue is not None:
             refused = self.refuse()
             if refused is not None:
                 return refused
@@ -403,12 +403,12 @@ cdef class Channel:
             raise StreamClosedError(self._stream.error)
         if PyThread_get_thread_ident() != self.thread:
             self._change_thread()
-        if self._backlog is None:
+        if self._write_queue is None:
             if size < LARGE:
                 if corking:
                     if buffers.corked_size + size + HEADER_MAX > CORK_SIZE:
                         self.uncork()
-                    if self._backlog is None and self.fd >= 0:
+                    if self._write_queue is None and self.fd >= 0:
                         frame = put_frame(buffers.corked + buffers.corked_size, first_byte, payload, size, self.masked)
                         buffers.corked_size += frame
                         self.wire_bytes += frame
@@ -421,7 +421,7 @@ cdef class Channel:
                 if corking:
                     if buffers.corked_size + HEADER_MAX > CORK_SIZE:
                         self.uncork()
-                    if self._backlog is None and self.fd >= 0:
+                    if self._write_queue is None and self.fd >= 0:
                         frame = put_header(buffers.corked + buffers.corked_size, first_byte, size, False)
                         self.wire_bytes += frame + size
                         frame += buffers.corked_size
@@ -461,7 +461,7 @@ cdef class Channel:
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         if self.fd < 0:
             raise StreamClosedError(self._stream.error)
-        if buffers.corking is self and self._backlog is None:
+        if buffers.corking is self and self._write_queue is None:
             if buffers.corked_size + size <= CORK_SIZE:
                 memcpy(buffers.corked + buffers.corked_size, PyBytes_AS_STRING(data), size)
                 buffers.corked_size += size
@@ -477,7 +477,7 @@ cdef class Channel:
     ):
         """Send two pieces of memory, either may be empty; what the kernel does not take is kept."""
         cdef ssize_t count = 0
-        if self._backlog is not None:
+        if self._write_queue is not None:
             self._check_room(head_size + rest_size)
         if self._tls != NULL:
             self.gather()
@@ -490,7 +490,7 @@ cdef class Channel:
             finally:
                 self._tls.out = NULL
             return future
-        if self._backlog is None:
+        if self._write_queue is None:
             if self._is_tls:
                 count = self._send(owner if head_size == 0 else PyBytes_FromStringAndSize(<const char*>head, head_size))
             elif rest_size == 0:
@@ -549,7 +549,7 @@ cdef class Channel:
         cdef size_t size = self._tls.out_size
         cdef size_t count = 0
         self._tls.out_size = 0
-        if size and self._backlog is None:
+        if size and self._write_queue is None:
             count = self.sent(c_send(self.fd, self._buffers.sealed, size, MSG_DONTWAIT | MSG_NOSIGNAL))
         if count == size:
             return self._done

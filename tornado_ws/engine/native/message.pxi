@@ -22,7 +22,7 @@ cdef PyObject* large_bytes(Py_ssize_t size) except NULL:
 
 
 cdef void keep_spare(PyObject* message) noexcept:
-    """Keep a message that is handed out, in the place of the one that was kept first."""
+    """Keep a message that is delivered, in the place of the one that was kept first."""
     global _next_spare
     cdef int i
     cdef int place = _next_spare

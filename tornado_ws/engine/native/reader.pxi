@@ -102,11 +102,11 @@ cdef class FrameReader:
         payload = self.step()
         return (self._event, payload, self._event_size) if self._event else None
 
-    def hand_out(self, handler, int limit, bint timed=False):
-        """Give messages to ``handler.on_message``; see `tornado_ws.engine.reader.FrameReader.hand_out`."""
-        return self.hand_out_to(handler, limit, timed)
+    def deliver(self, handler, int limit, bint timed=False):
+        """Give messages to ``handler.on_message``; see `tornado_ws.engine.reader.FrameReader.deliver`."""
+        return self.deliver_to(handler, limit, timed)
 
-    cdef object hand_out_to(self, object handler, int limit, bint timed):
+    cdef object deliver_to(self, object handler, int limit, bint timed):
         global _enough
         cdef double until = 0
         cdef object payload
@@ -127,12 +127,12 @@ cdef class FrameReader:
             except _FAILURES:
                 return RAISED, sys.exc_info(), 0
             if result is not None:
-                return NOT_DONE, result, 0
+                return PENDING, result, 0
             payload = None
             limit -= 1
             if limit <= 0 and not self._stopped:
                 _enough += 1
-                return _ENOUGH
+                return _BUDGET_SPENT
             if self._event_size >= CLOCK_SIZE:
                 _enough += 1
             elif limit & CLOCK_STRIDE:
@@ -142,7 +142,7 @@ cdef class FrameReader:
                     until = tws_now() + TURN_TIME
                 elif tws_now() > until:
                     _enough += 1
-                    return _ENOUGH
+                    return _BUDGET_SPENT
         return None
 
     cdef object step(self):
@@ -408,7 +408,7 @@ cdef class FrameReader:
         self._room = self._size = 0
         if rest is not None:
             self._event_size = size + <Py_ssize_t>rest.size
-            self._event = self._opcode | LATER
+            self._event = self._opcode | DEFERRED
             return rest, message
         self._event_size = size
         self._event = BINARY

@@ -1,4 +1,4 @@
-"""Messages handed out as they are parsed: `FrameReader.hand_out`, by the contract of `tornado_ws.engine.reader`."""
+"""Messages handed out as they are parsed: `FrameReader.deliver`, by the contract of `tornado_ws.engine.reader`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.engine.test_properties import Conversation, any_kind, chunks_of, cuts, quietly
 from tests.engine.wire import BINARY, CLOSE, CONTINUATION, MESSAGES, PING, RSV1, TEXT, Frame, Peer, each_byte
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
-from tornado_ws.engine.contract import CLOCK_SIZE, ENOUGH, NOT_DONE, RAISED, TURN_TIME, VIOLATION, Event
+from tornado_ws.engine.contract import BUDGET_SPENT, CLOCK_SIZE, PENDING, RAISED, TURN_TIME, VIOLATION, Event
 from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
 
@@ -43,13 +43,13 @@ def test_hands_out_messages_until_more_bytes_are_wanted(peer: Peer) -> None:
     handler = Handler()
     sent = [Frame(TEXT, b"one"), Frame(BINARY, b"t", fin=False), Frame(CONTINUATION, b"wo"), Frame(TEXT, b"three")]
     reader = fed(peer, *sent)
-    assert reader.hand_out(handler, ANY_NUMBER) is None
+    assert reader.deliver(handler, ANY_NUMBER) is None
     assert handler.messages == ["one", b"two", "three"]
-    assert reader.hand_out(handler, ANY_NUMBER) is None
+    assert reader.deliver(handler, ANY_NUMBER) is None
     for chunk in each_byte(peer.send(Frame(TEXT, b"four"))):
         assert handler.messages == ["one", b"two", "three"]
         reader.feed(chunk)
-        assert reader.hand_out(handler, ANY_NUMBER) is None
+        assert reader.deliver(handler, ANY_NUMBER) is None
     assert handler.messages == ["one", b"two", "three", "four"]
 
 
@@ -61,11 +61,11 @@ def test_counts_what_it_handed_out_and_all_that_was_fed(peer: Peer) -> None:
     reader.feed(peer.send(*sent))
     size = len(peer.send(*sent))
     assert (reader.messages, reader.message_bytes, reader.wire_bytes) == (0, 0, size)
-    assert reader.hand_out(Handler(), ANY_NUMBER) == (PING, b"ping", 4)
+    assert reader.deliver(Handler(), ANY_NUMBER) == (PING, b"ping", 4)
     assert (reader.messages, reader.message_bytes, reader.wire_bytes) == (3, 2 + 5, size)
     reader.feed(b"")
     reader.feed(peer.send(Frame(TEXT, b"x"))[:1])
-    assert reader.hand_out(Handler(), ANY_NUMBER) is None
+    assert reader.deliver(Handler(), ANY_NUMBER) is None
     assert (reader.messages, reader.message_bytes, reader.wire_bytes) == (3, 7, size + 1)
 
 
@@ -78,9 +78,9 @@ def test_a_message_counts_before_it_is_handled(peer: Peer, outcome: str) -> None
         return outcome
 
     reader = fed(peer, Frame(TEXT, b"Hello"), Frame(TEXT, b"more"))
-    ended = reader.hand_out(Handler(answer), ANY_NUMBER)
+    ended = reader.deliver(Handler(answer), ANY_NUMBER)
     assert ended is not None
-    assert ended[0] == (RAISED if outcome == "raised" else NOT_DONE)
+    assert ended[0] == (RAISED if outcome == "raised" else PENDING)
     assert (reader.messages, reader.message_bytes) == (1, 5)
 
 
@@ -89,11 +89,11 @@ def test_a_control_frame_ends_it_and_is_told_as_an_event(peer: Peer, opcode: int
     handler = Handler()
     begun, rest = Frame(TEXT, b"Hel", fin=False), Frame(CONTINUATION, b"lo")
     reader = fed(peer, Frame(TEXT, b"before"), Frame(opcode, b"1"), begun, Frame(opcode, b"2"), rest)
-    assert reader.hand_out(handler, ANY_NUMBER) == (opcode, b"1", 1)
+    assert reader.deliver(handler, ANY_NUMBER) == (opcode, b"1", 1)
     assert handler.messages == ["before"]
-    assert reader.hand_out(handler, ANY_NUMBER) == (opcode, b"2", 1)
+    assert reader.deliver(handler, ANY_NUMBER) == (opcode, b"2", 1)
     assert handler.messages == ["before"]
-    assert reader.hand_out(handler, ANY_NUMBER) is None
+    assert reader.deliver(handler, ANY_NUMBER) is None
     assert handler.messages == ["before", "Hello"]
 
 
@@ -101,9 +101,9 @@ def test_a_control_frame_ends_it_and_is_told_as_an_event(peer: Peer, opcode: int
 def test_a_message_that_is_not_done_with_ends_it(peer: Peer, result: object) -> None:
     handler = Handler(lambda message: result if message == "slow" else None)
     reader = fed(peer, Frame(TEXT, b"quick"), Frame(TEXT, b"slow"), Frame(TEXT, b"next"))
-    assert reader.hand_out(handler, ANY_NUMBER) == (NOT_DONE, result, 0)
+    assert reader.deliver(handler, ANY_NUMBER) == (PENDING, result, 0)
     assert handler.messages == ["quick", "slow"]
-    assert reader.hand_out(handler, ANY_NUMBER) is None
+    assert reader.deliver(handler, ANY_NUMBER) is None
     assert handler.messages == ["quick", "slow", "next"]
 
 
@@ -115,7 +115,7 @@ def test_a_handler_that_raises_ends_it(peer: Peer, error: BaseException) -> None
 
     handler = Handler(answer)
     reader = fed(peer, Frame(TEXT, b"good"), Frame(TEXT, b"bad"), Frame(TEXT, b"next"))
-    ended = reader.hand_out(handler, ANY_NUMBER)
+    ended = reader.deliver(handler, ANY_NUMBER)
     assert ended is not None
     kind, (error_type, value, traceback), size = ended
     assert (kind, error_type, value, size) == (RAISED, type(error), error, 0)
@@ -124,7 +124,7 @@ def test_a_handler_that_raises_ends_it(peer: Peer, error: BaseException) -> None
         frames.append(traceback.tb_frame.f_code.co_name)
         traceback = traceback.tb_next
     assert frames[-1] == "answer"
-    assert reader.hand_out(handler, ANY_NUMBER) is None
+    assert reader.deliver(handler, ANY_NUMBER) is None
     assert handler.messages == ["good", "bad", "next"]
 
 
@@ -133,11 +133,11 @@ def test_an_interrupt_is_nobodys_to_catch(peer: Peer) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fed(peer, Frame(TEXT, b"x")).hand_out(Handler(answer), ANY_NUMBER)
+        fed(peer, Frame(TEXT, b"x")).deliver(Handler(answer), ANY_NUMBER)
 
 
 def test_a_handler_without_on_message_has_raised(peer: Peer) -> None:
-    ended = fed(peer, Frame(TEXT, b"x")).hand_out(object(), ANY_NUMBER)
+    ended = fed(peer, Frame(TEXT, b"x")).deliver(object(), ANY_NUMBER)
     assert ended is not None
     assert (ended[0], ended[1][0]) == (RAISED, AttributeError)
 
@@ -148,13 +148,13 @@ def test_a_handler_without_on_message_has_raised(peer: Peer) -> None:
 def test_a_violation_ends_it_after_all_that_came_before(peer: Peer, frame: Frame, close_code: int) -> None:
     handler = Handler()
     reader = fed(peer, Frame(TEXT, b"before"), frame, Frame(TEXT, b"after"))
-    ended = reader.hand_out(handler, ANY_NUMBER)
+    ended = reader.deliver(handler, ANY_NUMBER)
     assert ended is not None
     kind, error, size = ended
     assert (kind, type(error), error.close_code, size) == (VIOLATION, ProtocolError, close_code, 0)
     assert handler.messages == ["before"]
     reader.feed(peer.send(Frame(TEXT, b"later")))
-    assert reader.hand_out(handler, ANY_NUMBER) is None
+    assert reader.deliver(handler, ANY_NUMBER) is None
     assert list(reader) == []
     assert handler.messages == ["before"]
 
@@ -164,18 +164,18 @@ def test_hands_out_no_more_than_it_was_told(peer: Peer, limit: int) -> None:
     handler = Handler()
     reader = fed(peer, *(Frame(TEXT, str(i).encode()) for i in range(7)))
     for round_ in range(1, 7 // limit + 1):
-        assert reader.hand_out(handler, limit) == (ENOUGH, None, 0)
+        assert reader.deliver(handler, limit) == (BUDGET_SPENT, None, 0)
         assert handler.messages == [str(i) for i in range(limit * round_)]
     if 7 % limit:
-        assert reader.hand_out(handler, limit) is None
+        assert reader.deliver(handler, limit) is None
     assert len(handler.messages) == 7
-    assert reader.hand_out(handler, limit) is None
+    assert reader.deliver(handler, limit) is None
 
 
 def test_control_frames_do_not_count_as_messages(peer: Peer) -> None:
     handler = Handler()
     reader = fed(peer, Frame(PING), Frame(TEXT, b"1"), Frame(PING), Frame(TEXT, b"2"))
-    outcomes = [reader.hand_out(handler, 2) for _ in range(3)]
+    outcomes = [reader.deliver(handler, 2) for _ in range(3)]
     assert outcomes == [(PING, b"", 0), (PING, b"", 0), None]
     assert handler.messages == ["1", "2"]
 
@@ -184,9 +184,9 @@ def test_control_frames_do_not_count_as_messages(peer: Peer) -> None:
 def test_stop_hands_out_no_more_in_the_call_that_is_under_way(peer: Peer, limit: int) -> None:
     handler = Handler(lambda message: reader.stop())
     reader = fed(peer, Frame(TEXT, b"last"), Frame(TEXT, b"more"), Frame(PING))
-    assert reader.hand_out(handler, limit) is None
+    assert reader.deliver(handler, limit) is None
     reader.feed(peer.send(Frame(TEXT, b"later")))
-    assert reader.hand_out(handler, limit) is None
+    assert reader.deliver(handler, limit) is None
     assert handler.messages == ["last"]
     assert reader.messages == 1
 
@@ -195,7 +195,7 @@ def test_stop_hands_out_nothing_in_a_later_call(peer: Peer) -> None:
     handler = Handler()
     reader = fed(peer, Frame(TEXT, b"more"), Frame(0x3))
     reader.stop()
-    assert reader.hand_out(handler, ANY_NUMBER) is None
+    assert reader.deliver(handler, ANY_NUMBER) is None
     assert handler.messages == []
 
 
@@ -205,8 +205,8 @@ def test_a_message_that_is_not_done_with_is_told_though_it_called_stop(peer: Pee
         return "pending"
 
     reader = fed(peer, Frame(TEXT, b"last"), Frame(TEXT, b"more"))
-    assert reader.hand_out(Handler(answer), ANY_NUMBER) == (NOT_DONE, "pending", 0)
-    assert reader.hand_out(Handler(answer), ANY_NUMBER) is None
+    assert reader.deliver(Handler(answer), ANY_NUMBER) == (PENDING, "pending", 0)
+    assert reader.deliver(Handler(answer), ANY_NUMBER) is None
     assert reader.messages == 1
 
 
@@ -218,7 +218,7 @@ def test_on_message_is_looked_up_for_each_message(peer: Peer) -> None:
             seen.append(f"first {message}")
             self.on_message = lambda message: seen.append(f"second {message}")  # type: ignore[method-assign]
 
-    fed(peer, Frame(TEXT, b"a"), Frame(TEXT, b"b")).hand_out(Changing(), ANY_NUMBER)
+    fed(peer, Frame(TEXT, b"a"), Frame(TEXT, b"b")).deliver(Changing(), ANY_NUMBER)
     assert seen == ["first a", "second b"]
 
 
@@ -230,7 +230,7 @@ def test_bytes_that_are_fed_by_the_handler_come_after_those_that_are_there(peer:
 
     handler = Handler(answer)
     reader = fed(peer, Frame(TEXT, b"1"), Frame(TEXT, b"2"))
-    assert reader.hand_out(handler, ANY_NUMBER) is None
+    assert reader.deliver(handler, ANY_NUMBER) is None
     assert handler.messages == ["1", "2", "3"]
 
 
@@ -238,7 +238,7 @@ def test_steps_and_handing_out_go_on_from_each_other(peer: Peer) -> None:
     handler = Handler()
     reader = fed(peer, Frame(TEXT, b"1"), Frame(TEXT, b"2"), Frame(TEXT, b"3"), Frame(TEXT, b"4"))
     assert next(iter(reader)) == (TEXT, "1", 1)
-    assert reader.hand_out(handler, 2) == (ENOUGH, None, 0)
+    assert reader.deliver(handler, 2) == (BUDGET_SPENT, None, 0)
     assert handler.messages == ["2", "3"]
     assert list(zip(reader, range(2), strict=False)) == [((TEXT, "4", 1), 0), (None, 1)]
     assert reader.messages == 2
@@ -249,7 +249,7 @@ def test_is_in_a_message_only_while_one_has_begun(peer: Peer) -> None:
     states: list[bool] = []
     begun, rest = Frame(TEXT, b"Hel", fin=False), Frame(CONTINUATION, b"lo")
     reader = fed(peer, Frame(TEXT, b"whole"), begun, rest, begun)
-    assert reader.hand_out(handler, ANY_NUMBER) is None
+    assert reader.deliver(handler, ANY_NUMBER) is None
     assert states == [False, False]
     assert reader.in_message
 
@@ -264,8 +264,8 @@ def test_hands_out_what_the_steps_would_give(
     controls: list[Event] = []
     for chunk in chunks_of(peer.send(*conversation.frames()), points):
         reader.feed(chunk)
-        while (outcome := reader.hand_out(handler, limit)) is not None:
-            if outcome[0] != ENOUGH:
+        while (outcome := reader.deliver(handler, limit)) is not None:
+            if outcome[0] != BUDGET_SPENT:
                 controls.append(outcome)
     events = conversation.events()
     assert handler.messages == [payload for opcode, payload, _ in events if opcode in MESSAGES]
@@ -283,12 +283,12 @@ def test_the_time_of_a_turn(peer: Peer) -> None:
         time.sleep(TURN_TIME)
 
     reader = fed(peer, *messages)
-    assert reader.hand_out(Handler(slow), ANY_NUMBER, True) == (ENOUGH, None, 0)
+    assert reader.deliver(Handler(slow), ANY_NUMBER, True) == (BUDGET_SPENT, None, 0)
     assert reader.messages <= 8
-    while reader.hand_out(Handler(slow), ANY_NUMBER, True) is not None:
+    while reader.deliver(Handler(slow), ANY_NUMBER, True) is not None:
         pass
     assert reader.messages == 20
-    assert fed(peer, *messages).hand_out(Handler(slow), ANY_NUMBER) is None
+    assert fed(peer, *messages).deliver(Handler(slow), ANY_NUMBER) is None
 
 
 def test_the_clock_is_read_for_each_large_message(peer: Peer) -> None:
@@ -298,5 +298,5 @@ def test_the_clock_is_read_for_each_large_message(peer: Peer) -> None:
         time.sleep(TURN_TIME)
 
     reader = fed(peer, *messages)
-    assert reader.hand_out(Handler(slow), ANY_NUMBER, True) == (ENOUGH, None, 0)
+    assert reader.deliver(Handler(slow), ANY_NUMBER, True) == (BUDGET_SPENT, None, 0)
     assert reader.messages == 2

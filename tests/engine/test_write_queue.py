@@ -7,14 +7,14 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tornado_ws.engine.write_queue import Backlog
+from tornado_ws.engine.write_queue import WriteQueue
 
 PIECES = st.lists(st.sampled_from([0, 1, 63, 64, 65, 1000, 16383, 16384, 16385, 40_000]), max_size=8)
 
 
 @given(PIECES, st.integers(0, 70_000), st.lists(st.tuples(st.integers(0, 50_000), PIECES), max_size=30))
 def test_all_comes_out_as_it_came_in(first: list[int], begin: int, steps: list[tuple[int, list[int]]]) -> None:
-    backlog = Backlog()
+    backlog = WriteQueue()
     expected = b""
     value = 0
     offered = b""
@@ -50,7 +50,7 @@ def test_what_is_large_enough_is_not_copied() -> None:
     frame = bytes(64)
     small = bytes(63)
     before = sys.getrefcount(frame), sys.getrefcount(small)
-    backlogs = [Backlog() for _ in range(10)]
+    backlogs = [WriteQueue() for _ in range(10)]
     for backlog in backlogs:
         backlog.append(frame)
         backlog.append(small)
