@@ -9,10 +9,12 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_unix_socket
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
@@ -32,6 +34,7 @@ from tests.connection.peer import (
     raw_pair,
     unanswered_client,
 )
+from tests.connection.tls_wire import TlsWire
 from tests.support import serving, until
 from tornado_ws import WebSocketClosedError, engine, websocket_connect
 from tornado_ws.transport import transport
@@ -340,6 +343,80 @@ async def test_close_notify_follows_a_closing_handshake(first: str, tls: Tls) ->
         port = int(url.rpartition(":")[2])
         assert await asyncio.get_running_loop().run_in_executor(None, talk, port) == b""
         await until(lambda: len(calls) == 2)
+
+
+class Full(Recording):
+    """Answers with more than its socket has room for once that is in it, and closes."""
+
+    ANSWER = bytes(200_000)
+
+    def open(self) -> None:
+        super().open()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(self.ANSWER))
+        self.calls.append(self.ws_connection)
+
+    @property
+    def sock(self) -> socket.socket:
+        assert self.ws_connection is not None
+        stream: Any = self.ws_connection.stream
+        return stream.socket  # type: ignore[no-any-return]
+
+    def on_message(self, message: str | bytes) -> None:
+        # When the answer is with the kernel.
+        asyncio.get_running_loop().call_soon(self.shrink, self.sock)
+        self.write_message(self.ANSWER, binary=True)
+        self.close(1000)
+
+    def shrink(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        self.calls.append("full")
+
+
+@contextlib.asynccontextmanager
+async def full_server(path: str, tls: Tls, calls: list[Any]) -> AsyncIterator[tuple[TlsWire, Any]]:
+    """Give a client, and the server's end of its connection; all but close_notify is with the kernel.
+
+    By Unix sockets, whose room is what they are told. Those of TCP put small pieces behind others all the same.
+    """
+    routes = [("/", Full, {"calls": calls})]
+    async with serving(routes, sockets=[bind_unix_socket(path)], ssl_options=tls.server):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, path)
+            client = TlsWire(sock, tls.client, is_client=True)
+            await client.shake_hands()
+            await client.send(opening_request("ws://localhost:80"))
+            await client.receive_head()
+            await client.send_frame(TEXT, b"close")
+            await until(lambda: "full" in calls)
+            await client.send_frame(CLOSE, close_payload(1000))
+            connection = calls[1]
+            await until(lambda: connection.close_code is not None)
+            assert connection.buffered_amount == 0
+            yield client, connection
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("each_tls")
+async def test_close_notify_waits_for_room_in_the_socket(tls: Tls, tmp_path: Path) -> None:
+    calls: list[Any] = []
+    async with full_server(f"{tmp_path}/socket", tls, calls) as (client, _):
+        received = await client.receive_rest()
+        assert received == [Frame(BINARY, Full.ANSWER), Frame(CLOSE, close_payload(1000))]
+        assert client.was_told_the_end
+        await until(lambda: len(calls) == 4)
+    assert calls[-1] == ("close", 1000, None)
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("each_tls")
+async def test_close_notify_does_not_wait_for_ever(tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 0.05)
+    calls: list[Any] = []
+    async with full_server(f"{tmp_path}/socket", tls, calls) as (_, connection):
+        await until(connection.stream.closed)
+        await until(lambda: len(calls) == 4)
+    assert calls[-1] == ("close", 1000, None)
 
 
 def test_the_end_of_the_loop_closes_connections_of_servers_and_clients() -> None:

@@ -19,11 +19,15 @@ class TlsWire(RawPeer):
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, is_client: bool) -> None:
         super().__init__(sock, is_client=is_client)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        name = sock.getpeername()[0] if is_client else None
+        name = None
+        if is_client:
+            name = "localhost" if sock.family == socket.AF_UNIX else sock.getpeername()[0]
         self._session = context.wrap_bio(
             self._incoming, self._outgoing, server_side=not is_client, server_hostname=name
         )
         self._lock = asyncio.Lock()
+        #: Whether the end was a close_notify.
+        self.was_told_the_end = False
 
     async def shake_hands(self) -> None:
         while True:
@@ -61,7 +65,10 @@ class TlsWire(RawPeer):
         data, self._unread = self._unread, b""
         while not data:
             try:
-                return self._session.read(1 << 16)
+                data = self._session.read(1 << 16)
+                # An end without close_notify is an error.
+                self.was_told_the_end = not data
+                return data
             except ssl.SSLWantReadError:
                 await self._feed()
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):

@@ -266,11 +266,13 @@ class Transport(Channel):
                 future = self._drain_futures.popleft()[1]
                 if not future.done():
                     future.set_result(None)
-        if not queue and self.fd >= 0:
+        if queue or self.fd < 0:
+            return
+        if self._shut_when_drained:
+            self._shut()
+        else:
             self._write_queue = None
             self._watch()
-            if self._shut_when_drained and self.fd >= 0:
-                self._shut()
 
     def refuse(self) -> asyncio.Future[None] | None:
         """Return None when another message may be written, else what ``write_message`` returns instead."""
@@ -343,10 +345,14 @@ class Transport(Channel):
             self._offer(corked)
         self.pause_reading()
         if self._write_queue is not None:
-            self._shut_when_drained = True
-            self._close_later_unless_taken()
+            self._shut_later()
         elif self.fd >= 0:
             self._shut()
+
+    def _shut_later(self) -> None:
+        """`_shut` when everything is with the kernel, unless the peer does not take it."""
+        self._shut_when_drained = True
+        self._close_later_unless_taken()
 
     def _close_later_unless_taken(self) -> None:
         self._drain_timeout = self._io_loop.call_later(_LINGER_TIMEOUT, self._close_unless_taken, self.taken())
@@ -361,7 +367,9 @@ class Transport(Channel):
             self._close_later_unless_taken()
 
     def _shut(self) -> None:
-        _send_close_notify(self._stream)
+        if not _send_close_notify(self._stream):
+            self._shut_again_when_writable()
+            return
         rest = None
         # A peer that has sent its close frame sends nothing more (RFC 6455 section 5.5.1).
         if not self._receiver.was_clean or unread(self._stream):
@@ -370,6 +378,14 @@ class Transport(Channel):
         self._stream.close()
         if rest is not None:
             _linger(self._io_loop, rest)
+
+    def _shut_again_when_writable(self) -> None:
+        if not self._shut_when_drained:
+            self._shut_later()
+        if self._write_queue is None:
+            # An empty one: what waits is inside the session.
+            self._write_queue = WriteQueue()
+            self._watch()
 
     def write_for_stream(self, data: bytes | memoryview) -> asyncio.Future[None]:
         """What the stream's own ``write`` does: its bytes follow ours."""
@@ -467,12 +483,20 @@ def _unacknowledged(stream: IOStream) -> int:
     return int.from_bytes(answer, sys.byteorder)
 
 
-def _send_close_notify(stream: IOStream) -> None:
-    """Tell a peer behind TLS that nothing follows (RFC 8446 section 6.1): else it has to take the end for a cut."""
+def _send_close_notify(stream: IOStream) -> bool:
+    """Tell a peer behind TLS that nothing follows (RFC 8446 section 6.1): else it has to take the end for a cut.
+
+    Returns False when the kernel has no room for that now, and it is to be tried again.
+    """
     if isinstance(stream.socket, ssl.SSLSocket):
-        # It does not wait for the peer's: that is an error of its own, of those that a socket without blocking has.
-        with contextlib.suppress(OSError, ValueError):
+        try:
             stream.socket.unwrap()
+        except ssl.SSLWantWriteError:
+            return False
+        except (OSError, ValueError):
+            # The peer's has not come: for a socket without blocking that is an error.
+            pass
+    return True
 
 
 def peer_name(stream: IOStream) -> str:
