@@ -332,8 +332,12 @@ class RawServer:
         self.peers: list[RawPeer] = []
 
     @property
+    def port(self) -> int:
+        return int(self.sock.getsockname()[1])
+
+    @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.sock.getsockname()[1]}"
+        return f"ws://127.0.0.1:{self.port}"
 
     async def accept_tcp(self) -> RawPeer:
         sock, _ = await asyncio.get_running_loop().sock_accept(self.sock)

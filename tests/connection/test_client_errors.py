@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado import version_info
 from tornado.httpclient import HTTPClientError, HTTPError, HTTPRequest
 from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
@@ -380,3 +381,29 @@ async def test_a_server_that_is_not_trusted(tls: Any) -> None:
         with pytest.raises(OSError, match="certificate verify failed"):
             await websocket_connect(url.replace("ws://", "wss://"))
         await until(lambda: not sockets.new())
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("line", [b"X: y\r\n", b"x"], ids=["headers", "a header"])
+async def test_a_head_without_end_is_a_connection_that_ended(line: bytes) -> None:
+    async with raw_server() as server:
+        connecting = websocket_connect(server.url)
+        peer = await server.accept_tcp()
+        await peer.receive_head()
+        assert await peer.is_cut_off(b"HTTP/1.1 101 Switching Protocols\r\nX: y" + line * 20000)
+        with pytest.raises(StreamClosedError):
+            await connecting
+
+
+@pytest.mark.gen_test
+async def test_a_refusal_in_very_many_pieces_is_not_read_to_the_end() -> None:
+    async with raw_server() as server:
+        connecting = websocket_connect(server.url)
+        peer = await server.accept_tcp()
+        await peer.receive_head()
+        await peer.send(b"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 5000)
+        with pytest.raises(HandshakeRejectedError) as caught:
+            await connecting
+        assert caught.value.response is not None
+        # Tornado 6.6 puts together the chunks that are there.
+        assert len(caught.value.response.body) == (5000 if version_info >= (6, 6) else 1024)

@@ -1,6 +1,6 @@
-"""What hostile peers cost a server: bytes of memory, and how long another client waits.
+"""What hostile peers cost a server or a client: bytes of memory, and how long another connection waits.
 
-`attacks` has each attack as what a client sends, `server` is the program that is attacked, in a process of its own, and
-`measure` talks to it. ``python -m tests.hostile`` prints the table of docs/security.md, and `test_bounds` holds each
-attack to its bounds.
+`from_clients` and `from_servers` have each attack as what a peer sends, `server` and `client` are the programs that are
+attacked, each in a process of its own (`meter` is what they measure with), and `measure` talks to them.
+``python -m tests.hostile`` prints the tables of docs/security.md, and `test_bounds` holds each attack to its bounds.
 """

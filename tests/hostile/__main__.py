@@ -1,4 +1,4 @@
-"""``python -m tests.hostile``: print the table of docs/security.md.
+"""``python -m tests.hostile``: print the tables of docs/security.md.
 
 With arguments, of the attacks alone whose names have one of them in it.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 
-from tests.hostile.attacks import ATTACKS, KIB, Attack
-from tests.hostile.run import Result, run
+from tests.hostile import from_clients, from_servers
+from tests.hostile.attacks import KIB, Attack
+from tests.hostile.run import Result, run_against_client, run_against_server
 
 _ENGINES = ("native", "python")
 
@@ -27,12 +29,10 @@ def bound(attack: Attack) -> str:
 
 
 def _end(result: Result) -> str:
-    if not result.during.opened:
-        return "none opened"
-    return ", ".join(result.during.ends) or "stay open"
+    return ", ".join(result.during.ends) or ("stay open" if result.during.opened else "none opened")
 
 
-async def row(attack: Attack) -> str:
+async def row(attack: Attack, run: Callable[..., Awaitable[Result]]) -> str:
     """Measure ``attack``: once for its memory, and once for the time."""
     memory = [await run(attack, attack.memory, engine) for engine in _ENGINES]
     times = [await run(attack, "none", engine) for engine in _ENGINES]
@@ -48,14 +48,22 @@ async def row(attack: Attack) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+_HEAD = (
+    "| attack | bound, KiB | measured, KiB | calls between two answers | KiB of it between two answers "
+    "| longest wait, ms | its connections |\n|---|---|---|---|---|---|---|"
+)
+
+
 async def main() -> None:
-    print(
-        "| attack | bound, KiB | measured, KiB | calls between two answers | KiB of it between two answers "
-        "| longest wait, ms | its connections |\n|---|---|---|---|---|---|---|"
-    )
-    for name, attack in ATTACKS.items():
-        if len(sys.argv) == 1 or any(argument in name for argument in sys.argv[1:]):
-            print(await row(attack), flush=True)
+    for heading, attacks, run in (
+        ("Servers", from_clients.ATTACKS, run_against_server),
+        ("Clients", from_servers.ATTACKS, run_against_client),
+    ):
+        print(f"### {heading}\n\n{_HEAD}")
+        for name, attack in attacks.items():
+            if len(sys.argv) == 1 or any(argument in name for argument in sys.argv[1:]):
+                print(await row(attack, run), flush=True)
+        print()
 
 
 if __name__ == "__main__":

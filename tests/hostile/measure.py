@@ -1,4 +1,4 @@
-"""An attack and the server that it meets, each in a process of its own."""
+"""An attack and the program that it meets, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _ROOT = Path(__file__).parent.parent.parent
 
 
 class Report(NamedTuple):
-    """What the server has measured since the attack began; bytes and seconds."""
+    """What the attacked program has measured since the attack began; bytes and seconds."""
 
-    #: Connections of the attack: that were opened, that are open, and the closed ones by their close code.
+    #: Connections of the attack: that were opened, that are open (of a client, or on their way), and how the others
+    #: ended: by a close code, or by the exception of `websocket_connect`.
     opened: int
     open: int
     ends: dict[str, int]
@@ -42,13 +43,13 @@ class Report(NamedTuple):
     most_wait: float
 
 
-class Server:
-    """A running `server`."""
+class Program:
+    """A running `server` or `client`."""
 
     def __init__(self, process: asyncio.subprocess.Process, port: int, context: ssl.SSLContext | None) -> None:
         self._process = process
         self.port = port
-        #: What a client of it trusts, None without TLS.
+        #: What a client of it trusts; None for a client, and without TLS.
         self.context = context
 
     async def ask(self, command: str) -> dict[str, Any]:
@@ -75,42 +76,58 @@ class Server:
 async def answer(process: asyncio.subprocess.Process) -> dict[str, Any]:
     assert process.stdout is not None
     line = await process.stdout.readline()
-    assert line, "the server has ended"
+    assert line, "the program has ended"
     result: dict[str, Any] = json.loads(line)
     return result
 
 
 @contextlib.asynccontextmanager
-async def running_server(
-    settings: Mapping[str, Any], memory: str, *, tls: bool, engine: str | None = None
-) -> AsyncIterator[Server]:
-    """Run the server with one of the `tests.hostile.server.METERS`, on ``engine`` or on that of this process."""
+async def _running(
+    name: str, memory: str, engine: str | None, context: ssl.SSLContext | None = None, **arguments: Any
+) -> AsyncIterator[Program]:
     environment = dict(os.environ)
     if memory == "heap":
         environment["PYTHONMALLOC"] = "malloc"
     if engine is not None:
         environment["TORNADO_WS_ENGINE"] = engine
-    context = None
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", f"tests.hostile.{name}", json.dumps({"memory": memory, **arguments})),
+        cwd=_ROOT,
+        env=environment,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield Program(process, (await answer(process))["port"], context)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+@contextlib.asynccontextmanager
+async def running_server(
+    settings: Mapping[str, Any], memory: str, *, tls: bool, engine: str | None = None
+) -> AsyncIterator[Program]:
+    """Run the server with one of the `tests.hostile.meter.METERS`, on ``engine`` or on that of this process."""
     with tempfile.TemporaryDirectory() as folder:
-        certificate = None
+        certificate = context = None
         if tls:
             authority = trustme.CA()
             context = ssl.create_default_context()
             authority.configure_trust(context)
             certificate = f"{folder}/certificate"
             authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
-        arguments = {"settings": dict(settings), "memory": memory, "certificate": certificate}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "tests.hostile.server", json.dumps(arguments)),
-            cwd=_ROOT,
-            env=environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        try:
-            yield Server(process, (await answer(process))["port"], context)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.communicate()
+        options = {"settings": dict(settings), "certificate": certificate}
+        async with _running("server", memory, engine, context, **options) as program:
+            yield program
+
+
+@contextlib.asynccontextmanager
+async def running_client(
+    settings: Mapping[str, Any], memory: str, *, port: int, engine: str | None = None
+) -> AsyncIterator[Program]:
+    """Run the client, as `running_server` does the server. It connects to ``port``."""
+    async with _running("client", memory, engine, settings=dict(settings), port=port) as program:
+        yield program

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostile import from_clients, from_servers
 from tests.hostile.__main__ import bound, title
-from tests.hostile.attacks import ATTACKS, KIB, Attack
-from tests.hostile.run import run
+from tests.hostile.attacks import KIB, Attack
+from tests.hostile.run import Result, run_against_client, run_against_server
 
 #: Bytes that may stay when the attack is over: what was needed for the first time.
 _STAYS = 2048 * KIB
 _PAGE = Path(__file__).parent.parent.parent / "docs" / "security.md"
 
 
-@pytest.mark.gen_test(timeout=280)
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-async def test_an_attack_is_kept_within_its_bounds(attack: Attack) -> None:
-    during, after = await run(attack, attack.memory)
+def _check(attack: Attack, result: Result) -> None:
+    during, after = result
     assert during.peak <= attack.most_memory * attack.connections
     assert during.most_callbacks <= attack.most_callbacks
     assert during.most_size <= attack.most_size
@@ -29,8 +28,21 @@ async def test_an_attack_is_kept_within_its_bounds(attack: Attack) -> None:
     assert after.held <= (_STAYS if attack.memory == "python" else 4 * _STAYS)
 
 
-def test_the_table_in_the_docs_has_each_attack_with_its_bound() -> None:
+@pytest.mark.gen_test(timeout=280)
+@pytest.mark.parametrize("attack", from_clients.ATTACKS.values(), ids=from_clients.ATTACKS)
+async def test_an_attack_on_a_server_is_kept_within_its_bounds(attack: Attack) -> None:
+    _check(attack, await run_against_server(attack, attack.memory))
+
+
+@pytest.mark.gen_test(timeout=280)
+@pytest.mark.parametrize("attack", from_servers.ATTACKS.values(), ids=from_servers.ATTACKS)
+async def test_an_attack_on_a_client_is_kept_within_its_bounds(attack: Attack) -> None:
+    _check(attack, await run_against_client(attack, attack.memory))
+
+
+def test_the_tables_in_the_docs_have_each_attack_with_its_bound() -> None:
     rows = [line.split(" | ")[:2] for line in _PAGE.read_text().splitlines()]
+    attacks = [*from_clients.ATTACKS.values(), *from_servers.ATTACKS.values()]
     assert [row for row in rows if row[0].startswith("| ") and row[-1].replace(",", "").isdigit()] == [
-        [f"| {title(attack)}", bound(attack)] for attack in ATTACKS.values()
+        [f"| {title(attack)}", bound(attack)] for attack in attacks
     ]

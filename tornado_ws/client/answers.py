@@ -12,12 +12,18 @@ from typing import Any
 
 from tornado import httpclient, httputil, simple_httpclient
 from tornado.http1connection import HTTP1Connection
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from tornado_ws.errors import HandshakeError, HandshakeRejectedError
 
 #: Bytes of the body that are kept, counted when they are inflated. The rest is not read.
 MAX_BODY = 65536
+
+#: Pieces in which they may come. Each costs work, and older Tornados do all of it without letting others have a turn.
+_MAX_PIECES = 1024
+
+#: Answers of 1xx before the one that counts. Older Tornados have no limit, and go deeper with each.
+_MAX_INTERIM = 10
 
 #: Seconds that the body may be silent. Whoever waits wants the status; the body only explains it.
 BODY_SILENCE = 1.0
@@ -39,6 +45,8 @@ class AnsweredConnection(simple_httpclient._HTTPConnection):
     connect_future: asyncio.Future[Any]
     _answered = False
     _body_size = 0
+    _pieces = 0
+    _interim = 0
     _inflater: Any = None
     _silence: object = None
 
@@ -54,7 +62,13 @@ class AnsweredConnection(simple_httpclient._HTTPConnection):
         headers: httputil.HTTPHeaders,
     ) -> None:
         assert isinstance(start_line, httputil.ResponseStartLine)
-        if start_line.code >= 200:
+        if start_line.code < 200:
+            self._interim += 1
+            if self._interim > _MAX_INTERIM:
+                self.connection.detach().close()
+                self._on_no_answer()
+                return
+        else:
             self._answered = True
             self.connect_future.add_done_callback(self._stop_waiting)
             self._wait_for_body()
@@ -99,8 +113,9 @@ class AnsweredConnection(simple_httpclient._HTTPConnection):
                 return None
         chunk = chunk[:room]
         self._body_size += len(chunk)
+        self._pieces += 1
         given = super().data_received(chunk)
-        if self._body_size >= MAX_BODY:
+        if self._body_size >= MAX_BODY or self._pieces >= _MAX_PIECES:
             self._fail_with_answer()
         return given
 
@@ -152,8 +167,12 @@ class AnsweredConnection(simple_httpclient._HTTPConnection):
     def _on_http_response(self, response: httpclient.HTTPResponse) -> None:
         """Called by Tornado's client with status 599 when there is no answer."""
         if not self.connect_future.done():
-            assert response.error is not None
-            self.connect_future.set_exception(response.error)
+            error = response.error
+            assert error is not None
+            if isinstance(error, UnsatisfiableReadError):
+                # A head above the limit: the stream was closed inside it, which is how callers know it.
+                error = StreamClosedError(error)
+            self.connect_future.set_exception(error)
 
     def _handle_exception(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
