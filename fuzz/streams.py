@@ -29,7 +29,8 @@ def _inflate_by_zlib(payload: bytes, wbits: int) -> bytes | None:
     """Return the message, None where zlib alone does not see its end."""
     stream = zlib.decompressobj(-wbits)
     try:
-        got = stream.decompress(payload + TAIL)
+        # Some senders leave the tail on.
+        got = stream.decompress(payload if payload.endswith(TAIL) else payload + TAIL)
         # Only between two blocks is an empty final one the end.
         stream.decompress(b"\x01\x00\x00\xff\xff")
     except zlib.error:

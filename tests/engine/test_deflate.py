@@ -250,7 +250,9 @@ GARBAGE = {
     "random": "d1f5a7c3b09e",
     "text": "48656c6c6f2c20776f726c64",
     "a zlib header": "789cf248cdc9c90700",
-    "the tail left on": "f248cdc9c907000000ffff",
+    "the tail left on twice": "f248cdc9c907000000ffff0000ffff",
+    "the tail behind a stored block that is cut": "000600f9ff480000ffff",
+    "nothing but the tail": "0000ffff",
     "garbage after the last block": "f248cdc9c90700 00ffff 07",
     "garbage after BFINAL": "f348cdc9c90700 07",
 }

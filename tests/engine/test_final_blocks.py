@@ -248,7 +248,9 @@ def known(parts: list[bytes], takeover: bool, limit: int) -> tuple[list[Any], bo
                 data = stream.unused_data
             if stream is None or not stream.eof:
                 stream = stream or zlib.decompressobj(-15)
-                if stream.decompress(b"\x00\x00\xff\xff" + b"\x01\x00\x00\xff\xff") or not stream.eof:
+                # It may have been left on.
+                tail = b"" if part.endswith(b"\x00\x00\xff\xff") else b"\x00\x00\xff\xff"
+                if stream.decompress(tail + b"\x01\x00\x00\xff\xff") or not stream.eof:
                     return events, False
                 if stream.unused_data not in (b"", b"\x01\x00\x00\xff\xff"):
                     return events, False

@@ -13,7 +13,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
 
@@ -66,6 +66,11 @@ DEF SCRATCH = 16384
 DEF INFLATER_SIZE = WINDOW + 8192
 
 cdef const uint8_t* TAIL = <const uint8_t*>b"\x00\x00\xff\xff"
+# The same as a number, and what is no end of it.
+DEF TAIL_NUMBER = 0x0000FFFF
+DEF NO_TAIL = 0xFFFFFFFF
+# An empty final block. A stream ends there at once, but only if it stands between two blocks.
+cdef const uint8_t* FINAL_BLOCK = <const uint8_t*>b"\x01\x00\x00\xff\xff"
 cdef Py_ssize_t MAX_FINALS = _MAX_FINALS
 cdef Py_ssize_t MAX_HISTORY = _MAX_HISTORY
 cdef uint8_t[SCRATCH] scratch
@@ -324,6 +329,8 @@ cdef class Inflater(_Stream):
     cdef long long taken
     cdef Py_ssize_t finals
     cdef bint is_final
+    # The last bytes of the payload so far, as many as the tail has.
+    cdef uint32_t last
     # Whether it has failed inside a message: what follows would be inflated with a window that is not the peer's.
     cdef bint broken
     cdef readonly object error
@@ -340,6 +347,7 @@ cdef class Inflater(_Stream):
         self.kept = history
         self.admit = admit
         self.memory = INFLATER_SIZE
+        self.last = NO_TAIL
 
     def __dealloc__(self):
         self.drop()
@@ -363,8 +371,11 @@ cdef class Inflater(_Stream):
         cdef bytes piece
         cdef Py_ssize_t pos = 0
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef Py_ssize_t i
         # Whatever the caller's limit was: zlib counts without a sign.
         room = max(room, 0)
+        for i in range(max(0, size - 4), size):
+            self.last = self.last << 8 | (<const uint8_t*>PyBytes_AS_STRING(data))[i]
         if self.unread is not None:
             # With nothing new only the place moves: a copy of all that is left at each call would be quadratic.
             if size:
@@ -459,6 +470,7 @@ cdef class Inflater(_Stream):
             whole = self.take_tail()
         self.unread = None
         self.is_final = False
+        self.last = NO_TAIL
         self.taken = self.finals = 0
         # Those of the next message, and not of the connection.
         self.stream.total_in = self.stream.total_out = 0
@@ -467,11 +479,13 @@ cdef class Inflater(_Stream):
         return whole
 
     cdef bint take_tail(self) noexcept:
-        """Put the tail behind the message; returns whether its stream ends there, between two blocks."""
+        """Put the tail behind the message if it is not there; returns whether it ends there, between two blocks."""
         cdef uint8_t[4] beyond
         cdef int status
-        self.stream.next_in = TAIL
-        self.stream.avail_in = 4
+        # The sender left it on, as some do. What a sender takes it from never ends so: its last bits are zeros.
+        cdef bint stands = self.last == TAIL_NUMBER
+        self.stream.next_in = FINAL_BLOCK if stands else TAIL
+        self.stream.avail_in = 5 if stands else 4
         self.stream.next_out = beyond
         self.stream.avail_out = sizeof(beyond)
         status = self.zlib.inflate(self.stream, TWS_Z_SYNC_FLUSH)
@@ -480,4 +494,4 @@ cdef class Inflater(_Stream):
         if status == TWS_Z_STREAM_END:
             self.zlib.inflate_reset_keep(self.stream)
             return True
-        return status == TWS_Z_OK and self.stream.data_type & TWS_Z_BETWEEN_BLOCKS != 0
+        return not stands and status == TWS_Z_OK and self.stream.data_type & TWS_Z_BETWEEN_BLOCKS != 0

@@ -141,6 +141,7 @@ class Inflater:
         "_finals",
         "_history",
         "_is_final",
+        "_last",
         "_pos",
         "_step",
         "_stream",
@@ -167,6 +168,8 @@ class Inflater:
         #: Bytes of the message that are inflated, how many streams ended in it, and whether one ended just there.
         self._taken = self._finals = 0
         self._is_final = False
+        #: The last bytes of the payload so far, as many as the tail has.
+        self._last = b""
         #: Whether it has failed inside a message: what follows would be inflated with a window that is not the peer's.
         self._broken = False
         #: Bytes that the stream has taken and given so far.
@@ -186,6 +189,7 @@ class Inflater:
     def inflate(self, data: bytes, room: int) -> bytes:
         if self._broken:
             raise self.error("stream that has failed before")
+        self._last = data[-4:] if len(data) >= 4 else (self._last + data)[-4:]
         try:
             return self._inflate(data, room)
         except BaseException:
@@ -289,17 +293,21 @@ class Inflater:
         return self._stream
 
     def end(self) -> bool:
-        is_final, unread = self._is_final, self._unread
+        is_final, unread, last = self._is_final, self._unread, self._last
         stream = self._stream
         self._stream = None
         self._unread, self._pos = b"", 0
         self._taken = self._finals = 0
         self._is_final = False
+        self._last = b""
         self._step = _MAX_STEP
         if unread or is_final or self._broken:
             return not unread and not self._broken
         stream = stream or self._codec.make_decompressor(self._wbits)
         try:
+            if last == TAIL:
+                # The sender left it on, as some do. What a sender takes it from never ends so: its last bits are zeros.
+                return not stream.decompress(_FINAL_BLOCK) and stream.eof and not stream.unused_data
             # It has to add nothing, and to be the end of a block: after that either of the stream or of the next block.
             whole = not stream.decompress(TAIL + _FINAL_BLOCK) and stream.eof
         except self.error:
