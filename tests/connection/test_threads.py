@@ -182,6 +182,71 @@ def test_a_loop_that_is_closed_before_a_calls_turn_ends_the_future(kind: str) ->
     conn.protocol = None
 
 
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("turns", range(1, 5))
+def test_a_loop_that_is_closed_while_a_call_waits_ends_the_future(turns: int, kind: str) -> None:
+    """However far it has come, and although the connection lives on, and the loop with it."""
+    loop: asyncio.AbstractEventLoop = importlib.import_module(kind).new_event_loop()
+    conn = loop.run_until_complete(closed_connection())
+    waits_for: asyncio.Future[None] = loop.create_future()
+    protocol: Any = SimpleNamespace(stream=conn.stream)
+
+    async def write_message(message: Any, binary: bool) -> None:
+        await waits_for
+
+    async def go_on() -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    writings = [threads.write_message_threadsafe(protocol, write_message, text, False) for text in ("one", "two")]
+    loop.run_until_complete(go_on())
+    # Called before one of the last turn, and waiting behind it.
+    writings.append(threads.write_message_threadsafe(protocol, write_message, "three", False))
+    assert not any(writing.done() for writing in writings)
+    loop.close()
+    for writing in writings:
+        with pytest.raises(WebSocketClosedError, match="event loop was closed before"):
+            writing.result(0)
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_a_loop_that_stands_still_may_go_on_with_a_call(kind: str) -> None:
+    loop: asyncio.AbstractEventLoop = importlib.import_module(kind).new_event_loop()
+    conn = loop.run_until_complete(closed_connection())
+    waits_for: asyncio.Future[None] = loop.create_future()
+    protocol: Any = SimpleNamespace(stream=conn.stream)
+
+    async def write_message(message: Any, binary: bool) -> None:
+        await waits_for
+
+    writing = threads.write_message_threadsafe(protocol, write_message, "text", False)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert not writing.done()
+    waits_for.set_result(None)
+    loop.run_until_complete(until(writing.done))
+    assert writing.result(0) is None
+    loop.close()
+
+
+def test_a_loop_that_is_closed_as_a_call_comes_ends_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call is taken by a loop that has dropped all others already, and keeps this one."""
+    loop = asyncio.new_event_loop()
+    conn = loop.run_until_complete(closed_connection())
+    take_call: Any = loop.call_soon_threadsafe
+
+    def close_first(call: Any) -> None:
+        loop.close()
+        monkeypatch.setattr(loop, "_check_closed", lambda: None)
+        monkeypatch.setattr(loop, "_write_to_self", lambda: None)
+        take_call(call)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", close_first)
+    conn.protocol = cast(Any, SimpleNamespace(stream=conn.stream))
+    with pytest.raises(WebSocketClosedError, match="event loop was closed before"):
+        conn.write_message_threadsafe("late").result(0)
+    conn.protocol = None
+
+
 def test_a_call_that_waits_as_the_loop_ends_ends_with_it() -> None:
     """`asyncio.run` cancels the tasks that are left; who waits in a thread has not cancelled anything."""
     writings: list[concurrent.futures.Future[None]] = []
