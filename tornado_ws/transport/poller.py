@@ -52,6 +52,28 @@ class _Poller:
         self._pid = os.getpid()
         self._unfinished: deque[Callable[[], None]] = deque()
         self._goes_on = False
+        #: Until when sockets that are the loop's own are served in this turn of it, None before the first one.
+        self._until: float | None = None
+        #: Those of them that were ready when the time was up, and are the first in the next turn.
+        self._late: dict[Pollable, None] = {}
+
+    def _serve_in_turn(self, pollable: Pollable) -> None:
+        """Have a socket served that the loop itself has found ready: in this turn if `TURN_TIME` has room for it."""
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + TURN_TIME
+            # The loop calls it before it tells of anything that it finds ready after this turn.
+            self._asyncio_loop.call_soon(self._begin_turn)
+        if self._late or now > self._until:
+            self._late[pollable] = None
+        else:
+            pollable.handle_events()
+
+    def _begin_turn(self) -> None:
+        self._until = None
+        late, self._late = self._late, {}
+        for pollable in late:
+            self._serve_in_turn(pollable)
 
     def go_on_later(self, go_on: Callable[[], None]) -> None:
         """Call ``go_on`` in another turn of the loop: of all that wait so many in each as `TURN_TIME` has room for."""
@@ -100,7 +122,7 @@ class LoopPoller(_Poller):
 
     def add(self, pollable: Pollable) -> None:
         """Take ``pollable`` in, watched for nothing yet."""
-        self._io_loop.add_handler(pollable, self._handle_ready, 0)
+        self._io_loop.add_handler(pollable, lambda pollable, events: self._serve_in_turn(pollable), 0)
         self._pollables.add(pollable)
 
     def watch(self, pollable: Pollable, events: int) -> None:
@@ -116,10 +138,6 @@ class LoopPoller(_Poller):
     def connections(self) -> list[Pollable]:
         """Return the pollables, at once: another thread may ask."""
         return list(self._pollables)
-
-    @staticmethod
-    def _handle_ready(pollable: Pollable, events: int) -> None:
-        pollable.handle_events()
 
 
 class NestedPoller(_Poller, abc.ABC):
@@ -189,14 +207,17 @@ class NestedPoller(_Poller, abc.ABC):
         fd = pollable.fileno()
         loop = self._asyncio_loop
         changed = before ^ events
+        # Where there is no other it is bounded by itself.
+        is_single = len(self._pollables) == 1
+        serve = pollable.handle_events if is_single else functools.partial(self._serve_in_turn, pollable)
         if changed & READ:
             if events & READ:
-                loop.add_reader(fd, pollable.handle_events)
+                loop.add_reader(fd, serve)
             else:
                 loop.remove_reader(fd)
         if changed & WRITE:
             if events & WRITE:
-                loop.add_writer(fd, pollable.handle_events)
+                loop.add_writer(fd, serve)
             else:
                 loop.remove_writer(fd)
 
