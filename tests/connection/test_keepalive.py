@@ -56,9 +56,11 @@ class End:
 
     async def hear(self, *sent: bytes) -> None:
         """Let the peer send something, and our side read it."""
-        before = self.protocol._read()
+        before = self.protocol._signs_of_life().read
         await self.peer.send(*sent)
-        await until(lambda: self.protocol._read() != before and not self.protocol._has_unread())
+        await until(
+            lambda: self.protocol._signs_of_life().read != before and self.protocol._signs_of_life().unread is None
+        )
 
     @property
     def is_kept(self) -> bool:
@@ -252,7 +254,7 @@ async def test_a_peer_that_answers_is_kept_while_the_application_is_busy(waiting
 async def test_a_peer_that_we_do_not_read_from_is_kept(waiting: type[Waiting], clock: Clock) -> None:
     async with serve_one(waiting, websocket_read_ahead_messages=2) as end:
         await end.peer.send(*[end.peer.frame(TEXT, b"%d" % number) for number in range(10)])
-        await until(lambda: not end.protocol._is_reading())
+        await until(lambda: not end.protocol._signs_of_life().reading)
         # No pong could be seen anyway.
         for _ in range(4):
             await clock.let_pass(INTERVAL)
@@ -409,14 +411,14 @@ async def test_a_peer_that_we_did_not_read_from_gets_the_time_to_answer(waiting:
     """It could not be heard while reading was paused, and what it had to say may still be on its way."""
     async with serve_one(waiting, websocket_read_ahead_messages=2, websocket_keepalive_timeout=INTERVAL * 2.5) as end:
         await end.peer.send(*[end.peer.frame(TEXT, b"%d" % number) for number in range(10)])
-        await until(lambda: not end.protocol._is_reading())
+        await until(lambda: not end.protocol._signs_of_life().reading)
         for _ in range(2):
             await clock.let_pass(INTERVAL)
             assert await end.peer.receive() == Frame(PING)
         waiting.go_on.set()
         for number in range(10):
             assert await end.peer.receive() == Frame(TEXT, b"%d" % number)
-        assert end.protocol._is_reading()
+        assert end.protocol._signs_of_life().reading
         # It began anew with the second ping, and does with the third.
         for _ in range(3):
             await clock.let_pass(INTERVAL)
@@ -437,7 +439,7 @@ async def test_a_peer_whose_answer_is_there_unread_is_kept(clock: Clock) -> None
         for filler in fillers:
             filler.sock.send(filler.frame(TEXT, b"x"))
         end.peer.sock.send(end.peer.frame(PONG))
-        while not end.protocol._has_unread():
+        while end.protocol._signs_of_life().unread is None:
             pass
         clock.step(INTERVAL)
         assert await end.peer.receive() == Frame(PING)
@@ -455,7 +457,7 @@ async def test_a_dead_peer_is_given_up_though_we_wait_for_it_and_do_not_read(clo
     """Its messages fill what is read ahead, and the application awaits a write that it never takes."""
     async with serve_one(Answering8MiB, stalling=True, websocket_read_ahead_messages=2) as end:
         await end.peer.send(*[end.peer.frame(TEXT, b"x")] * 10)
-        await until(lambda: not end.protocol._is_reading())
+        await until(lambda: not end.protocol._signs_of_life().reading)
         for _ in range(1000):
             # Its kernel may still take something.
             await clock.let_pass(INTERVAL)
@@ -467,11 +469,11 @@ async def test_a_dead_peer_is_given_up_though_we_wait_for_it_and_do_not_read(clo
 async def test_a_slow_peer_is_kept_though_we_wait_for_it_and_do_not_read(clock: Clock) -> None:
     async with serve_one(Answering8MiB, stalling=True, websocket_read_ahead_messages=2) as end:
         await end.peer.send(*[end.peer.frame(TEXT, b"x")] * 10)
-        await until(lambda: not end.protocol._is_reading())
+        await until(lambda: not end.protocol._signs_of_life().reading)
         for _ in range(8):
-            before = end.protocol._unsent()
+            before = end.protocol._signs_of_life().unsent
             # A kernel tells of room when there is a good deal of it: the pieces may not be too small.
-            while end.protocol._unsent() == before:
+            while end.protocol._signs_of_life().unsent == before:
                 await end.peer.receive_bytes()
             await clock.let_pass(INTERVAL)
             assert end.is_kept

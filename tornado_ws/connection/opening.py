@@ -17,8 +17,7 @@ from tornado.log import gen_log
 from tornado.web import HTTPError
 
 from tornado_ws import handshake
-from tornado_ws.connection.interfaces import ServerEnd, _WebSocketDelegate, _WebSocketParams
-from tornado_ws.connection.keepalive import KeepAlive
+from tornado_ws.connection.interfaces import ServerEnd, WebSocketProtocol, _WebSocketDelegate, _WebSocketParams
 from tornado_ws.coroutines import value_of
 from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
 from tornado_ws.deflate.negotiation import (
@@ -35,13 +34,14 @@ from tornado_ws.escaping import shown
 from tornado_ws.transport.transport import completed_future, peer_has_closed
 
 
-class Opening(KeepAlive):
+class Opening(WebSocketProtocol):
     """A protocol that opens connections, from either side."""
 
     stream: IOStream
 
     def __init__(self, handler: _WebSocketDelegate, params: _WebSocketParams) -> None:
-        super().__init__(handler, params)
+        super().__init__(handler)
+        self.params = params
         self._selected_subprotocol: str | None = None
         self._compressor: _PerMessageDeflateCompressor | None = None
         self._decompressor: _PerMessageDeflateDecompressor | None = None

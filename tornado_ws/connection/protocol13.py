@@ -26,7 +26,7 @@ import contextvars
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tornado.concurrent import Future
@@ -43,6 +43,7 @@ from tornado_ws.close_codes import (
     decode_close,
     encode_close,
 )
+from tornado_ws.connection import keepalive
 from tornado_ws.connection.interfaces import ServerEnd, Turn, _WebSocketDelegate, _WebSocketParams
 from tornado_ws.connection.read_ahead import ReadAhead
 from tornado_ws.connection.registry import connections_of
@@ -119,6 +120,7 @@ class WebSocketProtocol13(Writing):
         self._is_finished = False
         self._closed: Future[None] | None = None
         self._close_timeout: object = None
+        self._ping_coroutine: asyncio.Task[None] | None = None
 
     # State
 
@@ -448,7 +450,8 @@ class WebSocketProtocol13(Writing):
             self._watch_over(self._run_callback(self.handler.on_ping, data))
         elif opcode == PONG:
             self._control_frames += 1
-            self._pong_received(data)
+            if self._round_trips is not None:
+                self._round_trips.answered(data, time.perf_counter())
             self._watch_over(self._run_callback(self.handler.on_pong, data))
         return None
 
@@ -500,7 +503,7 @@ class WebSocketProtocol13(Writing):
         if taken != before:
             deadline = now + timeout
         # Its close frame may lie unread, if the loop stood still. One that sends without end is not waited for.
-        elif now >= deadline and (now >= deadline + timeout or not self._has_unread()):
+        elif now >= deadline and (now >= deadline + timeout or unread(self.stream) is None):
             self._on_close_timeout()
             return
         pause = timeout / _CLOSE_CHECKS
@@ -600,30 +603,53 @@ class WebSocketProtocol13(Writing):
 
     # Keepalive
 
-    def _read(self) -> object:
+    @property
+    def ping_interval(self) -> float:
+        return self.params.ping_interval or 0
+
+    @property
+    def ping_timeout(self) -> float:
+        return keepalive.ping_timeout(self.params)
+
+    @staticmethod
+    def ping_sleep_time(*, last_ping_time: float, interval: float, now: float) -> float:
+        return keepalive.ping_sleep_time(last_ping_time=last_ping_time, interval=interval, now=now)
+
+    def start_pinging(self) -> None:
+        """Send pings every ``ping_interval`` seconds, unless it is zero."""
+        if self._ping_coroutine is None and self.ping_interval > 0:
+            self._ping_coroutine = asyncio.get_event_loop().create_task(self.periodic_ping())
+
+    def periodic_ping(self) -> Coroutine[Any, Any, None]:
+        return keepalive.keep_alive(self, self.ping_interval, self.ping_timeout)
+
+    def _stop_pinging(self) -> None:
+        if self._ping_coroutine is not None:
+            self._ping_coroutine.cancel()
+            self._ping_coroutine = None
+
+    def _signs_of_life(self) -> keepalive.Signs:
+        transport = self._transport
+        if transport is None:
+            return keepalive.Signs(False, None, 0, 0, unread(self.stream))
         reader = self._reader
-        if reader is None or not self._steps_replaced:
-            return self._wire_bytes_in
-        # Whoever replaces `_handle_message` may keep from us what was read; a test of Tornado's does so with pongs.
-        return self._control_frames, reader.messages, reader.wire_bytes if reader.in_message else 0
+        read: object = self._wire_bytes_in
+        if reader is not None and self._steps_replaced:
+            # Whoever replaces `_handle_message` may keep from us what was read; a test of Tornado's does so with pongs.
+            read = self._control_frames, reader.messages, reader.wire_bytes if reader.in_message else 0
+        unsent = transport.buffered
+        return keepalive.Signs(transport.reading, read, self._wire_bytes_out - unsent, unsent, unread(self.stream))
 
-    def _unsent(self) -> int:
-        return self._transport.buffered if self._transport is not None else 0
-
-    def _is_reading(self) -> bool:
-        return self._transport is not None and self._transport.reading
-
-    def _has_unread(self) -> bool:
-        return unread(self.stream) is not None
-
-    def _has_ended(self) -> bool:
-        return unread(self.stream) == b""
+    def _send_keepalive_ping(self) -> None:
+        self.write_ping(self._round_trips.next_payload() if self._round_trips is not None else b"")
 
     def _give_up(self, reason: str) -> None:
         """End the connection with a peer that is probably gone, without waiting for its close frame.
 
         The frame is sent all the same, with Tornado's code: the peer may hear us though we do not hear it.
         """
+        # It is what calls this, and ends by itself.
+        self._ping_coroutine = None
         self._log(logging.DEBUG, "WebSocket from %s given up: %s", reason)
         self._reported_close = (ABNORMAL_CLOSURE, reason)
         self.close_code, self.close_reason = NORMAL_CLOSURE, reason

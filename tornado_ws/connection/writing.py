@@ -6,6 +6,7 @@ import abc
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from tornado_ws.engine.encoding import encode_message
 from tornado_ws.errors import WebSocketClosedError, WriteLimitError
 from tornado_ws.escaping import plain
 from tornado_ws.observing.counters import Counters
+from tornado_ws.observing.latency import UNKNOWN, Latency, RoundTrips
 from tornado_ws.observing.logs import extra_of, mark_context, next_id
 from tornado_ws.transport import frame_log
 from tornado_ws.transport.transport import Transport, failed_future, peer_name
@@ -72,6 +74,7 @@ class Writing(Sender, Opening, OrderedWriter):
     _steps_replaced = False
     _replacements: dict[str, Callable[..., Any]] | None = None
     _connection_id = 0
+    _round_trips: RoundTrips | None = None
     #: Whether the peer has sent a close frame.
     was_clean = False
     #: Code and reason for ``on_close`` where we ended the connection, whatever the peer answers.
@@ -107,6 +110,11 @@ class Writing(Sender, Opening, OrderedWriter):
     def counters(self) -> Counters:
         """What went over the connection so far."""
         return self._transport.counters() if self._transport is not None else Counters()
+
+    @property
+    def latency(self) -> Latency:
+        """The round trip from a ping of ours to its pong, the last one and the smoothed one in seconds."""
+        return self._round_trips.latency if self._round_trips is not None else UNKNOWN
 
     # Tornado's own names for some of them
     _message_bytes_in = property(lambda self: self.counters.message_bytes_in)
@@ -263,7 +271,9 @@ class Writing(Sender, Opening, OrderedWriter):
             self._write_frame(True, PING, data)
         except StreamClosedError:
             raise WebSocketClosedError() from None
-        self._ping_sent(data)
+        if self._round_trips is None:
+            self._round_trips = RoundTrips()
+        self._round_trips.sent(data, time.perf_counter())
 
     @ReplaceableMethod
     def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Future[None]:
