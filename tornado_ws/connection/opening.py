@@ -31,7 +31,8 @@ from tornado_ws.deflate.options import MIN_DEFLATE_WBITS, deflate_options
 from tornado_ws.deflate.ratio import RatioLimitedInflater
 from tornado_ws.engine.contract import Inflater
 from tornado_ws.escaping import shown
-from tornado_ws.transport.transport import completed_future, peer_has_closed
+from tornado_ws.transport.futures import completed_future
+from tornado_ws.transport.transport import peer_has_closed
 
 
 class Opening(WebSocketProtocol):

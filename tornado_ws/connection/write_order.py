@@ -14,33 +14,7 @@ from tornado.iostream import StreamBufferFullError, StreamClosedError
 from tornado_ws.deflate import offload
 from tornado_ws.deflate.codec import _PerMessageDeflateCompressor
 from tornado_ws.errors import WebSocketClosedError
-
-
-class OrderedWriter:
-    """Keeps writes in order while a thread compresses one of them."""
-
-    _ordered_writes: OrderedWrites | None = None
-
-    def held_back(self) -> tuple[int, int]:
-        """Return how many bytes, of how many writes, wait in it."""
-        return (self._ordered_writes.size, len(self._ordered_writes)) if self._ordered_writes is not None else (0, 0)
-
-    def handling_failed(self, error: BaseException) -> None:
-        """What waited in it has raised ``error``: end the connection."""
-        raise NotImplementedError
-
-    def _in_turn(self) -> OrderedWrites:
-        if self._ordered_writes is None:
-            forget = functools.partial(setattr, self, "_ordered_writes", None)
-            self._ordered_writes = OrderedWrites(forget, self.handling_failed)
-        return self._ordered_writes
-
-    def _after_messages(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call ``callback`` when every message before is written: at once, if none waits."""
-        if self._ordered_writes is None:
-            callback(*args)
-        else:
-            self._ordered_writes.put(lambda _: callback(*args))
+from tornado_ws.transport.futures import fail, pass_on
 
 
 class OrderedWrites:
@@ -96,15 +70,15 @@ class OrderedWrites:
                 else:
                     written = write(payload, False, size)
             except StreamClosedError:
-                _fail(future, WebSocketClosedError())
+                fail(future, WebSocketClosedError())
                 return
             except Exception as error:
-                _fail(future, error)
+                fail(future, error)
                 return
             if written.done():
-                _pass_on(future, written)
+                pass_on(future, written)
             else:
-                written.add_done_callback(lambda written: _pass_on(future, written))
+                written.add_done_callback(lambda written: pass_on(future, written))
 
         work = None
         if compressor is not None and compressor.is_offloaded(payload):
@@ -146,18 +120,3 @@ class OrderedWrites:
                 self._room_future.set_result(None)
         if interrupt is not None:
             raise interrupt
-
-
-def _pass_on(future: asyncio.Future[None], written: asyncio.Future[None]) -> None:
-    error = None if written.cancelled() else written.exception()
-    if error is not None:
-        _fail(future, error)
-    elif not future.done():
-        future.set_result(None)
-
-
-def _fail(future: asyncio.Future[None], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
-        # Retrieved here, so that a write which nobody awaited logs no traceback.
-        future.exception()

@@ -19,7 +19,7 @@ from tornado_ws.close_codes import TRY_AGAIN_LATER
 from tornado_ws.connection.interfaces import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.connection.opening import Opening
 from tornado_ws.connection.replaceable import ReplaceableMethod
-from tornado_ws.connection.write_order import OrderedWriter
+from tornado_ws.connection.write_order import OrderedWrites
 from tornado_ws.engine import Sender, encode_frame
 from tornado_ws.engine.contract import BINARY, FIN, PING, PONG, RSV1, TEXT, Outcome
 from tornado_ws.engine.encoding import encode_message
@@ -29,7 +29,8 @@ from tornado_ws.observing.counters import Counters
 from tornado_ws.observing.latency import UNKNOWN, Latency, RoundTrips
 from tornado_ws.observing.logs import extra_of, mark_context, next_id
 from tornado_ws.transport import frame_log
-from tornado_ws.transport.transport import Transport, failed_future, peer_name
+from tornado_ws.transport.futures import failed_future
+from tornado_ws.transport.transport import Transport, peer_name
 
 _SENDABLE = (str, bytes, bytearray, memoryview)
 
@@ -68,13 +69,15 @@ class SharedMessage:
         return frame
 
 
-class Writing(Sender, Opening, OrderedWriter):
+class Writing(Sender, Opening):
     """A protocol that sends frames by way of a `Transport`, which is made when first needed."""
 
     _steps_replaced = False
     _replacements: dict[str, Callable[..., Any]] | None = None
     _connection_id = 0
     _round_trips: RoundTrips | None = None
+    #: What is written while a thread deflates a message before it.
+    _ordered_writes: OrderedWrites | None = None
     #: Whether the peer has sent a close frame.
     was_clean = False
     #: Code and reason for ``on_close`` where we ended the connection, whatever the peer answers.
@@ -145,6 +148,23 @@ class Writing(Sender, Opening, OrderedWriter):
     @abc.abstractmethod
     def connection_lost(self) -> None: ...
 
+    def held_back(self) -> tuple[int, int]:
+        """Return how many bytes, of how many writes, wait for a thread."""
+        return (self._ordered_writes.size, len(self._ordered_writes)) if self._ordered_writes is not None else (0, 0)
+
+    def _after_messages(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call ``callback`` when every message before is written: at once, if none waits."""
+        if self._ordered_writes is None:
+            callback(*args)
+        else:
+            self._ordered_writes.put(lambda _: callback(*args))
+
+    def _in_order(self) -> OrderedWrites:
+        if self._ordered_writes is None:
+            forget = functools.partial(setattr, self, "_ordered_writes", None)
+            self._ordered_writes = OrderedWrites(forget, self.handling_failed)
+        return self._ordered_writes
+
     def _replace_steps(self) -> None:
         self._steps_replaced = True
         self._out = None
@@ -186,7 +206,7 @@ class Writing(Sender, Opening, OrderedWriter):
             if compressor is not None and len(payload) < compressor.threshold:
                 compressor = None
             if self._ordered_writes is not None or (compressor is not None and compressor.is_offloaded(payload)):
-                return self._in_turn().put_message(functools.partial(self._write_payload, opcode), payload, compressor)
+                return self._in_order().put_message(functools.partial(self._write_payload, opcode), payload, compressor)
             if compressor is not None:
                 return self._write_payload(opcode, compressor.compress(payload), True, len(payload))
             return self._write_payload(opcode, payload, False, len(payload))

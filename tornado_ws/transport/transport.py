@@ -40,6 +40,7 @@ from tornado_ws.engine.write_queue import WriteQueue
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.observing.counters import Counters, Sums, add_closed
 from tornado_ws.options import Options
+from tornado_ws.transport.futures import completed_future, fail, failed_future
 from tornado_ws.transport.poller import READ, WRITE, poller_of
 
 _NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -413,7 +414,7 @@ class Transport(Channel):
             self._drain_timeout = None
         self.record_counts()
         for future in waiting:
-            _fail(future)
+            fail(future, WebSocketClosedError())
         self._drain_futures = self._room_future = None
         self._io_loop.add_callback(self.dispatch, self._receiver.connection_lost)
         self._stream.close_fd()
@@ -506,29 +507,6 @@ def peer_name(stream: IOStream) -> str:
     except (OSError, AttributeError):
         return "unknown peer"
     return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "Unix socket peer"
-
-
-def failed_future(io_loop: IOLoop) -> asyncio.Future[None]:
-    """Return the Future of a write on a closed connection."""
-    future: asyncio.Future[None] = asyncio.Future(loop=io_loop.asyncio_loop)  # type: ignore[attr-defined]
-    _fail(future)
-    return future
-
-
-def _fail(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_exception(WebSocketClosedError())
-        # Retrieved here, so that a write which nobody awaited logs no traceback.
-        future.exception()
-
-
-def completed_future(io_loop: IOLoop) -> asyncio.Future[None]:
-    """Return the one Future of a loop that is done: what most writes return."""
-    future: asyncio.Future[None] | None = vars(io_loop).get("_ws_done")
-    if future is None:
-        future = vars(io_loop)["_ws_done"] = asyncio.Future(loop=io_loop.asyncio_loop)  # type: ignore[attr-defined]
-        future.set_result(None)
-    return future
 
 
 def _detach(connected: socket.socket) -> socket.socket:
