@@ -23,7 +23,6 @@ from tests.connection.peer import (
 )
 from tests.support import Echo, connected, serving, until
 from tornado_ws import WebSocketClosedError
-from tornado_ws.transport import transport
 
 GOOD = [
     (None, None),
@@ -139,18 +138,16 @@ async def test_the_first_close_frame_counts() -> None:
 @pytest.mark.gen_test
 @pytest.mark.rfc("6455-5.5.1-server-closes-tcp")
 @pytest.mark.rfc("6455-7.1.1-server-first")
-async def test_a_server_closes_tcp_right_after_the_closing_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_closes_tcp_right_after_the_closing_handshake() -> None:
     """It waits for none of its timeouts."""
-    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 1000)
     async with serving(Echo, websocket_close_timeout=1000) as url, raw_client(url) as client:
         await client.send_frame(CLOSE)
         assert await client.receive_rest() == [Frame(CLOSE)]
 
 
 @pytest.mark.gen_test
-async def test_after_a_complete_handshake_nothing_is_kept_for_the_peer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 1000)
-    async with serving(Echo) as url:
+async def test_after_a_complete_handshake_nothing_is_kept_for_the_peer() -> None:
+    async with serving(Echo, websocket_close_timeout=1000) as url:
         sockets = Sockets()
         async with raw_client(url) as client:
             await client.send_frame(CLOSE)
@@ -390,10 +387,9 @@ async def test_a_peer_that_hangs_up_instead_of_answering() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_peer_that_never_hangs_up_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_never_hangs_up_is_let_go() -> None:
     """After the closing handshake the peer has a moment to close its side, then the socket goes all the same."""
-    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 0.05)
-    async with serving(Echo) as url, raw_client(url) as client:
+    async with serving(Echo, websocket_close_timeout=0.05) as url, raw_client(url) as client:
         await client.send_frame(CLOSE)
         assert await client.receive_rest() == [Frame(CLOSE)]
         # That was FIN; a socket that is really gone answers with RST.

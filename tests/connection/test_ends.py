@@ -37,7 +37,6 @@ from tests.connection.peer import (
 from tests.connection.tls_wire import TlsWire
 from tests.support import serving, until
 from tornado_ws import WebSocketClosedError, engine, websocket_connect
-from tornado_ws.transport import transport
 
 #: More than the buffers of two sockets take.
 MUCH = 8 * 1024 * 1024
@@ -216,8 +215,7 @@ async def receive_slowly(client: RawPeer, seconds: float) -> bytes:
 
 
 @pytest.mark.gen_test(timeout=100)
-async def test_a_peer_that_takes_what_waits_slowly_gets_it_and_the_close_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 1.0)
+async def test_a_peer_that_takes_what_waits_slowly_gets_it_and_the_close_frame() -> None:
     calls: list[Any] = []
     async with (
         serving([("/", Sending, {"calls": calls})]) as url,

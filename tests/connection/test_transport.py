@@ -35,7 +35,6 @@ from tests.connection.peer import (
 from tests.support import Echo, serving, until
 from tornado_ws import WebSocketClosedError, websocket_connect
 from tornado_ws.engine.channel import plain_socket
-from tornado_ws.transport import transport
 
 
 class Keeping(StallingEcho):
@@ -301,12 +300,9 @@ async def test_what_waits_is_sent_before_the_connection_is_closed_in_good_order(
 
 
 @pytest.mark.gen_test
-async def test_a_peer_that_takes_nothing_more_is_cut_off_after_the_closing_handshake(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 0.05)
+async def test_a_peer_that_takes_nothing_more_is_cut_off_after_the_closing_handshake() -> None:
     kept = Kept()
-    async with serving(kept.routes) as url, raw_client(url, stalling=True) as client:
+    async with serving(kept.routes, websocket_close_timeout=0.05) as url, raw_client(url, stalling=True) as client:
         handler = await kept.handler()
         future = handler.write_message(LARGE, binary=True)
         await client.send_frame(CLOSE, b"\x03\xe8")
@@ -317,10 +313,7 @@ async def test_a_peer_that_takes_nothing_more_is_cut_off_after_the_closing_hands
 
 
 @pytest.mark.gen_test
-async def test_nothing_is_kept_of_a_connection_that_had_to_wait_for_its_peer_at_the_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 1000)
+async def test_nothing_is_kept_of_a_connection_that_had_to_wait_for_its_peer_at_the_end() -> None:
     references: list[weakref.ref[Any]] = []
 
     class Sending(StallingEcho):
@@ -332,7 +325,7 @@ async def test_nothing_is_kept_of_a_connection_that_had_to_wait_for_its_peer_at_
         gc.collect()
         return references[0]() is None
 
-    async with serving(Sending) as url, raw_client(url, stalling=True) as client:
+    async with serving(Sending, websocket_close_timeout=1000) as url, raw_client(url, stalling=True) as client:
         await client.send_frame(TEXT, b"go")
         await until(lambda: references)
         await client.send_frame(CLOSE, b"\x03\xe8")
@@ -341,20 +334,16 @@ async def test_nothing_is_kept_of_a_connection_that_had_to_wait_for_its_peer_at_
 
 
 @pytest.mark.gen_test
-async def test_a_peer_that_sends_for_ever_after_the_end_is_cut_off(
-    monkeypatch: pytest.MonkeyPatch, each_poller: str
-) -> None:
-    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 0.05)
-    async with serving(Echo) as url, raw_client(url) as client:
+async def test_a_peer_that_sends_for_ever_after_the_end_is_cut_off(each_poller: str) -> None:
+    async with serving(Echo, websocket_close_timeout=0.05) as url, raw_client(url) as client:
         await client.send_frame(0x3)
         assert [frame.opcode for frame in await client.receive_rest()] == [CLOSE]
         assert await client.is_cut_off(bytes(1000))
 
 
 @pytest.mark.gen_test
-async def test_a_reset_while_the_rest_is_read_is_the_end_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 1000)
-    async with serving(Echo) as url:
+async def test_a_reset_while_the_rest_is_read_is_the_end_of_it() -> None:
+    async with serving(Echo, websocket_close_timeout=1000) as url:
         sockets = Sockets()
         async with raw_client(url) as client:
             await client.send_frame(0x3)

@@ -44,8 +44,6 @@ from tornado_ws.transport.futures import completed_future, fail, failed_future
 from tornado_ws.transport.poller import READ, WRITE, poller_of
 
 _NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
-#: Seconds that the peer of a closed connection has to close its side.
-_LINGER_TIMEOUT = 2.0
 #: Bytes that the Future of a write that waits takes beside what is written, so that small messages are limited too.
 _FUTURE_SIZE = 256
 
@@ -356,7 +354,9 @@ class Transport(Channel):
         self._close_later_unless_taken()
 
     def _close_later_unless_taken(self) -> None:
-        self._drain_timeout = self._io_loop.call_later(_LINGER_TIMEOUT, self._close_unless_taken, self.taken())
+        self._drain_timeout = self._io_loop.call_later(
+            self._options.close_timeout, self._close_unless_taken, self.taken()
+        )
 
     def _close_unless_taken(self, before: int) -> None:
         """Close when the peer has taken nothing since ``before``: it would keep the socket for ever."""
@@ -378,7 +378,7 @@ class Transport(Channel):
                 rest = _detach(self._stream.socket)
         self._stream.close()
         if rest is not None:
-            _linger(self._io_loop, rest)
+            _linger(self._io_loop, rest, self._options.close_timeout)
 
     def _shut_again_when_writable(self) -> None:
         if not self._shut_when_drained:
@@ -522,8 +522,10 @@ def _detach(connected: socket.socket) -> socket.socket:
         raise
 
 
-def _linger(io_loop: IOLoop, rest: socket.socket) -> None:
+def _linger(io_loop: IOLoop, rest: socket.socket, seconds: float) -> None:
     """Send FIN on ``rest``, read on until the peer has closed too, and close it: for a peer that may be sending.
+
+    After ``seconds`` it is closed in any case.
 
     Closing a socket with unread input sends RST, and what we sent before may be lost to the peer, the close frame
     first of all (RFC 6455 section 7.1.1 has the endpoint wait for the same reason).
@@ -544,7 +546,7 @@ def _linger(io_loop: IOLoop, rest: socket.socket) -> None:
             pass
         finish()
 
-    timeout = io_loop.call_later(_LINGER_TIMEOUT, finish)
+    timeout = io_loop.call_later(seconds, finish)
     try:
         rest.setblocking(False)
         rest.shutdown(socket.SHUT_WR)
