@@ -132,7 +132,7 @@ async def test_a_peer_that_cannot_be_watched_to_its_end_is_closed_in_time(monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     sockets = Sockets()
-    async with serving(Echo) as url, raw_client(url) as client:
+    async with serving(Echo, websocket_close_timeout=0.5) as url, raw_client(url) as client:
         await exchange(client)
         monkeypatch.setattr(IOLoop.current(), "add_handler", fail)
         await client.send_frame(TEXT, b"x", masked=False)

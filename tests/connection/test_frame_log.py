@@ -219,7 +219,7 @@ async def test_a_logged_client_reads_too(frames: Any, tls: Tls, over_tls: bool) 
 
 
 def has_read(protocol: Any, total: int) -> bool:
-    return bool(protocol._read() == total)
+    return bool(protocol._signs_of_life().read == total)
 
 
 @pytest.mark.parametrize("is_on", [False, True])
@@ -235,7 +235,7 @@ async def test_the_log_changes_nothing_about_the_path(caplog: pytest.LogCaptureF
         assert protocol._out is protocol._transport
         # What the keepalive takes for life: every byte, be it half a header.
         whole = peer.frame(PING, b"12")
-        begun = protocol._read()
+        begun = protocol._signs_of_life().read
         count = 0
         for piece in (whole[:1], whole[1:3], whole[3:]):
             await peer.send(piece)
