@@ -5,6 +5,7 @@ The native engine is optional: without a compiler the pure Python one is install
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from glob import glob
@@ -51,13 +52,26 @@ class BuildPth(Command):
 
 build.sub_commands = [*build.sub_commands, ("build_pth", None)]
 
+
+#: The sizes of arrays, and other constants, that the native engine's compiler has to know.
+COMPILED_IN = ["BUSY", "CORK_SIZE", "LARGE", "MESSAGES_PER_TURN", "READ_SIZE", "SEND_SIZE", "SOCKETS_PER_TURN"]
+
+
+def constants_of(module: str) -> dict[str, int]:
+    """Return `COMPILED_IN` as ``module`` says, without importing it: what it imports may not be installed yet."""
+    with open(module) as file:
+        assigned = [node for node in ast.parse(file.read()).body if isinstance(node, ast.Assign)]
+    values = {ast.unparse(node.targets[0]): node.value for node in assigned}
+    return {name: eval(ast.unparse(values[name]), {}) for name in COMPILED_IN}
+
+
 extensions = []
 if sys.platform != "win32" and sys.implementation.name == "cpython":
     extensions = [
         Extension(
             "tornado_ws.engine._native",
             ["tornado_ws/engine/_native.pyx"],
-            depends=[*glob("tornado_ws/engine/native/*")],
+            depends=["tornado_ws/engine/contract.py", *glob("tornado_ws/engine/native/*")],
             extra_compile_args=["-O3"],
             optional=True,
         ),
@@ -69,5 +83,6 @@ if sys.platform != "win32" and sys.implementation.name == "cpython":
             optional=True,
         ),
     ]
+    extensions[0].cython_compile_time_env = constants_of("tornado_ws/engine/contract.py")
 
 setup(ext_modules=extensions, cmdclass={"build_pth": BuildPth})

@@ -86,30 +86,24 @@ cdef extern from "native/tls.h":
     void tws_tls_error(char* text, size_t size)
 
 
+# Beside these there are constants of `contract`, which `setup.py` gives to the compiler.
 DEF HEADER_MAX = 14
 DEF CARRY_MAX = 144
-DEF READ_SIZE = 65536
 # Of a large payload, at once and in one turn: what is unmasked while the cache still has it, and what others wait for.
 DEF LARGE_READ = 131072
 DEF LARGE_TURN = 1048576
-DEF CORK_SIZE = 65536
 # What one read can decrypt to: its own bytes, the record that it completes, and one that was decrypted before.
 DEF PLAIN_SIZE = READ_SIZE + 2 * 16384
 # Records are gathered in this, and sent when one more might not have room.
 DEF SEALED_SIZE = CORK_SIZE + 2 * (16384 + 2053)
-DEF SEND_SIZE = 1048576
 DEF ANSWERS_AT_ONCE = 16384
 DEF MOST_ANSWERS = 65536
-# A payload from here on is sent from where it lies, and received into where it is to lie.
-DEF LARGE = 16384
 # What a peer announces is believed up to here before it comes.
 DEF FIRST_ALLOCATION = 1048576
 # Messages of these sizes have memory of the operating system's own, which is given back and fetched anew each time.
 DEF SPARE_MIN = 131072
 DEF SPARE_MAX = FIRST_ALLOCATION
 DEF SPARES = 4
-DEF SOCKETS_PER_TURN = 256
-DEF BUSY = 8
 
 cdef enum:
     TEXT = 1
@@ -132,7 +126,6 @@ cdef object not_utf8 = _validation.not_utf8
 cdef object too_big_inflated = _validation.too_big_inflated
 cdef tuple _FAILURES = (Exception, asyncio.CancelledError)
 cdef str _on_message = "on_message"
-cdef int MESSAGES_PER_TURN = 256
 cdef double TURN_TIME = _contract.TURN_TIME
 cdef int CLOCK_STRIDE = _contract.CLOCK_STRIDE
 cdef Py_ssize_t CLOCK_SIZE = _contract.CLOCK_SIZE
