@@ -6,7 +6,7 @@ RUN = $(VENV)/bin/python -m
 NATIVE = $(wildcard tornado_ws/*/*.pyx tornado_ws/*/*.h tornado_ws/*/native/*)
 CHECKED = $(wildcard _tornado_ws_finder.py tornado_ws tests examples benchmarks fuzz soak)
 
-.PHONY: demo test lint autobahn bench fuzz soak sanitize sanitize-in-ci clean faults
+.PHONY: demo test test-fast lint autobahn bench fuzz soak sanitize sanitize-in-ci clean faults
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo/demo.py
@@ -16,6 +16,13 @@ test: lint
 	$(RUN) coverage erase
 	TORNADO_WS_ENGINE=python $(RUN) pytest --ignore tests/engine --cov --cov-report= --cov-fail-under=0
 	$(RUN) pytest --cov --cov-append --cov-report=term-missing:skip-covered
+
+# While something is written: one case of each test of the engine and of connections, with the engine that there is.
+# Not those that measure memory, or start programs.
+FAST = -n auto --cases 1 --hypothesis-profile=fast \
+    $(addprefix --ignore=tests/connection/test_,broadcast_memory.py run_children.py)
+test-fast: $(VENV)/tested-with
+	$(RUN) pytest -q $(FAST) -k "not tornado_ws.engine.pure" tests/engine tests/connection
 
 lint: $(VENV)/tested-with
 	$(RUN) ruff check $(CHECKED)

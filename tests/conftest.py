@@ -20,6 +20,22 @@ class _Complaints(logging.Handler):
         self.texts.append(self.format(record))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cases", type=int, help="run so many cases of each test at most: a few, spread over all")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    most = config.getoption("cases")
+    if most is None:
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = {case for all_of_one in cases.values() for case in all_of_one[:: -(-len(all_of_one) // most)]}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
 def pytest_collection_finish() -> None:
     """Take what was imported out of the collector's sight, or collecting after each test takes most of the run."""
     gc.collect()

@@ -11,6 +11,8 @@ from tornado_ws.deflate.streams import StreamPool
 
 #: ``pytest tests/engine --hypothesis-profile=thorough`` after a change of an engine.
 settings.register_profile("thorough", max_examples=5000, deadline=None)
+#: ``make test-fast``
+settings.register_profile("fast", max_examples=5, deadline=None)
 
 
 @pytest.fixture
