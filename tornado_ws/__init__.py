@@ -58,7 +58,7 @@ _OF_CLIENTS = {
     "WebSocketClientConnection": "tornado_ws.client.connection",
     "reconnect": "tornado_ws.client.reconnect",
     "simple_httpclient": "tornado_ws.client.connection",
-    "websocket_connect": "tornado_ws.client.connection",
+    "websocket_connect": "tornado_ws.client.connect",
 }
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     from tornado.queues import Queue as Queue
     from tornado.tcpclient import TCPClient as TCPClient
 
-    from tornado_ws.client.connection import WebSocketClientConnection, websocket_connect
+    from tornado_ws.client.connect import websocket_connect
+    from tornado_ws.client.connection import WebSocketClientConnection
     from tornado_ws.client.reconnect import reconnect
 else:
 

@@ -97,7 +97,9 @@ def test_a_control_frame_ends_it_and_is_told_as_an_event(peer: Peer, opcode: int
     assert handler.messages == ["before", "Hello"]
 
 
-@pytest.mark.parametrize("result", [object(), False, 0, "", (), asyncio.sleep], ids=lambda result: type(result).__name__)
+@pytest.mark.parametrize(
+    "result", [object(), False, 0, "", (), asyncio.sleep], ids=lambda result: type(result).__name__
+)
 def test_a_message_that_is_not_done_with_ends_it(peer: Peer, result: object) -> None:
     handler = Handler(lambda message: result if message == "slow" else None)
     reader = fed(peer, Frame(TEXT, b"quick"), Frame(TEXT, b"slow"), Frame(TEXT, b"next"))

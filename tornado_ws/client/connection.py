@@ -1,16 +1,15 @@
-"""The client's end: `websocket_connect` and the `WebSocketClientConnection` that it gives."""
+"""The client's end of a connection."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import concurrent.futures
-import functools
 import os
 import warnings
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tornado import httpclient, httputil, simple_httpclient
 from tornado.concurrent import Future
@@ -22,11 +21,12 @@ from tornado.netutil import Resolver
 
 from tornado_ws import handshake
 from tornado_ws.client.answers import AnsweredConnection
-from tornado_ws.client.futures import ReclaimingFuture
+from tornado_ws.client.futures import ConnectFuture
 from tornado_ws.client.read_queue import MessageQueue
 from tornado_ws.client.request import websocket_request
 from tornado_ws.client.tcp import AbortableTCPClient
 from tornado_ws.close_codes import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
+from tornado_ws.compat.versions import accepts_io_loop
 from tornado_ws.connection.interfaces import WebSocketProtocol, _default_max_message_size, _WebSocketParams
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.threads import write_message_threadsafe
@@ -42,28 +42,8 @@ from tornado_ws.transport.transport import stop_watching
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
 #: The close codes (RFC 6455 section 7.4.1) of a connection that has served its purpose; None is a close frame without.
 _GOOD_ENDS = (None, NORMAL_CLOSURE, GOING_AWAY)
-
-
-def _accepts_io_loop(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Let ``function`` be called with the ``io_loop`` that came second until Tornado 5.0, or by name."""
-
-    @functools.wraps(function)
-    def without_io_loop(*args: Any, **kwargs: Any) -> _R:
-        # In the old order a callback stands where a number of seconds does in the new one.
-        old_order = len(args) > 1 and (
-            isinstance(args[1], IOLoop) or (args[1] is None and len(args) > 2 and callable(args[2]))
-        )
-        if old_order or "io_loop" in kwargs:
-            warnings.warn("the io_loop argument is deprecated; the current loop is used", DeprecationWarning, 2)
-            kwargs.pop("io_loop", None)
-        return function(*(args[:1] + args[2:] if old_order else args), **kwargs)
-
-    return cast("Callable[_P, _R]", without_io_loop)
 
 
 class WebSocketClientConnection(AnsweredConnection):
@@ -82,7 +62,7 @@ class WebSocketClientConnection(AnsweredConnection):
     _ws_protocol: WebSocketProtocol13 | None = None
     tcp_client: AbortableTCPClient
 
-    @_accepts_io_loop
+    @accepts_io_loop
     def __init__(
         self,
         request: httpclient.HTTPRequest,
@@ -95,7 +75,7 @@ class WebSocketClientConnection(AnsweredConnection):
         resolver: Resolver | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
-        self.connect_future: ConnectFuture = ConnectFuture()
+        self.connect_future: ConnectFuture[WebSocketClientConnection] = ConnectFuture()
         self.read_queue = MessageQueue()
         self.key = base64.b64encode(os.urandom(16))
         self._on_message_callback = on_message_callback
@@ -369,92 +349,3 @@ class WebSocketClientConnection(AnsweredConnection):
         assert typ is not None
         assert value is not None
         app_log.error("Uncaught exception %s", plain(value), exc_info=(typ, value, tb))
-
-
-class ConnectFuture(ReclaimingFuture[WebSocketClientConnection]):
-    """What `websocket_connect` returns: a Future of the connection.
-
-    ``async with websocket_connect(...) as conn`` awaits it, and closes the connection at the end.
-    """
-
-    async def __aenter__(self) -> WebSocketClientConnection:
-        return await self
-
-    async def __aexit__(
-        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self.result().__aexit__(typ, value, tb)
-
-    def _reclaim(self, result: WebSocketClientConnection) -> None:
-        # Nobody has this connection, so nobody else can close it.
-        result._ws_abort()
-
-
-@_accepts_io_loop
-def websocket_connect(
-    url: str | httpclient.HTTPRequest,
-    callback: Callable[[Future[WebSocketClientConnection]], Any] | None = None,
-    connect_timeout: float | None = None,
-    on_message_callback: Callable[[str | bytes | None], Any] | None = None,
-    compression_options: dict[str, Any] | None = None,
-    ping_interval: float | None = None,
-    ping_timeout: float | None = None,
-    max_message_size: int = _default_max_message_size,
-    subprotocols: list[str] | None = None,
-    resolver: Resolver | None = None,
-    **options: Unpack[OptionArguments],
-) -> ConnectFuture:
-    """Connect to a WebSocket server; returns a Future of a `WebSocketClientConnection`.
-
-    To close the connection whatever happens: ``async with websocket_connect(...) as conn``.
-
-    ``url`` is a ``ws://`` or ``wss://`` URL or an `.HTTPRequest` with one, which stays as it is. User and password in
-    the URL are sent as Basic authentication (RFC 7617), a host in other letters as A-labels (IDNA 2003), and what may
-    not stand in a path or a query is percent-encoded (RFC 3986). ``connect_timeout`` is in seconds and covers all
-    steps: name resolution, TCP, TLS and the opening handshake; 20 by default, as Tornado's. With
-    ``on_message_callback`` each message is given to it, and None at the end; without, `read_message` gives them.
-    ``compression_options`` is as in `.WebSocketHandler.get_compression_options`, ``ping_interval`` and
-    ``ping_timeout`` (seconds) and ``max_message_size`` (bytes) as the handler's. ``subprotocols`` are offered in order,
-    and ``resolver`` is a `.Resolver` to use. Cancelling the Future closes the socket.
-
-    What Tornado does not have: ``close_timeout`` is how many seconds the server has to answer a close frame (5).
-    ``keepalive_timeout`` is how many seconds of silence after a ping the server may keep; it goes before
-    ``ping_timeout`` and may be longer than ``ping_interval`` (None). The other options are those of
-    `.WebSocketHandler`, without their prefix.
-
-    Raises ValueError for a URL that cannot be connected to, and for an `.HTTPRequest` with a body or another method
-    than GET.
-
-    Raises `HandshakeRejectedError` (an `.HTTPError`) when the server answers with an error status, `HandshakeError` (a
-    `WebSocketError`) for any other status but 101, both with at most 64 KiB of the body, and what had come of it when
-    it is silent for a second, `InvalidHandshakeError` (a `.StreamClosedError`) for a 101 that
-    breaks RFC 6455, `.HTTPTimeoutError` at the timeout, `.StreamClosedError`, `.HTTPStreamClosedError` or OSError when
-    there is no connection or it ends inside the answer.
-
-    The ``io_loop`` argument of Tornado 4 is accepted, in its old place or by name, and not used; ``callback`` is
-    deprecated as in Tornado 6.5.
-    """
-    if isinstance(url, httpclient.HTTPRequest):
-        assert connect_timeout is None, "connect_timeout belongs into the HTTPRequest"
-        request = url
-    else:
-        request = httpclient.HTTPRequest(url, connect_timeout=connect_timeout)
-    conn = WebSocketClientConnection(
-        cast(httpclient.HTTPRequest, httpclient._RequestProxy(request, httpclient.HTTPRequest._DEFAULTS)),
-        on_message_callback=on_message_callback,
-        compression_options=compression_options,
-        ping_interval=ping_interval,
-        ping_timeout=ping_timeout,
-        max_message_size=max_message_size,
-        subprotocols=subprotocols,
-        resolver=resolver,
-        **options,
-    )
-    if callback is not None:
-        warnings.warn(
-            "The callback argument to websocket_connect is deprecated. Use the returned Future instead.",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-        IOLoop.current().add_future(conn.connect_future, callback)
-    return conn.connect_future

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
 
 _T = TypeVar("_T")
+
+
+class Connected(Protocol):
+    """A connection that `websocket_connect` has made."""
+
+    async def __aexit__(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Close it, and wait until it is closed."""
+
+    def _ws_abort(self) -> None:
+        """Close its socket at once."""
+
+
+_C = TypeVar("_C", bound=Connected)
 
 
 class ReclaimingFuture(asyncio.Future[_T]):
@@ -32,6 +48,25 @@ class ReclaimingFuture(asyncio.Future[_T]):
     @abc.abstractmethod
     def _reclaim(self, result: _T) -> None:
         """Called when ``result`` was on its way to a task that was cancelled."""
+
+
+class ConnectFuture(ReclaimingFuture[_C]):
+    """What `websocket_connect` returns: a Future of the connection.
+
+    ``async with websocket_connect(...) as conn`` awaits it, and closes the connection at the end.
+    """
+
+    async def __aenter__(self) -> _C:
+        return await self
+
+    async def __aexit__(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.result().__aexit__(typ, value, tb)
+
+    def _reclaim(self, result: _C) -> None:
+        # Nobody has this connection, so nobody else can close it.
+        result._ws_abort()
 
 
 def waits_for(task: asyncio.Task[Any], future: asyncio.Future[Any]) -> bool:

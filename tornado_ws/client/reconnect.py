@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.log import gen_log
 
-from tornado_ws.client.connection import WebSocketClientConnection, websocket_connect
+from tornado_ws.client.connect import websocket_connect
+from tornado_ws.client.connection import WebSocketClientConnection
 from tornado_ws.close_codes import NORMAL_CLOSURE
 from tornado_ws.coroutines import value_of
 from tornado_ws.errors import HandshakeError, HandshakeRejectedError, WebSocketError

@@ -1,1 +1,1 @@
-"""Standing in for `tornado.websocket` in a program that imports it."""
+"""What has to do with other versions: `tornado.websocket` itself, and the versions of Tornado."""

@@ -21,6 +21,7 @@ from tornado.iostream import IOStream
 from tornado.log import app_log, gen_log
 
 from tornado_ws import handshake
+from tornado_ws.compat.versions import TORNADO_CHECKS_ORIGIN
 from tornado_ws.connection.interfaces import WebSocketProtocol, _WebSocketParams
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.registry import connections_of
@@ -134,7 +135,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
     def _ws_check_origin(self) -> str | None:
         """Return why the request's origin is refused, None where it is not."""
-        if _TORNADO_CHECKS_ORIGIN:
+        if TORNADO_CHECKS_ORIGIN:
             return self._check_cross_origin(self._ws_allows_origin)
         headers = self.request.headers
         origin = headers.get("Origin", headers.get("Sec-Websocket-Origin"))
@@ -311,7 +312,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
         This is a security protection against cross-site scripting attacks on browsers, since WebSockets bypass the
         same-origin policy and do not use CORS headers.
         """
-        if _TORNADO_CHECKS_ORIGIN:
+        if TORNADO_CHECKS_ORIGIN:
             return self.check_trusted_origin(origin)
         return urllib.parse.urlparse(origin).netloc.lower() == self.request.headers.get("Host")
 
@@ -390,6 +391,3 @@ def _check_compression_options(cls: type[WebSocketHandler]) -> None:
 
 def _raise_not_supported_for_websockets(*args: Any, **kwargs: Any) -> None:
     raise RuntimeError("Method not supported for Web Sockets")
-
-
-_TORNADO_CHECKS_ORIGIN = hasattr(tornado.web.RequestHandler, "_check_cross_origin")
