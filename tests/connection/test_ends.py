@@ -371,13 +371,13 @@ class Full(Recording):
 
 
 @contextlib.asynccontextmanager
-async def full_server(path: str, tls: Tls, calls: list[Any]) -> AsyncIterator[tuple[TlsWire, Any]]:
+async def full_server(path: str, tls: Tls, calls: list[Any], **settings: Any) -> AsyncIterator[tuple[TlsWire, Any]]:
     """Give a client, and the server's end of its connection; all but close_notify is with the kernel.
 
     By Unix sockets, whose room is what they are told. Those of TCP put small pieces behind others all the same.
     """
     routes = [("/", Full, {"calls": calls})]
-    async with serving(routes, sockets=[bind_unix_socket(path)], ssl_options=tls.server):
+    async with serving(routes, sockets=[bind_unix_socket(path)], ssl_options=tls.server, **settings):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, path)
@@ -408,10 +408,10 @@ async def test_close_notify_waits_for_room_in_the_socket(tls: Tls, tmp_path: Pat
 
 @pytest.mark.gen_test
 @pytest.mark.usefixtures("each_tls")
-async def test_close_notify_does_not_wait_for_ever(tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_LINGER_TIMEOUT", 0.05)
+async def test_close_notify_does_not_wait_for_ever(tls: Tls, tmp_path: Path) -> None:
     calls: list[Any] = []
-    async with full_server(f"{tmp_path}/socket", tls, calls) as (_, connection):
+    settings = {"websocket_close_timeout": 0.5}
+    async with full_server(f"{tmp_path}/socket", tls, calls, **settings) as (_, connection):
         await until(connection.stream.closed)
         await until(lambda: len(calls) == 4)
     assert calls[-1] == ("close", 1000, None)
