@@ -119,7 +119,7 @@ async def test_what_fails_while_lingering_is_begun_does_not_keep_the_stream_open
     sockets = Sockets()
     async with serving([("/", Recording, {"calls": calls})]) as url:
         async with raw_client(url) as client:
-            monkeypatch.setattr(transport, "_detach", fail)
+            monkeypatch.setattr(transport, "detach", fail)
             await client.send_frame(TEXT, b"x", masked=False)
             await until(lambda: len(calls) == 2, _PATIENCE)
         assert calls[-1][1] == 1002
@@ -239,7 +239,7 @@ async def test_a_write_that_cannot_be_waited_for_fails_and_closes(monkeypatch: p
 
 
 @pytest.mark.gen_test(timeout=_PATIENCE)
-@pytest.mark.parametrize("step", ["completed_future", "_take_over", "poller_of", "add"])
+@pytest.mark.parametrize("step", ["completed_future", "take_over", "poller_of", "add"])
 async def test_a_connection_that_cannot_be_taken_over_leaves_no_socket(
     step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

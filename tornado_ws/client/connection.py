@@ -37,7 +37,7 @@ from tornado_ws.errors import InvalidHandshakeError, WebSocketClosedError
 from tornado_ws.escaping import plain
 from tornado_ws.observing.latency import UNKNOWN, Latency
 from tornado_ws.options import OptionArguments, client_options
-from tornado_ws.transport.transport import stop_watching
+from tornado_ws.transport.stream import stop_watching
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

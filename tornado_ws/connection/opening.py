@@ -11,7 +11,6 @@ import zlib
 from typing import Any
 
 from tornado import httputil
-from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.iostream import IOStream
 from tornado.log import gen_log
 from tornado.web import HTTPError
@@ -32,7 +31,7 @@ from tornado_ws.deflate.ratio import RatioLimitedInflater
 from tornado_ws.engine.contract import Inflater
 from tornado_ws.escaping import shown
 from tornado_ws.transport.futures import completed_future
-from tornado_ws.transport.transport import peer_has_closed
+from tornado_ws.transport.stream import free_http_state, peer_has_closed
 
 
 class Opening(WebSocketProtocol):
@@ -120,7 +119,7 @@ class Opening(WebSocketProtocol):
         handler.finish()
 
         self.stream = handler._detach_stream()
-        _free_http_state(handler.request, completed_future(self.stream.io_loop))
+        free_http_state(handler.request, completed_future(self.stream.io_loop))
         if peer_has_closed(self.stream):
             self._abort()
             return
@@ -163,22 +162,3 @@ class Opening(WebSocketProtocol):
             self._inflater = RatioLimitedInflater(self._inflater, options.max_ratio)
         if options.offload_size is not None:
             self._inflater = OffloadingInflater(self._inflater, options.offload_size, limit)
-
-
-def _free_http_state(request: httputil.HTTPServerRequest, done: asyncio.Future[None]) -> None:
-    """Free what HTTP keeps of an upgraded request though nobody asks for it again: half a kilobyte, mostly Futures.
-
-    ``done`` stands for those that are done.
-    """
-    http, server = request.connection, getattr(request, "server_connection", None)
-    if isinstance(http, HTTP1Connection) and isinstance(server, HTTP1ServerConnection):
-        http._pending_write = None
-        http._finish_future = done
-        if not getattr(http.context, "trusted_downstream", True):
-            http.context.trusted_downstream = _NOBODY  # type: ignore[attr-defined]
-        if server._serving_future is not None:
-            # It ends when HTTP sees that it no longer has the stream.
-            server._serving_future.add_done_callback(lambda _: setattr(server, "_serving_future", done))
-
-
-_NOBODY: frozenset[str] = frozenset()

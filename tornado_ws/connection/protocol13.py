@@ -74,7 +74,8 @@ from tornado_ws.engine.contract import (
 )
 from tornado_ws.errors import ProtocolError
 from tornado_ws.observing.logs import mark_context
-from tornado_ws.transport.transport import Transport, unread
+from tornado_ws.transport.stream import unread
+from tornado_ws.transport.transport import Transport
 
 #: Seconds that an end of the connection waits for the application to be done with a message before it.
 _BUSY_TIMEOUT = 0.05

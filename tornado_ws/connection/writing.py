@@ -30,7 +30,8 @@ from tornado_ws.observing.latency import UNKNOWN, Latency, RoundTrips
 from tornado_ws.observing.logs import extra_of, mark_context, next_id
 from tornado_ws.transport import frame_log
 from tornado_ws.transport.futures import failed_future
-from tornado_ws.transport.transport import Transport, peer_name
+from tornado_ws.transport.stream import peer_name
+from tornado_ws.transport.transport import Transport
 
 _SENDABLE = (str, bytes, bytearray, memoryview)
 

@@ -12,38 +12,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import socket
 import ssl
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
-try:
-    import fcntl
-    import termios
-except ImportError:
-    # Windows.
-    _SIOCOUTQ = None
-else:
-    # The same number as TIOCOUTQ, and on Linux alone for sockets.
-    _SIOCOUTQ = termios.TIOCOUTQ if sys.platform == "linux" else None
-
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.log import gen_log
 
 from tornado_ws.engine import Channel, FrameReader
-from tornado_ws.engine.contract import READ_SIZE, SEND_SIZE, Receiver
+from tornado_ws.engine.contract import SEND_SIZE, Receiver
 from tornado_ws.engine.write_queue import WriteQueue
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.observing.counters import Counters, Sums, add_closed
 from tornado_ws.options import Options
 from tornado_ws.transport.futures import completed_future, fail, failed_future
 from tornado_ws.transport.poller import READ, WRITE, poller_of
+from tornado_ws.transport.stream import (
+    detach,
+    linger,
+    peer_name,
+    send_close_notify,
+    take_over,
+    take_read_bytes,
+    unacknowledged,
+    unread,
+)
 
-_NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
 #: Bytes that the Future of a write that waits takes beside what is written, so that small messages are limited too.
 _FUTURE_SIZE = 256
 
@@ -89,7 +84,7 @@ class Transport(Channel):
             # Frames are gathered here already; held back in the kernel too, the end of one would wait for the peer's
             # delayed acknowledgement of its beginning, 40 ms.
             stream.set_nodelay(True)
-            unsent = _take_over(stream, self)
+            unsent = take_over(stream, self)
             self._poller.add(self)
             if unsent:
                 self._offer(unsent)
@@ -103,7 +98,7 @@ class Transport(Channel):
     def start(self, reader: FrameReader) -> None:
         """Begin to read, with what the stream has read beyond the opening handshake."""
         self.reader = reader
-        self._early = _take_read_bytes(self._stream)
+        self._early = take_read_bytes(self._stream)
         if self._early:
             self._io_loop.add_callback(self.begin)
         else:
@@ -191,7 +186,7 @@ class Transport(Channel):
 
     def taken(self) -> int:
         """Return how many bytes the peer has taken, as far as the operating system tells."""
-        return self.wire_bytes - self.buffered - _unacknowledged(self._stream)
+        return self.wire_bytes - self.buffered - unacknowledged(self._stream)
 
     def _keep(self, data: bytes, begin: int = 0, more: bytes = b"", awaited: bool = True) -> asyncio.Future[None]:
         """Keep what is behind ``begin`` of ``data``, and ``more``, until the kernel takes it.
@@ -368,17 +363,17 @@ class Transport(Channel):
             self._close_later_unless_taken()
 
     def _shut(self) -> None:
-        if not _send_close_notify(self._stream):
+        if not send_close_notify(self._stream):
             self._shut_again_when_writable()
             return
         rest = None
         # A peer that has sent its close frame sends nothing more (RFC 6455 section 5.5.1).
         if not self._receiver.was_clean or unread(self._stream):
             with contextlib.suppress(OSError, MemoryError):
-                rest = _detach(self._stream.socket)
+                rest = detach(self._stream.socket)
         self._stream.close()
         if rest is not None:
-            _linger(self._io_loop, rest, self._options.close_timeout)
+            linger(self._io_loop, rest, self._options.close_timeout)
 
     def _shut_again_when_writable(self) -> None:
         if not self._shut_when_drained:
@@ -418,141 +413,3 @@ class Transport(Channel):
         self._drain_futures = self._room_future = None
         self._io_loop.add_callback(self.dispatch, self._receiver.connection_lost)
         self._stream.close_fd()
-
-
-def stop_watching(stream: IOStream) -> None:
-    """Take ``stream`` off its IOLoop: an idle one reads on by itself, and an end closes it with what it holds."""
-    if stream._state is not None:
-        stream.io_loop.remove_handler(stream.fileno())
-        stream._state = None
-
-
-def _take_over(stream: IOStream, transport: Transport) -> bytes:
-    """Take ``stream`` off its IOLoop, its closing and writing through ``transport``; returns what it has unsent."""
-    stop_watching(stream)
-    unsent = bytearray()
-    while stream._write_buffer:
-        piece = bytes(stream._write_buffer.peek(SEND_SIZE))
-        stream._write_buffer.advance(len(piece))
-        unsent += piece
-    # What waits for these is the HTTP connection, which would go on with a stream that it no longer has. Nothing is
-    # written through the stream from here on, and empty ones of its own have 760 bytes each.
-    stream._write_futures = _NO_WRITE_FUTURES
-    stream._write_buffer = None  # type: ignore[assignment]
-    stream.close_fd = transport.close_fd  # type: ignore[method-assign]
-    stream.write = transport.write_for_stream  # type: ignore[method-assign]
-    return bytes(unsent)
-
-
-def _take_read_bytes(stream: IOStream) -> bytes:
-    """Return the bytes that ``stream`` had read beyond the opening handshake."""
-    size = stream._read_buffer_size
-    if not size:
-        return b""
-    future = stream.read_bytes(size, partial=True)
-    return future.result()  # type: ignore[attr-defined, no-any-return]
-
-
-def peer_has_closed(stream: IOStream) -> bool:
-    """Whether the peer is known to be gone, and left nothing to be delivered."""
-    if stream.closed():
-        return True
-    if isinstance(stream.socket, ssl.SSLSocket) or stream._read_buffer_size:
-        return False
-    return unread(stream) == b""
-
-
-def unread(stream: IOStream) -> bytes | None:
-    """Return a byte of what the kernel has from the peer, b"" at the end of the connection, None for nothing yet."""
-    try:
-        # Past what TLS makes of it: this is about bytes.
-        return socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return None
-    except OSError:
-        return b""
-
-
-def _unacknowledged(stream: IOStream) -> int:
-    """Return how many bytes the operating system holds that the peer has not acknowledged; 0 where it does not tell."""
-    if _SIOCOUTQ is None or stream.closed():
-        return 0
-    try:
-        answer = fcntl.ioctl(stream.socket.fileno(), _SIOCOUTQ, bytes(4))
-    except OSError:
-        return 0
-    return int.from_bytes(answer, sys.byteorder)
-
-
-def _send_close_notify(stream: IOStream) -> bool:
-    """Tell a peer behind TLS that nothing follows (RFC 8446 section 6.1): else it has to take the end for a cut.
-
-    Returns False when the kernel has no room for that now, and it is to be tried again.
-    """
-    if isinstance(stream.socket, ssl.SSLSocket):
-        try:
-            stream.socket.unwrap()
-        except ssl.SSLWantWriteError:
-            return False
-        except (OSError, ValueError):
-            # The peer's has not come: for a socket without blocking that is an error.
-            pass
-    return True
-
-
-def peer_name(stream: IOStream) -> str:
-    """Return the peer's address for a log line."""
-    try:
-        address = stream.socket.getpeername()
-    except (OSError, AttributeError):
-        return "unknown peer"
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "Unix socket peer"
-
-
-def _detach(connected: socket.socket) -> socket.socket:
-    """Return a plain socket with the descriptor of ``connected``, which has none any more.
-
-    Not with a duplicate: a process that is out of descriptors has to be able to close connections.
-    """
-    fd = connected.detach()
-    try:
-        return socket.socket(connected.family, connected.type, connected.proto, fileno=fd)
-    except BaseException:
-        socket.close(fd)
-        raise
-
-
-def _linger(io_loop: IOLoop, rest: socket.socket, seconds: float) -> None:
-    """Send FIN on ``rest``, read on until the peer has closed too, and close it: for a peer that may be sending.
-
-    After ``seconds`` it is closed in any case.
-
-    Closing a socket with unread input sends RST, and what we sent before may be lost to the peer, the close frame
-    first of all (RFC 6455 section 7.1.1 has the endpoint wait for the same reason).
-    """
-
-    def finish() -> None:
-        io_loop.remove_timeout(timeout)
-        io_loop.remove_handler(rest)
-        rest.close()
-
-    def discard(fd: Any, events: int) -> None:
-        try:
-            if rest.recv(READ_SIZE):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        finish()
-
-    timeout = io_loop.call_later(seconds, finish)
-    try:
-        rest.setblocking(False)
-        rest.shutdown(socket.SHUT_WR)
-    except OSError:
-        finish()
-        return
-    # Where the kernel has no room to watch one more, the peer still has the time until the timeout to read.
-    with contextlib.suppress(OSError):
-        io_loop.add_handler(rest, discard, READ)
