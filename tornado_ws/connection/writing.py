@@ -204,13 +204,17 @@ class Writing(Sender, Opening):
             payload = encode_message(ready, binary)
             opcode = BINARY if binary else TEXT
             compressor = self._compressor if compress else None
-            if compressor is not None and len(payload) < compressor.threshold:
+            if compressor is not None and (len(payload) < compressor.threshold or transport.compressing):
                 compressor = None
             if self._ordered_writes is not None or (compressor is not None and compressor.is_offloaded(payload)):
                 return self._in_order().put_message(functools.partial(self._write_payload, opcode), payload, compressor)
-            if compressor is not None:
+            if compressor is None:
+                return self._write_payload(opcode, payload, False, len(payload))
+            transport.compressing = True
+            try:
                 return self._write_payload(opcode, compressor.compress(payload), True, len(payload))
-            return self._write_payload(opcode, payload, False, len(payload))
+            finally:
+                transport.compressing = False
         except StreamClosedError:
             raise WebSocketClosedError() from None
 
@@ -234,10 +238,19 @@ class Writing(Sender, Opening):
 
     def _put_shared(self, shared: SharedMessage) -> None:
         transport = self._attach()
+        compressor = self._compressor
+        if compressor is None or len(shared.payload) < compressor.threshold or transport.compressing:
+            self._put_shared_payload(transport, shared, None)
+            return
+        transport.compressing = True
+        try:
+            deflated = compressor.compress_shared(shared.payload, shared.deflated)
+            self._put_shared_payload(transport, shared, deflated)
+        finally:
+            transport.compressing = False
+
+    def _put_shared_payload(self, transport: Transport, shared: SharedMessage, deflated: bytes | None) -> None:
         size = len(shared.payload)
-        deflated = None
-        if self._compressor is not None and size >= self._compressor.threshold:
-            deflated = self._compressor.compress_shared(shared.payload, shared.deflated)
         payload = shared.payload if deflated is None else deflated
         if self._steps_replaced or transport.masked:
             self._write_payload(shared.opcode, payload, deflated is not None, size)

@@ -96,6 +96,7 @@ class Channel:
         "_socket",
         "_stream",
         "_write_queue",
+        "compressing",
         "compressor",
         "context",
         "direct",
@@ -126,6 +127,9 @@ class Channel:
         self.direct = False
         #: What compresses messages, None where that was not negotiated.
         self.compressor: Compressor | None = None
+        #: Whether it is at work on a message whose frame is not written yet. Another one, which a finalizer writes
+        #: meanwhile, comes before it, and goes uncompressed: the peer's window is then as the compressor thinks.
+        self.compressing = False
         #: What is shown all bytes read and all frames sent, for the log; None where that is off.
         self.tap: Tap | None = None
         #: What was sent: messages, their bytes before compression, and all that frames took.
@@ -229,10 +233,14 @@ class Channel:
         payload = encode_message(message, binary)
         size = len(payload)
         first_byte = FIN | BINARY if binary else FIN | TEXT
-        if compressor is not None and size >= compressor.threshold:
-            first_byte |= RSV1
-            payload = compressor.compress(payload)
-        future = self.write_frame(first_byte, payload)
+        if compressor is None or size < compressor.threshold or self.compressing:
+            future = self.write_frame(first_byte, payload)
+        else:
+            self.compressing = True
+            try:
+                future = self.write_frame(first_byte | RSV1, compressor.compress(payload))
+            finally:
+                self.compressing = False
         self.messages += 1
         self.message_bytes += size
         return future

@@ -23,6 +23,7 @@ cdef class Channel:
     cdef public object _done
     cdef public object _write_queue
     cdef public object compressor
+    cdef public bint compressing
     cdef public object tap
     cdef public object context
     cdef public int fd
@@ -368,10 +369,18 @@ cdef class Channel:
                 return refused
         payload = _encoding.encode_message(message, binary)
         size = PyBytes_GET_SIZE(payload)
-        if size >= <Py_ssize_t>self.compressor.threshold:
-            first_byte |= RSV1
-            payload = self.compressor.compress(payload)
-        future = self.put(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload)
+        if size < <Py_ssize_t>self.compressor.threshold or self.compressing:
+            future = self.put(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), size, payload)
+        else:
+            self.compressing = True
+            try:
+                payload = self.compressor.compress(payload)
+                first_byte |= RSV1
+                future = self.put(
+                    first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload
+                )
+            finally:
+                self.compressing = False
         self.messages += 1
         self.message_bytes += size
         return future
