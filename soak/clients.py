@@ -39,6 +39,7 @@ class Clients(Driver):
             headers={"Origin": "http://elsewhere.example"} if plan.end == "refused" else None,
             ssl_options=self._context if plan.tls else None,
             connect_timeout=NEVER,
+            request_timeout=NEVER,
         )
         has_no_pong = plan.end == "no pong"
         return tornado_ws.websocket_connect(

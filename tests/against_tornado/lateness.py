@@ -24,18 +24,20 @@ _TIMERS = 60
 _LONGEST = 15
 _PIECE = bytes((0x81, 0x80 | 5, 0, 0, 0, 0)) + b"flood"
 
-handled = 0
-opened = 0
+
+class Counts:
+    """What a server has seen."""
+
+    opened = 0
+    handled = 0
 
 
 class Handler(websocket.WebSocketHandler):
     def open(self) -> None:
-        global opened
-        opened += 1
+        Counts.opened += 1
 
     def on_message(self, message: str | bytes) -> None:
-        global handled
-        handled += 1
+        Counts.handled += 1
 
 
 def flood(port: int, number: int) -> None:
@@ -58,7 +60,7 @@ def flood(port: int, number: int) -> None:
 
 
 async def measure(number: int) -> list[float]:
-    while opened < number or not handled:
+    while Counts.opened < number or not Counts.handled:
         await asyncio.sleep(0.01)
     late: list[float] = []
     begin = time.perf_counter()
@@ -69,21 +71,24 @@ async def measure(number: int) -> list[float]:
     return late
 
 
-async def main() -> None:
-    number = int(sys.argv[1])
-    flooding = multiprocessing.get_context("spawn").Process(target=flood, args=(serve(Handler), number), daemon=True)
+async def flooded(port: int, number: int) -> dict[str, float]:
+    """Return how late a timer is while so many clients flood the server at ``port``, which keeps `Counts`."""
+    flooding = multiprocessing.get_context("spawn").Process(target=flood, args=(port, number), daemon=True)
     flooding.start()
     try:
         late = await measure(number)
     finally:
         flooding.kill()
         flooding.join()
-    result = {
+    return {
         "a timer of 10 ms is late by, median, ms": round(statistics.median(late), 1),
         "a timer of 10 ms is late by, most, ms": round(max(late), 1),
-        "messages handled": handled,
+        "messages handled": Counts.handled,
     }
-    print(json.dumps(result))
+
+
+async def main() -> None:
+    print(json.dumps(await flooded(serve(Handler), int(sys.argv[1]))))
 
 
 if __name__ == "__main__":
