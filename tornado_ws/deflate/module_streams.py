@@ -189,8 +189,8 @@ class Inflater:
     def inflate(self, data: bytes, room: int) -> bytes:
         if self._broken:
             raise self.error("stream that has failed before")
-        self._last = data[-4:] if len(data) >= 4 else (self._last + data)[-4:]
         try:
+            self._last = data[-4:] if len(data) >= 4 else (self._last + data)[-4:]
             return self._inflate(data, room)
         except BaseException:
             self._broken = True
