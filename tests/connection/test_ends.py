@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.httpclient import HTTPRequest
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_unix_socket
 from tornado.testing import bind_unused_port
@@ -29,14 +30,17 @@ from tests.connection.peer import (
     Recording,
     StallingEcho,
     close_payload,
+    opening_answer,
     opening_request,
     raw_client,
     raw_pair,
+    raw_server,
     unanswered_client,
 )
-from tests.connection.tls_wire import TlsWire
+from tests.connection.tls_wire import TlsWire, connected
 from tests.support import serving, until
 from tornado_ws import WebSocketClosedError, engine, websocket_connect
+from tornado_ws.engine.contract import MESSAGES_PER_TURN
 
 #: More than the buffers of two sockets take.
 MUCH = 8 * 1024 * 1024
@@ -341,6 +345,54 @@ async def test_close_notify_follows_a_closing_handshake(first: str, tls: Tls) ->
         port = int(url.rpartition(":")[2])
         assert await asyncio.get_running_loop().run_in_executor(None, talk, port) == b""
         await until(lambda: len(calls) == 2)
+
+
+#: More messages than a turn of the loop delivers.
+MANY = 3 * MESSAGES_PER_TURN
+
+
+class Receiving(Recording):
+    def on_message(self, message: str | bytes) -> None:
+        self.calls.append(message)
+
+
+def many_and_close(peer: RawPeer) -> bytes:
+    messages = b"".join(peer.frame(TEXT, b"%d" % number) for number in range(MANY))
+    return messages + peer.frame(CLOSE, close_payload(4000, "done"))
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("each_tls")
+async def test_a_server_delivers_all_that_came_in_one_read_with_close_notify(tls: Tls) -> None:
+    calls: list[Any] = []
+    async with serving([("/", Receiving, {"calls": calls})], ssl_options=tls.server) as url:
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as sock:
+            client = await connected(sock, tls.client, is_client=True)
+            assert isinstance(client, TlsWire)
+            await client.send(opening_request(url))
+            await client.receive_head()
+            await client.send_with_end(many_and_close(client))
+            await until(lambda: isinstance(calls[-1], tuple))
+    assert calls == ["open", *map(str, range(MANY)), ("close", 4000, "done")]
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("each_tls")
+async def test_a_client_delivers_all_that_came_in_one_read_with_close_notify(tls: Tls) -> None:
+    messages: list[Any] = []
+    async with raw_server() as server:
+        request = HTTPRequest(server.url.replace("ws", "wss", 1), ssl_options=tls.client)
+        connecting = websocket_connect(request, on_message_callback=messages.append)
+        plain = await server.accept_tcp()
+        peer = await connected(plain.sock, tls.server, is_client=False)
+        assert isinstance(peer, TlsWire)
+        await peer.receive_head()
+        await peer.send(opening_answer(peer))
+        conn = await connecting
+        await peer.send_with_end(many_and_close(peer))
+        await until(lambda: messages and messages[-1] is None)
+    assert messages == [*map(str, range(MANY)), None]
+    assert (conn.close_code, conn.close_reason) == (4000, "done")
 
 
 class Full(Recording):

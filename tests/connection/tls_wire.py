@@ -61,6 +61,13 @@ class TlsWire(RawPeer):
                 raise ConnectionResetError from error
             await self._flush()
 
+    async def send_with_end(self, data: bytes) -> None:
+        """Send ``data`` and close_notify with one call."""
+        self._session.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._session.unwrap()
+        await self._flush()
+
     async def receive_bytes(self) -> bytes:
         data, self._unread = self._unread, b""
         while not data:

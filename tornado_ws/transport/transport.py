@@ -52,6 +52,7 @@ class Transport(Channel):
         "_drain_timeout",
         "_early",
         "_events",
+        "_held_end",
         "_left",
         "_options",
         "_poller",
@@ -78,6 +79,8 @@ class Transport(Channel):
             self._drain_timeout: object | None = None
             self._left: Sums | None = None
             self._room_future: asyncio.Future[None] | None = None
+            #: Why the stream has ended, where that came while nobody read: told when reading is resumed.
+            self._held_end: tuple[Exception | None] | None = None
             #: How many bytes the peer had taken when somebody asked, and since when, in the loop's time.
             self._stall: tuple[int, float] | None = None
             self.dropped = 0
@@ -122,6 +125,8 @@ class Transport(Channel):
             if isinstance(self._stream.socket, ssl.SSLSocket) and self._stream.socket.pending():
                 # Bytes inside the TLS layer give no readiness.
                 self._io_loop.add_callback(self.handle_events)
+            if self._held_end is not None:
+                self._io_loop.add_callback(self._end_if_held)
 
     def go_on_later(self, go_on: Callable[[], None]) -> None:
         """Read nothing more, and `dispatch` ``go_on`` when the rest of the loop, and other connections, had a turn."""
@@ -141,8 +146,17 @@ class Transport(Channel):
         return self.fd
 
     def _end_reading(self, error: Exception | None) -> None:
-        self.pause_reading()
-        self.dispatch(self._receiver.eof_received, error)
+        if self.reading:
+            self.pause_reading()
+            self.dispatch(self._receiver.eof_received, error)
+        else:
+            # One read of TLS has brought messages and, behind them, the end. The receiver has stopped at the messages.
+            self._held_end = (error,)
+
+    def _end_if_held(self) -> None:
+        if self._held_end is not None and self.reading and self.fd >= 0:
+            (error,), self._held_end = self._held_end, None
+            self._end_reading(error)
 
     def _handling_failed(self, error: BaseException) -> None:
         # Nothing of it may reach the poller: other connections have events in the same batch.
