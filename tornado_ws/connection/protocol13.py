@@ -1,22 +1,15 @@
 """One open connection (RFC 6455): messages in order, control frames, the closing handshake.
 
 A `WebSocketProtocol13` stands between an end (`handler` or `client`: whoever has ``on_message`` and the rest of
-`_WebSocketDelegate`) and a `Transport`. Its state is Tornado's two flags, which applications read and set:
+`_WebSocketDelegate`) and a `Transport`. `closing.State` is its state. Tornado's two flags, which applications read and
+set, are made of it: in ``client_terminated`` "client" is the peer, in ``server_terminated`` "server" is this side, on a
+client connection too.
 
-=====================  =======================  =========================================================
-``client_terminated``  ``server_terminated``    state
-=====================  =======================  =========================================================
-False                  False                    OPEN
-False                  True                     CLOSING: our close frame is sent, the peer's is waited for
-True                   True                     CLOSED, or about to be: nothing more is sent or delivered
-=====================  =======================  =========================================================
-
-"client" is the peer and "server" this side, on a client connection too, as they are in Tornado.
-
-What arrives goes one way: the transport gives bytes to `data_received`, `_advance` takes events from the engine one
-at a time. Control frames are handled at once. Messages are delivered in order, one at a time: while the application
-is busy with one (a coroutine ``on_message``, or a client that has not read on) the next ones wait in a bounded queue.
-An end (close frame, violation, loss of the connection) is handled when all the messages before it have been.
+What arrives goes one way: the transport reads bytes, and `WebSocketProtocol13.advance` takes what the engine made of
+them, one event at a time. Control frames are handled at once. Messages are delivered in order, one at a time: while the
+application is busy with one (a coroutine ``on_message``, or a client that has not read on) the next ones wait in a
+bounded queue. An end (close frame, violation, loss of the connection) is handled when all the messages before it have
+been.
 """
 
 from __future__ import annotations
@@ -26,7 +19,7 @@ import contextvars
 import functools
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from tornado.concurrent import Future
@@ -44,6 +37,7 @@ from tornado_ws.close_codes import (
     encode_close,
 )
 from tornado_ws.connection import keepalive
+from tornado_ws.connection.closing import CloseAction, End, Event, State
 from tornado_ws.connection.interfaces import ServerEnd, Turn, _WebSocketDelegate, _WebSocketParams
 from tornado_ws.connection.read_ahead import ReadAhead
 from tornado_ws.connection.registry import connections_of
@@ -101,8 +95,6 @@ class WebSocketProtocol13(Writing):
     _control_frames = 0
     #: Callbacks that nothing waits for and that are not done.
     _watched = 0
-    #: Whether messages that are parsed and not delivered yet are dropped, since the connection was aborted.
-    _discards = False
     #: Code and reason of the close frame that follows when all that was received is handled.
     _close_when_drained: tuple[int | None, str | None] | None = None
 
@@ -115,9 +107,6 @@ class WebSocketProtocol13(Writing):
         super().__init__(handler, mask_outgoing, params)
         self._busy_with: object = None
         self._read_ahead: ReadAhead | None = None
-        self._pending_end: Callable[[], None] | None = None
-        self._lost = False
-        self._is_closed = False
         self._is_finished = False
         self._closed: Future[None] | None = None
         self._close_timeout: object = None
@@ -127,35 +116,33 @@ class WebSocketProtocol13(Writing):
 
     @property
     def client_terminated(self) -> bool:
-        return self._client_terminated
+        return self._closing.state.peer_ended
 
     @client_terminated.setter
     def client_terminated(self, value: bool) -> None:
         if value:
-            self._discards = True
+            self._closing.on(Event.GIVE_UP)
             self._stop_receiving()
-        else:
-            self._client_terminated = False
 
     def _stop_receiving(self) -> None:
         """Parse no more; messages that are parsed already are still delivered."""
-        self._client_terminated = True
+        self._closing.on(Event.PEER_END)
         self._out = None
         if self._reader is not None:
             self._reader.stop()
 
     @property
     def server_terminated(self) -> bool:
-        return self._server_terminated
+        return not self._closing.state.sends
 
     @server_terminated.setter
     def server_terminated(self, value: bool) -> None:
-        self._server_terminated = value
         if value:
+            self._closing.on(Event.CLOSE)
             self._out = None
 
     def _is_closing(self) -> bool:
-        if self._server_terminated or self._client_terminated:
+        if self._closing.state.is_closing:
             return True
         # The same, but cheaper to ask: a compressed connection does so with each message.
         return self.stream.closed() if self._transport is None else self._transport.fd < 0
@@ -197,7 +184,7 @@ class WebSocketProtocol13(Writing):
     @property
     def has_ended(self) -> bool:
         """Whether ``on_close`` has been called; a coroutine may not have returned."""
-        return self._is_closed
+        return self._closing.state is State.ENDED
 
     async def wait_closed(self) -> None:
         # A coroutine on_close that waits here would wait for itself.
@@ -225,15 +212,13 @@ class WebSocketProtocol13(Writing):
         return (
             self._busy_with is None
             and not self._read_ahead
-            and self._pending_end is None
-            and not self._client_terminated
+            and self._closing.state.receives
             and not self._steps_replaced
             and self._close_when_drained is None
         )
 
     def eof_received(self, error: Exception | None) -> None:
-        if self._pending_end is None:
-            self._pending_end = functools.partial(self._on_eof, error)
+        self._closing.end_read(End.EOF, error)
         self.advance()
 
     def handling_failed(self, error: BaseException) -> None:
@@ -247,7 +232,7 @@ class WebSocketProtocol13(Writing):
             self._abort()
 
     def connection_lost(self) -> None:
-        self._lost = True
+        self._closing.end_read(End.SOCKET_CLOSED)
         if self._reader is not None:
             self.advance()
 
@@ -255,6 +240,7 @@ class WebSocketProtocol13(Writing):
         """Handle what has arrived, as far as the application and the loop allow."""
         assert self._transport is not None
         self._transport.direct = False
+        closing = self._closing
         until = 0.0
         is_large = False
         for count in range(MESSAGES_PER_TURN):
@@ -266,19 +252,15 @@ class WebSocketProtocol13(Writing):
                     break
             if outcome is None:
                 if self._busy_with is None:
-                    if self._read_ahead and not self._discards:
+                    if self._read_ahead and closing.state.delivers:
                         self._deliver(*self._read_ahead.get())
                         continue
-                    if self._pending_end is not None or self._lost:
+                    if closing.end_waits:
                         self._wait_for(self._open_turn())
-                if self._busy_with is None:
-                    if self._pending_end is not None:
-                        self._run_end()
-                        continue
-                    if self._lost:
-                        self._notify_closed()
-                        return
-                if self._client_terminated or self._pending_end is not None or self._lost:
+                        if self._busy_with is None:
+                            self._handle_end()
+                            continue
+                if not closing.state.receives:
                     self._transport.pause_reading()
                     self._hurry()
                     return
@@ -321,13 +303,13 @@ class WebSocketProtocol13(Writing):
             try:
                 self._handle_message(opcode, payload)
             except ProtocolError as error:
-                self._pending_end = functools.partial(self._fail, error)
+                self._closing.end_read(End.VIOLATION, error)
         elif opcode == PENDING:
             self._wait_for(self._check_result(payload))
         elif opcode == RAISED:
             self._log_and_abort(payload[1])
         elif opcode == VIOLATION:
-            self._pending_end = functools.partial(self._fail, payload)
+            self._closing.end_read(End.VIOLATION, payload)
         elif self._close_when_drained is not None and self.server_terminated:
             # Nobody could answer it.
             pass
@@ -352,12 +334,12 @@ class WebSocketProtocol13(Writing):
     def _hurry(self) -> None:
         """An end waits for the application: for a moment, or not at all if a client's application has closed."""
         if isinstance(self._busy_with, Turn):
-            if self._pending_end is not None or self._lost:
+            if self._closing.end_waits:
                 if self.server_terminated:
                     IOLoop.current().add_callback(self._busy_with.end_turn)
                 else:
                     self._busy_with.hurry()
-        elif self._pending_end is not None:
+        elif self._closing.peer_end_waits:
             IOLoop.current().call_later(_BUSY_TIMEOUT, self._end_while_busy, self._busy_with)
 
     def _end_while_busy(self, handling: object) -> None:
@@ -365,13 +347,20 @@ class WebSocketProtocol13(Writing):
 
         The application goes on, what it writes fails, and ``on_close`` waits for it.
         """
-        if self._pending_end is not None and self._busy_with is handling:
-            self._run_end()
+        if self._closing.peer_end_waits and self._busy_with is handling:
+            self._handle_end()
 
-    def _run_end(self) -> None:
-        end, self._pending_end = self._pending_end, None
-        if end is not None:
-            end()
+    def _handle_end(self) -> None:
+        """Handle the first end that waits."""
+        end, detail = self._closing.next_end()
+        if end is End.CLOSE_FRAME:
+            self._handle_close(detail)
+        elif end is End.VIOLATION:
+            self._fail(detail)
+        elif end is End.EOF:
+            self._on_eof(detail)
+        else:
+            self._notify_closed()
 
     def _deliver(self, opcode: int, payload: Any, size: int) -> None:
         assert self._reader is not None
@@ -424,12 +413,12 @@ class WebSocketProtocol13(Writing):
         """A thread has inflated the message whose turn it is."""
         assert self._transport is not None
         self._busy_with = None
-        if not self._discards:
+        if self._closing.state.delivers:
             try:
                 self._transport.dispatch(self._deliver, opcode, *inflated.result())
             except ProtocolError as error:
                 # What came behind it does not count.
-                self._discards = True
+                self._closing.on(Event.GIVE_UP)
                 self._fail(error)
             except Exception as error:
                 self._log_and_abort(error)
@@ -444,7 +433,7 @@ class WebSocketProtocol13(Writing):
             return self._run_callback(self.handler.on_message, data)
         if opcode == CLOSE:
             decode_close(data)
-            self._pending_end = functools.partial(self._handle_close, data)
+            self._closing.end_read(End.CLOSE_FRAME, data)
         elif opcode == PING:
             self._control_frames += 1
             self._send_pong(data)
@@ -468,16 +457,19 @@ class WebSocketProtocol13(Writing):
         """
         if self._transport is not None:
             self._transport.check_thread()
+        payload = b""
         if not self.server_terminated:
             if code is not None and code >= 5000:
                 text = "WebSocket from %s: close code %d, which RFC 6455 does not have, is sent as %d"
                 self._log(logging.WARNING, text, code, POLICY_VIOLATION)
                 code = POLICY_VIOLATION
             payload = encode_close(code, reason)
-            self.server_terminated = True
+        action = self._closing.close()
+        self._out = None
+        if CloseAction.SEND_CLOSE_FRAME in action:
             self._after_messages(self._write_close, payload)
         self._stop_pinging()
-        if self.client_terminated:
+        if CloseAction.CLOSE_SOCKET in action:
             self._stop_waiting()
             if self._transport is not None:
                 self._after_messages(self._transport.close_gracefully)
@@ -519,7 +511,7 @@ class WebSocketProtocol13(Writing):
 
     def close_when_handled(self, code: int | None, reason: str | None) -> None:
         """Close when all that has been received is handled. What arrives after that is not delivered any more."""
-        if self._transport is None or self._is_closed:
+        if self._transport is None or self.has_ended:
             return
         if self._close_when_drained is None:
             # A last look at what has arrived and is not read.
@@ -536,17 +528,15 @@ class WebSocketProtocol13(Writing):
 
     def _on_close_timeout(self) -> None:
         self._stop_waiting()
-        if self._pending_end is not None:
+        if self._closing.time_out():
+            self._abort()
+        else:
             # The peer has answered in time; it is our application that is busy.
-            self._run_end()
-            return
-        if self.close_code is None and self._reported_close is None:
-            self._reported_close = (ABNORMAL_CLOSURE, "closing handshake timed out")
-        self._abort()
+            self._handle_end()
 
     def _handle_close(self, payload: bytes) -> None:
         self.close_code, self.close_reason = decode_close(payload)
-        self.was_clean = True
+        self._closing.was_clean = True
         self._stop_receiving()
         # Section 5.5.1: the answer echoes the code.
         self.close(self.close_code)
@@ -571,14 +561,14 @@ class WebSocketProtocol13(Writing):
         self.close()
 
     def _notify_closed(self) -> None:
-        self.client_terminated = self.server_terminated = True
+        self._stop_receiving()
         self._stop_waiting()
         self._stop_pinging()
         if self._transport is not None:
             self._transport.record_counts()
-        if not self._is_closed:
-            self._is_closed = True
-            code, reason = self._reported_close or (self.close_code, self.close_reason)
+        if not self.has_ended:
+            self._closing.on(Event.FINISH)
+            code, reason = self._closing.for_on_close()
             try:
                 self._run_to_end("on_ws_connection_close", self.handler.on_ws_connection_close(code, reason))
             except Exception as error:
@@ -591,7 +581,7 @@ class WebSocketProtocol13(Writing):
 
     def _finish(self) -> None:
         """Tell those who wait for the end, once ``on_close`` was called and has returned."""
-        if not self._is_closed or self._is_finished or self._endings:
+        if not self.has_ended or self._is_finished or self._endings:
             return
         self._is_finished = True
         if isinstance(self.handler, RequestHandler):
@@ -652,7 +642,7 @@ class WebSocketProtocol13(Writing):
         # It is what calls this, and ends by itself.
         self._ping_coroutine = None
         self._log(logging.DEBUG, "WebSocket from %s given up: %s", reason)
-        self._reported_close = (ABNORMAL_CLOSURE, reason)
+        self._closing.reported = (ABNORMAL_CLOSURE, reason)
         self.close_code, self.close_reason = NORMAL_CLOSURE, reason
         self.client_terminated = True
         transport = self._attach()

@@ -12,8 +12,10 @@ class Registered(Protocol):
     """What the registry gives out of a connection."""
 
     stream: IOStream
-    #: Whether the peer has sent a close frame.
-    was_clean: bool
+
+    @property
+    def was_clean(self) -> bool:
+        """Whether the peer has sent a close frame."""
 
     @property
     def has_ended(self) -> bool:

@@ -16,6 +16,7 @@ from tornado.iostream import StreamClosedError
 from tornado.log import gen_log
 
 from tornado_ws.close_codes import TRY_AGAIN_LATER
+from tornado_ws.connection.closing import Closing
 from tornado_ws.connection.interfaces import _WebSocketDelegate, _WebSocketParams
 from tornado_ws.connection.opening import Opening
 from tornado_ws.connection.replaceable import ReplaceableMethod
@@ -79,22 +80,40 @@ class Writing(Sender, Opening):
     _round_trips: RoundTrips | None = None
     #: What is written while a thread deflates a message before it.
     _ordered_writes: OrderedWrites | None = None
-    #: Whether the peer has sent a close frame.
-    was_clean = False
-    #: Code and reason for ``on_close`` where we ended the connection, whatever the peer answers.
-    _reported_close: tuple[int | None, str | None] | None = None
 
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
         self._transport: Transport | None = None
         self._out = None
+        self._closing = Closing()
         super().__init__(handler, params)
         self.mask_outgoing = mask_outgoing
         self._pong_future: Future[None] | None = None
         self._pending_pong: bytes | None = None
-        self.close_code: int | None = None
-        self.close_reason: str | None = None
 
     # What can be seen of the connection
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the peer's close frame, or of the violation that we have seen; None before."""
+        return self._closing.code
+
+    @close_code.setter
+    def close_code(self, code: int | None) -> None:
+        self._closing.code = code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason that came with `close_code`."""
+        return self._closing.reason
+
+    @close_reason.setter
+    def close_reason(self, reason: str | None) -> None:
+        self._closing.reason = reason
+
+    @property
+    def was_clean(self) -> bool:
+        """Whether the peer has sent a close frame, and it was handled."""
+        return self._closing.was_clean
 
     @property
     def connection_id(self) -> int:
@@ -290,8 +309,8 @@ class Writing(Sender, Opening):
             self._transport.dropped += 1
             return self._ordered_writes.room() if self._ordered_writes is not None else self._transport.room()
         self._log(logging.WARNING, "WebSocket from %s is too slow and closed: %s", why)
-        self._reported_close = TRY_AGAIN_LATER, "too slow"
-        self.close(*self._reported_close)
+        self._closing.reported = TRY_AGAIN_LATER, "too slow"
+        self.close(*self._closing.reported)
         return failed_future(self.stream.io_loop)
 
     def writes_lost(self, unsent: int, writes: int) -> None:

@@ -83,8 +83,10 @@ class Receiver(Protocol):
     """What a channel delivers to."""
 
     handler: Any
-    #: Whether the peer has sent a close frame.
-    was_clean: bool
+
+    @property
+    def was_clean(self) -> bool:
+        """Whether the peer has sent a close frame."""
 
     @property
     def latency(self) -> Latency:
