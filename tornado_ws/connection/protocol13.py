@@ -15,6 +15,7 @@ been.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import logging
@@ -154,6 +155,8 @@ class WebSocketProtocol13(Writing):
         self._busy_with = handler.open
         mark_context(self)
         transport = self._start_receiving()
+        if transport is None:
+            return
         try:
             result = handler.open(*handler.open_args, **handler.open_kwargs)
             if result is not None:
@@ -173,12 +176,8 @@ class WebSocketProtocol13(Writing):
 
     async def _receive_frame_loop(self) -> None:
         """Receive until the connection is closed and ``on_close`` has been called."""
-        if self._reader is None:
-            try:
-                self._start_receiving()
-            except StreamClosedError:
-                self._abort()
-                self._notify_closed()
+        if self._reader is None and self._start_receiving() is None:
+            self._notify_closed()
         await self.wait_closed()
 
     @property
@@ -194,18 +193,32 @@ class WebSocketProtocol13(Writing):
             # Whoever gives up waiting does so for nobody else.
             await asyncio.shield(self._closed)
 
-    def _start_receiving(self) -> Transport:
-        transport = self._attach()
-        if self._reader is None:
-            # Not by mask_outgoing: tunnels build servers that mask what they send.
-            is_server = isinstance(self.handler, RequestHandler)
-            if is_server:
-                self.handler._ws_opened = True  # type: ignore[attr-defined]
-                connections_of(self.handler.application).add(self)  # type: ignore[attr-defined]
-            self._reader = FrameReader(is_server, self.params.max_message_size, self._inflater)
-            transport.direct = self._is_direct()
-            transport.start(self._reader)
-        return transport
+    def _start_receiving(self) -> Transport | None:
+        """Begin to receive. Returns None where that cannot be, and aborts: HTTP has given the stream up already."""
+        try:
+            if self.stream.closed():
+                raise StreamClosedError(self.stream.error)
+            transport = self._attach()
+            if self._reader is None:
+                self._make_reader(transport)
+        except StreamClosedError:
+            self._abort()
+        except Exception as error:
+            self.handling_failed(error)
+        else:
+            return transport
+        return None
+
+    def _make_reader(self, transport: Transport) -> None:
+        # Not by mask_outgoing: tunnels build servers that mask what they send.
+        is_server = isinstance(self.handler, RequestHandler)
+        reader = FrameReader(is_server, self.params.max_message_size, self._inflater)
+        if is_server:
+            connections_of(self.handler.application).add(self)  # type: ignore[attr-defined]
+            self.handler._ws_opened = True  # type: ignore[attr-defined]
+        self._reader = reader
+        transport.direct = self._is_direct()
+        transport.start(reader)
 
     def _is_direct(self) -> bool:
         """Whether messages may go straight from the reader to the application."""
@@ -565,7 +578,9 @@ class WebSocketProtocol13(Writing):
         self._stop_waiting()
         self._stop_pinging()
         if self._transport is not None:
-            self._transport.record_counts()
+            # The application hears of the end also where there is no memory to count.
+            with contextlib.suppress(MemoryError):
+                self._transport.record_counts()
         if not self.has_ended:
             self._closing.on(Event.FINISH)
             code, reason = self._closing.for_on_close()

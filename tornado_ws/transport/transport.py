@@ -404,26 +404,31 @@ class Transport(Channel):
     def close_fd(self) -> None:
         """What the stream's own ``close_fd`` does: it is about to close its descriptor, whoever asked for it."""
         del self._stream.close_fd, self._stream.write
+        self.reading = self.direct = False
+        try:
+            self._give_up_writes()
+            self.record_counts()
+        finally:
+            # Even if memory ran out above: nobody else would close it, or tell the application.
+            self._poller.remove(self)
+            self.fd = -1
+            if self._drain_timeout is not None:
+                # The loop would keep the connection and its application until then.
+                self._io_loop.remove_timeout(self._drain_timeout)
+                self._drain_timeout = None
+            self._io_loop.add_callback(self.dispatch, self._receiver.connection_lost)
+            self._stream.close_fd()
+
+    def _give_up_writes(self) -> None:
         corked = self._take_corked()
         # In a forked child they are the parent's to send.
         if corked and self._write_queue is None and not self._poller.is_inherited:
             # What was written before must be with the kernel, as it would be on a stream of Tornado's.
             with contextlib.suppress(OSError):
                 self._stream.write_to_fd(memoryview(corked))
-        self.reading = self.direct = False
         waiting = [future for _, future in self._drain_futures or () if not future.done()]
         if waiting or self._write_queue:
             self._receiver.writes_lost(self.buffered, len(waiting))
-        self._write_queue = None
-        self._poller.remove(self)
-        self.fd = -1
-        if self._drain_timeout is not None:
-            # The loop would keep the connection and its application until then.
-            self._io_loop.remove_timeout(self._drain_timeout)
-            self._drain_timeout = None
-        self.record_counts()
+        self._write_queue = self._drain_futures = self._room_future = None
         for future in waiting:
             fail(future, WebSocketClosedError())
-        self._drain_futures = self._room_future = None
-        self._io_loop.add_callback(self.dispatch, self._receiver.connection_lost)
-        self._stream.close_fd()

@@ -111,13 +111,17 @@ cdef class FrameReader:
         cdef double until = 0
         cdef object payload
         cdef object result
+        # A return within an except clause would crash where there was no memory for the traceback: Cython takes it for
+        # granted there.
+        cdef object failed = None
         while not self._stopped and not self._finished:
             try:
                 payload = self.step()
             except ProtocolError as error:
-                return VIOLATION, error, 0
+                failed = VIOLATION, error, 0
+                self._event = 0
             if self._event == 0:
-                return None
+                return failed
             if self._event >= CLOSE:
                 return self._event, payload, self._event_size
             self.messages += 1
@@ -125,9 +129,9 @@ cdef class FrameReader:
             try:
                 result = PyObject_CallMethodOneArg(handler, _on_message, payload)
             except _FAILURES:
-                return RAISED, sys.exc_info(), 0
+                failed = result = RAISED, sys.exc_info(), 0
             if result is not None:
-                return PENDING, result, 0
+                return (PENDING, result, 0) if failed is None else failed
             payload = None
             limit -= 1
             if limit <= 0 and not self._stopped:

@@ -204,13 +204,13 @@ static tws_tls *tws_tls_open(PyObject *sslobj, PyObject *context, const char *ss
     if (!tws_openssl.tried)
         tws_tls_load(ssl_file);
     if (ssl == NULL || tws_openssl.method == NULL || !tws_tls_is_ours(ssl, version) ||
-        (tls = calloc(1, sizeof *tls)) == NULL)
+        (tls = PyMem_RawCalloc(1, sizeof *tls)) == NULL)
         return NULL;
     tls->ssl = ssl;
     tls->fd = fd;
     tls->bio = tws_openssl.bio_new(tws_openssl.method);
     if (tls->bio == NULL) {
-        free(tls);
+        PyMem_RawFree(tls);
         return NULL;
     }
     tws_openssl.bio_set_data(tls->bio, tls);
@@ -222,7 +222,7 @@ static tws_tls *tws_tls_open(PyObject *sslobj, PyObject *context, const char *ss
 static void tws_tls_close(tws_tls *tls) {
     if (tls->bio != NULL)
         tws_openssl.bio_set_data(tls->bio, NULL);
-    free(tls);
+    PyMem_RawFree(tls);
 }
 
 static int tws_tls_pending(const tws_tls *tls) {
