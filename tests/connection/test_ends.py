@@ -23,6 +23,7 @@ from tests.connection.conftest import Tls
 from tests.connection.peer import (
     BINARY,
     CLOSE,
+    PONG,
     TEXT,
     Frame,
     RawPeer,
@@ -235,6 +236,45 @@ async def test_a_peer_that_takes_what_waits_slowly_gets_it_and_the_close_frame()
         await first.send_frame(CLOSE, close_payload(1000))
         await until(lambda: len(calls) == 2)
     assert calls == [(1000, None)] * 2
+
+
+#: Bytes that a socket takes at once, and a peer that stalls does not.
+SOME = 200_000
+
+
+class Answering(Recording):
+    """Answers with ``SOME`` bytes."""
+
+    def on_message(self, message: str | bytes) -> None:
+        self.write_message(bytes(SOME), binary=True)
+        connection: Any = self.ws_connection
+        assert connection.buffered_amount == 0, "the socket does not take it at once"
+
+
+@pytest.mark.gen_test(timeout=100)
+@pytest.mark.parametrize("close_timeout", [0.25, 1000])
+@pytest.mark.rfc("6455-5.5.1-tcp-closed")
+async def test_a_pong_behind_the_peers_close_frame_costs_it_nothing(close_timeout: float) -> None:
+    """The kernel resets a connection on which something comes for a socket that is closed, and drops what it holds."""
+    calls: list[Any] = []
+    routes = [("/", Answering, {"calls": calls})]
+    async with (
+        serving(routes, websocket_close_timeout=close_timeout) as url,
+        raw_client(url, stalling=True) as client,
+    ):
+        await client.send_frame(TEXT, b"go")
+        await client.send_frame(CLOSE, close_payload(1000))
+        await until(lambda: len(calls) == 2)
+        received = await client.receive_bytes()
+        while not received.endswith(b"\x88\x02\x03\xe8"):
+            with contextlib.suppress(ConnectionError):
+                await client.send_frame(PONG)
+            await asyncio.sleep(0.05)
+            piece = await client.receive_bytes()
+            assert piece, f"cut off after {len(received)} bytes"
+            received += piece
+        assert len(received) == SOME + 14
+    assert calls == ["open", ("close", 1000, None)]
 
 
 STALL: dict[str, Any] = {"write_stall_limit": 1024, "write_stall_timeout": 0.2}

@@ -15,10 +15,12 @@ try:
     import termios
 except ImportError:
     # Windows.
-    _SIOCOUTQ = None
+    _SIOCOUTQ = _SIOCOUTQNSD = None
 else:
     # The same number as TIOCOUTQ, and on Linux alone for sockets.
     _SIOCOUTQ = termios.TIOCOUTQ if sys.platform == "linux" else None
+    # From <linux/sockios.h>.
+    _SIOCOUTQNSD = 0x894B if sys.platform == "linux" else None
 
 from tornado import httputil
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
@@ -29,6 +31,8 @@ from tornado_ws.engine.contract import READ_SIZE, SEND_SIZE
 
 _NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
 _NOBODY: frozenset[str] = frozenset()
+#: Bytes that a close frame and close_notify take together at most, each in a record of TLS.
+_CLOSE_SIZE = 256
 
 
 class Successor(Protocol):
@@ -96,10 +100,19 @@ def unread(stream: IOStream) -> bytes | None:
 
 def unacknowledged(stream: IOStream) -> int:
     """Return how many bytes the operating system holds that the peer has not acknowledged; 0 where it does not tell."""
-    if _SIOCOUTQ is None or stream.closed():
+    return 0 if stream.closed() else _queued(stream.socket, _SIOCOUTQ)
+
+
+def may_lose_messages(stream: IOStream) -> bool:
+    """Whether a reset by a peer that goes on sending could cost it messages that are with the operating system."""
+    return _queued(stream.socket, _SIOCOUTQNSD) > 0 or _queued(stream.socket, _SIOCOUTQ) > _CLOSE_SIZE
+
+
+def _queued(connected: socket.socket, request: int | None) -> int:
+    if request is None:
         return 0
     try:
-        answer = fcntl.ioctl(stream.socket.fileno(), _SIOCOUTQ, bytes(4))
+        answer = fcntl.ioctl(connected.fileno(), request, bytes(4))
     except OSError:
         return 0
     return int.from_bytes(answer, sys.byteorder)
@@ -146,11 +159,14 @@ def detach(connected: socket.socket) -> socket.socket:
 def linger(io_loop: IOLoop, rest: socket.socket, seconds: float) -> None:
     """Send FIN on ``rest``, read on until the peer has closed too, and close it: for a peer that may be sending.
 
-    After ``seconds`` it is closed in any case.
+    It is closed in any case when the peer has acknowledged nothing for ``seconds``, or everything.
 
-    Closing a socket with unread input sends RST, and what we sent before may be lost to the peer, the close frame
-    first of all (RFC 6455 section 7.1.1 has the endpoint wait for the same reason).
+    Closing a socket with unread input sends RST, and so does what comes when it is closed. What we sent before may be
+    lost to the peer then, the close frame first of all (RFC 6455 section 7.1.1 has the endpoint wait for the same
+    reason).
     """
+
+    timeout: object
 
     def finish() -> None:
         io_loop.remove_timeout(timeout)
@@ -167,7 +183,15 @@ def linger(io_loop: IOLoop, rest: socket.socket, seconds: float) -> None:
             pass
         finish()
 
-    timeout = io_loop.call_later(seconds, finish)
+    def finish_unless_taken(before: int) -> None:
+        nonlocal timeout
+        left = _queued(rest, _SIOCOUTQ)
+        if 0 < left < before:
+            timeout = io_loop.call_later(seconds, finish_unless_taken, left)
+        else:
+            finish()
+
+    timeout = io_loop.call_later(seconds, finish_unless_taken, _queued(rest, _SIOCOUTQ))
     try:
         rest.setblocking(False)
         rest.shutdown(socket.SHUT_WR)

@@ -31,6 +31,7 @@ from tornado_ws.transport.poller import READ, WRITE, poller_of
 from tornado_ws.transport.stream import (
     detach,
     linger,
+    may_lose_messages,
     peer_name,
     send_close_notify,
     take_over,
@@ -381,8 +382,8 @@ class Transport(Channel):
             self._shut_again_when_writable()
             return
         rest = None
-        # A peer that has sent its close frame sends nothing more (RFC 6455 section 5.5.1).
-        if not self._receiver.was_clean or unread(self._stream):
+        # A peer that has sent its close frame sends no message (RFC 6455 section 5.5.1), but it may answer a ping.
+        if not self._receiver.was_clean or unread(self._stream) or may_lose_messages(self._stream):
             with contextlib.suppress(OSError, MemoryError):
                 rest = detach(self._stream.socket)
         self._stream.close()
