@@ -11,14 +11,35 @@ import sys
 from typing import Any
 
 import pytest
+from tornado.ioloop import IOLoop
 
 from tests.connection.conftest import Log
-from tests.connection.peer import RSV1, TEXT, Frame, Recording, StallingEcho, deflated, exchange, frame, raw_client
+from tests.connection.peer import (
+    RSV1,
+    TEXT,
+    Frame,
+    Recording,
+    Sockets,
+    StallingEcho,
+    deflated,
+    exchange,
+    frame,
+    raw_client,
+    raw_server,
+)
 from tests.support import Echo, serving, until
+from tornado_ws import websocket_connect
+from tornado_ws.connection import protocol13
 from tornado_ws.deflate import codec
 from tornado_ws.engine.write_queue import WriteQueue
+from tornado_ws.transport.poller import poller_of
+from tornado_ws.transport.transport import Transport
 
 ERRORS = [MemoryError(), OSError(12, "Cannot allocate memory"), RuntimeError("a fault")]
+
+
+def fail(*args: Any) -> Any:
+    raise MemoryError
 
 
 class Compressing(Recording):
@@ -78,9 +99,6 @@ async def test_an_error_while_writing_what_waited_ends_that_connection(
         def on_close(self) -> None:
             handlers.clear()
 
-    def failing(self: Any) -> Any:
-        raise MemoryError
-
     async with (
         serving([("/", Handler), ("/echo", Echo)]) as url,
         raw_client(url + "/echo") as other,
@@ -90,7 +108,7 @@ async def test_an_error_while_writing_what_waited_ends_that_connection(
         await until(lambda: handlers)
         writing = handlers[0].write_message(bytes(3_000_000), binary=True)
         assert not writing.done()
-        monkeypatch.setattr(WriteQueue, "first", failing)
+        monkeypatch.setattr(WriteQueue, "first", fail)
         with contextlib.suppress(ConnectionError):
             while await client.receive_bytes():
                 pass
@@ -109,14 +127,11 @@ async def test_nothing_is_written_into_the_middle_of_a_frame(log: Log, monkeypat
             super().open()
             handlers.append(self)
 
-    def failing(self: Any, *args: Any) -> Any:
-        raise MemoryError
-
     async with serving(Handler) as url, raw_client(url, stalling=True) as client:
         await until(lambda: handlers)
         protocol = handlers[0].ws_connection
         with monkeypatch.context() as patches:
-            patches.setattr(WriteQueue, "append", failing)
+            patches.setattr(WriteQueue, "append", fail)
             with pytest.raises(MemoryError):
                 handlers[0].write_message(bytes(3_000_000), binary=True)
         assert protocol.stream.closed()
@@ -126,6 +141,60 @@ async def test_nothing_is_written_into_the_middle_of_a_frame(log: Log, monkeypat
                 received += data
         assert received[:1] == b"\x82"
         assert not received[10:].strip(b"\0")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("step", ["_give_up_writes", "record_counts"])
+async def test_without_memory_a_connection_closes_all_the_same(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(Transport, step, fail)
+    async with serving([("/", Recording, {"calls": calls})]) as url:
+        client = await websocket_connect(url)
+        await client.write_message("x")
+        assert await client.read_message() == "x"
+        stream = client.stream
+        client.close(4000)
+        assert await client.read_message() is None
+        await client.wait_closed()
+        assert stream.closed()
+        await until(lambda: len(calls) == 3)
+    assert calls == ["open", "x", ("close", 4000, None)]
+    await until(lambda: not poller_of(IOLoop.current()).connections())
+
+
+@pytest.mark.gen_test
+async def test_without_memory_for_a_reader_a_server_closes_that_connection(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    sockets = Sockets()
+    async with serving([("/", Recording, {"calls": calls})]) as url:
+        async with raw_client(url) as other:
+            await exchange(other)
+            with monkeypatch.context() as patches:
+                patches.setattr(protocol13, "FrameReader", fail)
+                async with raw_client(url) as client:
+                    assert await client.receive() is None
+            await exchange(other)
+        await until(lambda: len(calls) == 4)
+    assert calls == ["open", "x", "x", ("close", None, None)]
+    assert "aborted: handling its events raised MemoryError()" in log.only().getMessage()
+    await until(lambda: not sockets.new())
+
+
+@pytest.mark.gen_test
+async def test_without_memory_for_a_reader_a_client_ends(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    sockets = Sockets()
+    async with raw_server() as server:
+        monkeypatch.setattr(protocol13, "FrameReader", fail)
+        connecting = asyncio.ensure_future(websocket_connect(server.url))
+        peer = await server.accept()
+        client = await connecting
+        assert await client.read_message() is None
+        await client.wait_closed()
+        assert await peer.receive() is None
+    assert "aborted: handling its events raised MemoryError()" in log.only().getMessage()
+    await until(lambda: not sockets.new())
 
 
 _SERVER = """

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.faults.scenarios import SCENARIOS
-from tests.faults.shim import build, missing, sweep
+from tests.faults.shim import FUNCTIONS, build, missing, sweep
 
 
 def main() -> None:
@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--seed", default="1", help="of storms, and of what --most chooses")
     parser.add_argument("--most", help="so many faults for each scenario")
     parser.add_argument("--only", help="one fault, as it is printed")
+    parser.add_argument("--functions", nargs="+", choices=FUNCTIONS, help="those that fail; all if not given")
     options = parser.parse_args()
     if unknown := set(options.scenarios) - set(SCENARIOS):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
@@ -27,6 +28,8 @@ def main() -> None:
     for name in ("most", "only"):
         if getattr(options, name) is not None:
             arguments += [f"--{name}", getattr(options, name)]
+    if options.functions:
+        arguments += ["--functions", *options.functions]
     broken = []
     with tempfile.TemporaryDirectory() as folder:
         library = build(Path(folder))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 import zlib
@@ -38,6 +39,7 @@ def seen(message: str | bytes) -> tuple[Any, ...]:
     return "message", type(message).__name__, len(data), zlib.crc32(data)
 
 
+@functools.cache
 def noise(size: int) -> bytes:
     """Return bytes of which every position counts, and which deflate to about a half."""
     return b"".join(b"%08x" % (number * 2654435761 % 2**32) for number in range(size // 8 + 1))[:size]

@@ -5,7 +5,9 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
+#include <link.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
@@ -16,8 +18,8 @@
 #include <unistd.h>
 
 /* In the order of FUNCTIONS in shim.py. */
-enum { RECV, SEND, SENDMSG, PEEK, EPOLL_CTL, EPOLL_CREATE, DUP, ACCEPT, SOCKET, FUNCTIONS };
-enum { DESCRIPTORS = 65536 };
+enum { RECV, SEND, SENDMSG, PEEK, EPOLL_CTL, EPOLL_CREATE, DUP, ACCEPT, SOCKET, ALLOC, FUNCTIONS };
+enum { DESCRIPTORS = 65536, DOMAINS = 3, RANGES = 16, NEAR = 16 };
 
 static struct {
     int function;
@@ -222,4 +224,105 @@ int accept(int fd, struct sockaddr *address, socklen_t *size) {
 int socket(int family, int type, int protocol) {
     REAL(socket);
     return armed && fails(SOCKET, NULL) ? -1 : real(family, type, protocol);
+}
+
+/* Allocations of CPython's, where compiled code that faults_add_range() has named asks for them: directly, or by way of
+ * C functions of the interpreter, but not where Python code runs in between. */
+
+struct allocator {
+    void *context;
+    void *(*malloc)(void *, size_t);
+    void *(*calloc)(void *, size_t, size_t);
+    void *(*realloc)(void *, void *, size_t);
+    void (*free)(void *, void *);
+};
+
+struct range {
+    uintptr_t start, end;
+};
+
+static struct allocator allocators[DOMAINS];
+static struct range ours[RANGES], evaluating, making_variable;
+static int ranges;
+
+static int is_in(const struct range *range, const void *address) {
+    return (uintptr_t)address >= range->start && (uintptr_t)address < range->end;
+}
+
+static int is_ours(void) {
+    void *frames[NEAR];
+    int depth = backtrace(frames, NEAR), frame, range;
+    for (frame = 0; frame < depth; frame++) {
+        /* CPython 3.11 drops an exception for which it cannot make a frame object, and code that handles it crashes. */
+        if (is_in(&evaluating, frames[frame]) || is_in(&making_variable, frames[frame]))
+            return 0;
+        for (range = 0; range < ranges; range++)
+            if (is_in(&ours[range], frames[frame]))
+                return 1;
+    }
+    return 0;
+}
+
+static int allocation_fails(void) {
+    int result;
+    if (!armed)
+        return 0;
+    /* The first backtrace() allocates. */
+    armed = 0;
+    result = is_ours() && fails(ALLOC, NULL);
+    armed = 1;
+    return result;
+}
+
+static void *failing_malloc(void *context, size_t size) {
+    struct allocator *real = context;
+    return allocation_fails() ? NULL : real->malloc(real->context, size);
+}
+
+static void *failing_calloc(void *context, size_t count, size_t size) {
+    struct allocator *real = context;
+    return allocation_fails() ? NULL : real->calloc(real->context, count, size);
+}
+
+static void *failing_realloc(void *context, void *before, size_t size) {
+    struct allocator *real = context;
+    return allocation_fails() ? NULL : real->realloc(real->context, before, size);
+}
+
+static void freeing(void *context, void *memory) {
+    struct allocator *real = context;
+    real->free(real->context, memory);
+}
+
+static void find(const char *name, struct range *range) {
+    void *function = dlsym(RTLD_DEFAULT, name), *symbol = NULL;
+    Dl_info info;
+    if (function != NULL && dladdr1(function, &info, &symbol, RTLD_DL_SYMENT) && symbol != NULL) {
+        range->start = (uintptr_t)function;
+        range->end = range->start + ((const ElfW(Sym) *)symbol)->st_size;
+    }
+}
+
+static void wrap_allocators(void) {
+    void (*get)(int, struct allocator *) = (void (*)(int, struct allocator *))dlsym(RTLD_DEFAULT, "PyMem_GetAllocator");
+    void (*set)(int, struct allocator *) = (void (*)(int, struct allocator *))dlsym(RTLD_DEFAULT, "PyMem_SetAllocator");
+    int domain;
+    find("_PyEval_EvalFrameDefault", &evaluating);
+    find("_PyObject_GC_NewVar", &making_variable);
+    for (domain = 0; domain < DOMAINS; domain++) {
+        struct allocator wrapped = {&allocators[domain], failing_malloc, failing_calloc, failing_realloc, freeing};
+        get(domain, &allocators[domain]);
+        set(domain, &wrapped);
+    }
+}
+
+/* Returns 0 where there is no room for one more. */
+int faults_add_range(uintptr_t start, uintptr_t end) {
+    if (ranges == RANGES)
+        return 0;
+    if (!ranges)
+        wrap_allocators();
+    ours[ranges].start = start;
+    ours[ranges++].end = end;
+    return 1;
 }

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 #: In the order of the enum in ``shim.c``.
-FUNCTIONS = ("recv", "send", "sendmsg", "peek", "epoll_ctl", "epoll_create", "dup", "accept", "socket")
+FUNCTIONS = ("recv", "send", "sendmsg", "peek", "epoll_ctl", "epoll_create", "dup", "accept", "socket", "alloc")
 
 _SENDING = ("EAGAIN", "EINTR", "ECONNRESET", "EPIPE", "ENOBUFS", "ENOMEM", "1 byte", "7 bytes", "1000 bytes")
 _RECEIVING = ("EAGAIN", "EINTR", "ECONNRESET", "ETIMEDOUT", "ENOBUFS", "ENOMEM", "1 byte", "7 bytes", "1000 bytes")
@@ -30,6 +32,7 @@ WAYS = {
     "dup": _OPENING,
     "accept": ("EAGAIN", "EINTR", "ECONNABORTED", "ENOBUFS", *_OPENING),
     "socket": ("ENOBUFS", *_OPENING),
+    "alloc": ("ENOMEM",),
 }
 #: Those after which the same call is to be made again: nobody may notice them.
 PASSING = ("EAGAIN", "EINTR", "1 byte", "7 bytes", "1000 bytes")
@@ -61,8 +64,18 @@ class Shim:
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(os.environ[_VARIABLE])
+        self._library.faults_add_range.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
         for name in ("faults_count", "faults_hits"):
             getattr(self._library, name).restype = ctypes.c_long
+
+    def count_allocations_of(self, modules: Iterable[ModuleType]) -> None:
+        """Let allocations fail too, of the code of compiled ``modules``."""
+        files = {module.__file__ for module in modules}
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            where, permissions, _, _, _, *names = line.split(maxsplit=5)
+            if "x" in permissions and files.intersection(names):
+                start, end = (int(address, 16) for address in where.split("-"))
+                assert self._library.faults_add_range(start, end), "too many ranges"
 
     def spare_open_descriptors(self) -> None:
         """Let no call fail for a descriptor that is open now."""

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import faulthandler
 import gc
+import importlib
+import itertools
 import logging
 import os
 import random
@@ -17,7 +19,7 @@ import ssl
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +33,7 @@ from websockets.exceptions import WebSocketException
 from tests.faults.scenarios import SCENARIOS, Journal, Peer, Scenario, Subject, answer, read_to_end, seen
 from tests.faults.shim import FUNCTIONS, WAYS, Fault, Shim
 from tests.support import PATIENCE, serving, until
-from tornado_ws import WebSocketClientConnection, WebSocketError, websocket_connect
+from tornado_ws import WebSocketClientConnection, WebSocketError, engine, websocket_connect
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.transport.poller import poller_of
 from tornado_ws.transport.transport import Transport
@@ -40,8 +42,8 @@ _Result = TypeVar("_Result")
 
 #: Those that fail from where the opening handshake is decided on: what comes before is Tornado's.
 _LATE = ("peek", "epoll_ctl", "epoll_create", "dup")
-#: How many calls in turn fail of what the loop tries for ever.
-_IN_TURN = {"accept": 4}
+#: How many more calls in turn fail of what the loop tries for ever, and of what nothing at all works without.
+_IN_TURN = {"accept": 4, "alloc": 1}
 _FOR_EVER = 1 << 40
 #: Storms for each scenario.
 _STORMS = 8
@@ -61,7 +63,9 @@ class _Complaints(logging.Handler):
         sys.unraisablehook = self._unraisable
 
     def emit(self, record: logging.LogRecord) -> None:
-        # One line about a connection that ended is right; a traceback is not.
+        # One line about a connection that ended is right; a traceback is not, but where an application may be to blame.
+        if record.getMessage().startswith("Uncaught exception") and isinstance(_raised(record), MemoryError):
+            return
         if record.name == "asyncio" or (record.exc_info and not record.name.startswith("websockets")):
             text = f"{record.name}: {self.format(record)}"
             # Tornado lets out what fails before the opening handshake.
@@ -71,6 +75,10 @@ class _Complaints(logging.Handler):
 
     def _unraisable(self, unraisable: Any) -> None:
         self.lines.append(f"unraisable in {unraisable.object!r}: {unraisable.exc_value!r}")
+
+
+def _raised(record: logging.LogRecord) -> BaseException | None:
+    return record.exc_info[1] if record.exc_info else None
 
 
 class _Broken(Exception):
@@ -327,7 +335,7 @@ class _Bench:
                 self._request(),
                 compression_options={} if self._scenario.deflate else None,
             )
-        except (OSError, WebSocketError, HTTPError) as error:
+        except (OSError, WebSocketError, HTTPError, MemoryError) as error:
             return _Seen([], [("refused", type(error).__name__)])
         self._arm_late()
         try:
@@ -343,6 +351,9 @@ class _Bench:
         except WebSocketError:
             # It was found closed: so does the next read.
             await read_to_end(client, journal)
+        except MemoryError:
+            client.close()
+            await read_to_end(client, journal)
         await client.wait_closed()
 
 
@@ -351,9 +362,9 @@ async def _stop(server: Server) -> None:
     await server.wait_closed()
 
 
-def _faults(counts: Counter[str], seed: int) -> Iterator[Fault]:
-    """Yield every fault that a run with so many calls can meet."""
-    for function in FUNCTIONS:
+def _faults(counts: Counter[str], seed: int, functions: Iterable[str]) -> Iterator[Fault]:
+    """Yield every fault of ``functions`` that a run with so many calls can meet, and storms."""
+    for function in functions:
         for first in range(1, counts[function] + 1):
             for way in WAYS[function]:
                 yield (once := Fault(function, way, first, first))
@@ -361,6 +372,14 @@ def _faults(counts: Counter[str], seed: int) -> Iterator[Fault]:
                     yield Fault(function, way, first, first + _IN_TURN.get(function, _FOR_EVER))
     for number in range(_STORMS):
         yield Fault(None, "EAGAIN", 0, 0, seed + number)
+
+
+def _chosen(faults: list[Fault], most: int, seed: int) -> list[Fault]:
+    """Return ``most`` of ``faults``, of each function as many: some are called a hundred times as often as others."""
+    faults = random.Random(seed).sample(faults, len(faults))
+    kinds = [[each for each in faults if each.function == function] for function in (*FUNCTIONS, None)]
+    in_turn = [each for turn in itertools.zip_longest(*random.Random(seed).sample(kinds, len(kinds))) for each in turn]
+    return [each for each in in_turn if each is not None][:most]
 
 
 @contextlib.contextmanager
@@ -394,9 +413,10 @@ async def _sweep(shim: Shim, options: argparse.Namespace) -> int:
             for name in _LATE:
                 del counts[name]
         gc.freeze()
-        faults = [f for f in _faults(counts, options.seed) if options.only is None or str(f) == options.only]
-        if options.most is not None and options.most < len(faults):
-            faults = random.Random(options.seed).sample(faults, options.most)
+        every = _faults(counts, options.seed, options.functions or FUNCTIONS)
+        faults = [fault for fault in every if options.only is None or str(fault) == options.only]
+        if options.most is not None:
+            faults = _chosen(faults, options.most, options.seed)
         for fault in faults:
             tried += 1
             try:
@@ -419,13 +439,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--most", type=int, help="so many of the faults, chosen by the seed")
     parser.add_argument("--only", help="one fault, as it is printed")
+    parser.add_argument("--functions", nargs="+", choices=FUNCTIONS, help="those that fail; all if not given")
     parser.add_argument("--first", action="store_true", help="end at the first that breaks something")
     parser.add_argument("--now", type=Path, help="a file that names the fault while it is tried")
     options = parser.parse_args()
     faulthandler.enable()
     # Lines about connections that end are right here, and many.
     logging.getLogger().addHandler(logging.NullHandler())
-    sys.exit(bool(asyncio.run(_sweep(Shim(), options))))
+    shim = Shim()
+    if engine.name == "native":
+        modules = [
+            importlib.import_module(name) for name in ("tornado_ws.deflate._deflate", "tornado_ws.engine._native")
+        ]
+
+        shim.count_allocations_of(modules)
+    sys.exit(bool(asyncio.run(_sweep(shim, options))))
 
 
 if __name__ == "__main__":

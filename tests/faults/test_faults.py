@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.needs import need
 #: Another seed chooses others. Printed where something breaks.
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 #: Faults for each scenario.
-_MOST = 4
+_MOST = 8
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,20 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("shim"))
 
 
+@pytest.mark.parametrize("scenario", ["server-violation", "client-small-tls-deflate"])
+def test_an_allocation_of_native_code_that_fails_ends_one_connection_at_most(scenario: str, library: Path) -> None:
+    result = sweep(library, scenario, "--functions", "alloc")
+    assert result.returncode == 0, (
+        f"python -m tests.faults {scenario} --functions alloc\n{result.stdout}{result.stderr}"
+    )
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_call_that_fails_ends_one_connection_at_most(scenario: str, library: Path) -> None:
     seed = SEED + random.Random(scenario).randrange(1 << 20)
     result = sweep(library, scenario, "--seed", str(seed), "--most", str(_MOST), "--first")
-    assert result.returncode == 0, f"python -m tests.faults {scenario} --seed {seed}\n{result.stdout}{result.stderr}"
+    _check(result, f"{scenario} --seed {seed}")
+
+
+def _check(result: subprocess.CompletedProcess[str], arguments: str) -> None:
+    assert result.returncode == 0, f"python -m tests.faults {arguments}\n{result.stdout}{result.stderr}"

@@ -407,10 +407,12 @@ class Transport(Channel):
         del self._stream.close_fd, self._stream.write
         self.reading = self.direct = False
         try:
-            self._give_up_writes()
-            self.record_counts()
+            for step in (self._give_up_writes, self.record_counts):
+                # Tornado expects that this works, also where there is no memory.
+                with contextlib.suppress(MemoryError):
+                    step()
         finally:
-            # Even if memory ran out above: nobody else would close it, or tell the application.
+            # Nobody else would close it, or tell the application.
             self._poller.remove(self)
             self.fd = -1
             if self._drain_timeout is not None:

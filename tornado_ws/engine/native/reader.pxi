@@ -118,10 +118,13 @@ cdef class FrameReader:
             try:
                 payload = self.step()
             except ProtocolError as error:
-                failed = VIOLATION, error, 0
+                failed = error
                 self._event = 0
             if self._event == 0:
-                return failed
+                if failed is not None and not isinstance(failed, ProtocolError):
+                    # A MemoryError, which Cython has put in its place: the same lack.
+                    raise failed
+                return (VIOLATION, failed, 0) if failed is not None else None
             if self._event >= CLOSE:
                 return self._event, payload, self._event_size
             self.messages += 1
