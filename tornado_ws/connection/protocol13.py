@@ -5,11 +5,7 @@ A `WebSocketProtocol13` stands between an end (`handler` or `client`: whoever ha
 set, are made of it: in ``client_terminated`` "client" is the peer, in ``server_terminated`` "server" is this side, on a
 client connection too.
 
-What arrives goes one way: the transport reads bytes, and `WebSocketProtocol13.advance` takes what the engine made of
-them, one event at a time. Control frames are handled at once. Messages are delivered in order, one at a time: while the
-application is busy with one (a coroutine ``on_message``, or a client that has not read on) the next ones wait in a
-bounded queue. An end (close frame, violation, loss of the connection) is handled when all the messages before it have
-been.
+What arrives goes one way: the transport reads bytes, and a `Delivery` takes what the engine made of them.
 """
 
 from __future__ import annotations
@@ -17,14 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tornado.concurrent import Future
-from tornado.escape import utf8
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
@@ -39,8 +33,8 @@ from tornado_ws.close_codes import (
 )
 from tornado_ws.connection import keepalive
 from tornado_ws.connection.closing import CloseAction, End, Event, State
-from tornado_ws.connection.interfaces import ServerEnd, Turn, _WebSocketDelegate, _WebSocketParams
-from tornado_ws.connection.read_ahead import ReadAhead
+from tornado_ws.connection.delivery import Delivery
+from tornado_ws.connection.interfaces import ServerEnd, _WebSocketDelegate, _WebSocketParams
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.replaceable import ReplaceableMethod, all_replaceable
 from tornado_ws.connection.writing import Writing
@@ -48,34 +42,20 @@ from tornado_ws.coroutines import log_error
 from tornado_ws.engine import FrameReader
 from tornado_ws.engine.contract import (
     BINARY,
-    BUDGET_SPENT,
-    CLOCK_SIZE,
-    CLOCK_STRIDE,
     CLOSE,
-    DEFERRED,
     FIN,
-    MESSAGES_PER_TURN,
-    PENDING,
     PING,
     PONG,
-    RAISED,
     RSV1,
     RSV2,
     RSV3,
     TEXT,
-    TURN_TIME,
-    VIOLATION,
-    Outcome,
 )
 from tornado_ws.errors import ProtocolError
 from tornado_ws.observing.logs import mark_context
 from tornado_ws.transport.stream import unread
 from tornado_ws.transport.transport import Transport
 
-#: Seconds that an end of the connection waits for the application to be done with a message before it.
-_BUSY_TIMEOUT = 0.05
-#: Coroutines ``on_ping`` and ``on_pong`` of one connection that may be under way; then reading stops.
-_MOST_WATCHED = 1000
 #: How often ``close_timeout`` is divided, to see whether the peer takes what waits.
 _CLOSE_CHECKS = 4
 
@@ -94,20 +74,14 @@ class WebSocketProtocol13(Writing):
     OPCODE_MASK = 0x0F
 
     _control_frames = 0
-    #: Callbacks that nothing waits for and that are not done.
-    _watched = 0
-    #: Code and reason of the close frame that follows when all that was received is handled.
-    _close_when_drained: tuple[int | None, str | None] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._steps_replaced = not all_replaceable(cls, "_handle_message", "_write_frame")
 
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
-        self._reader: FrameReader | None = None
+        self._delivery: Delivery | None = None
         super().__init__(handler, mask_outgoing, params)
-        self._busy_with: object = None
-        self._read_ahead: ReadAhead | None = None
         self._is_finished = False
         self._closed: Future[None] | None = None
         self._close_timeout: object = None
@@ -129,8 +103,8 @@ class WebSocketProtocol13(Writing):
         """Parse no more; messages that are parsed already are still delivered."""
         self._closing.on(Event.PEER_END)
         self._out = None
-        if self._reader is not None:
-            self._reader.stop()
+        if self._delivery is not None:
+            self._delivery.reader.stop()
 
     @property
     def server_terminated(self) -> bool:
@@ -152,10 +126,9 @@ class WebSocketProtocol13(Writing):
 
     async def _open(self, handler: ServerEnd) -> None:
         """Call ``open`` while control frames are handled and messages wait."""
-        self._busy_with = handler.open
         mark_context(self)
-        transport = self._start_receiving()
-        if transport is None:
+        delivery = self._start_receiving(busy_with=handler.open)
+        if delivery is None:
             return
         try:
             result = handler.open(*handler.open_args, **handler.open_kwargs)
@@ -167,16 +140,17 @@ class WebSocketProtocol13(Writing):
             self._abort()
             raise
         finally:
-            self._busy_with = None
+            delivery.busy_with = None
+        transport = self._attach()
         # What prepare and open set is visible in on_message: in Tornado they all run in one task.
         transport.context = contextvars.copy_context()
-        transport.dispatch(self.advance)
+        transport.dispatch(delivery.advance)
 
     # Receiving
 
     async def _receive_frame_loop(self) -> None:
         """Receive until the connection is closed and ``on_close`` has been called."""
-        if self._reader is None and self._start_receiving() is None:
+        if self._delivery is None and self._start_receiving() is None:
             self._notify_closed()
         await self.wait_closed()
 
@@ -193,46 +167,37 @@ class WebSocketProtocol13(Writing):
             # Whoever gives up waiting does so for nobody else.
             await asyncio.shield(self._closed)
 
-    def _start_receiving(self) -> Transport | None:
+    def _start_receiving(self, busy_with: object = None) -> Delivery | None:
         """Begin to receive. Returns None where that cannot be, and aborts: HTTP has given the stream up already."""
         try:
             if self.stream.closed():
                 raise StreamClosedError(self.stream.error)
             transport = self._attach()
-            if self._reader is None:
-                self._make_reader(transport)
+            if self._delivery is None:
+                self._make_delivery(transport, busy_with)
+            return self._delivery
         except StreamClosedError:
             self._abort()
         except Exception as error:
             self.handling_failed(error)
-        else:
-            return transport
         return None
 
-    def _make_reader(self, transport: Transport) -> None:
+    def _make_delivery(self, transport: Transport, busy_with: object) -> None:
         # Not by mask_outgoing: tunnels build servers that mask what they send.
         is_server = isinstance(self.handler, RequestHandler)
         reader = FrameReader(is_server, self.params.max_message_size, self._inflater)
+        delivery = Delivery(self, self._closing, transport, reader, self.params.options, busy_with)
         if is_server:
             connections_of(self.handler.application).add(self)  # type: ignore[attr-defined]
             self.handler._ws_opened = True  # type: ignore[attr-defined]
-        self._reader = reader
-        transport.direct = self._is_direct()
-        transport.start(reader)
-
-    def _is_direct(self) -> bool:
-        """Whether messages may go straight from the reader to the application."""
-        return (
-            self._busy_with is None
-            and not self._read_ahead
-            and self._closing.state.receives
-            and not self._steps_replaced
-            and self._close_when_drained is None
-        )
+        self._delivery = delivery
+        transport.direct = delivery.is_direct()
+        transport.start(reader, delivery)
 
     def eof_received(self, error: Exception | None) -> None:
+        assert self._delivery is not None
         self._closing.end_read(End.EOF, error)
-        self.advance()
+        self._delivery.advance()
 
     def handling_failed(self, error: BaseException) -> None:
         try:
@@ -246,122 +211,8 @@ class WebSocketProtocol13(Writing):
 
     def connection_lost(self) -> None:
         self._closing.end_read(End.SOCKET_CLOSED)
-        if self._reader is not None:
-            self.advance()
-
-    def advance(self, outcome: Outcome | None = None) -> None:
-        """Handle what has arrived, as far as the application and the loop allow."""
-        assert self._transport is not None
-        self._transport.direct = False
-        closing = self._closing
-        until = 0.0
-        is_large = False
-        for count in range(MESSAGES_PER_TURN):
-            if is_large or (count and not count & CLOCK_STRIDE):
-                now = time.monotonic()
-                if not until:
-                    until = now + TURN_TIME
-                elif now > until:
-                    break
-            if outcome is None:
-                if self._busy_with is None:
-                    if self._read_ahead and closing.state.delivers:
-                        self._deliver(*self._read_ahead.get())
-                        continue
-                    if closing.end_waits:
-                        self._wait_for(self._open_turn())
-                        if self._busy_with is None:
-                            self._handle_end()
-                            continue
-                if not closing.state.receives:
-                    self._transport.pause_reading()
-                    self._hurry()
-                    return
-                if self._is_behind() and not self._drops_messages:
-                    self._transport.pause_reading()
-                    return
-                outcome = self._next_outcome()
-                if outcome is None:
-                    if self._close_when_drained is not None and not self.server_terminated:
-                        self._transport.pause_reading()
-                        if self._busy_with is not None:
-                            return
-                        self.close(*self._close_when_drained)
-                    self._transport.direct = self._is_direct()
-                    self._transport.resume_reading()
-                    return
-            if outcome[0] == BUDGET_SPENT:
-                break
-            self._handle_outcome(*outcome)
-            is_large = outcome[2] >= CLOCK_SIZE
-            outcome = None
-        # The rest of a long chunk: whatever else is ready on this loop comes first.
-        self._transport.go_on_later(self.advance)
-
-    def _is_behind(self) -> bool:
-        """Whether the application has so much under way that reading stops."""
-        return self._watched >= _MOST_WATCHED or (self._read_ahead is not None and self._read_ahead.is_full())
-
-    def _next_outcome(self) -> Outcome | None:
-        assert self._reader is not None
-        if self._is_direct():
-            return self._reader.deliver(self.handler, MESSAGES_PER_TURN, True)
-        try:
-            return next(iter(self._reader))
-        except ProtocolError as error:
-            return VIOLATION, error, 0
-
-    def _handle_outcome(self, opcode: int, payload: Any, size: int) -> None:
-        if CLOSE <= opcode < DEFERRED:
-            try:
-                self._handle_message(opcode, payload)
-            except ProtocolError as error:
-                self._closing.end_read(End.VIOLATION, error)
-        elif opcode == PENDING:
-            self._wait_for(self._check_result(payload))
-        elif opcode == RAISED:
-            self._log_and_abort(payload[1])
-        elif opcode == VIOLATION:
-            self._closing.end_read(End.VIOLATION, payload)
-        elif self._close_when_drained is not None and self.server_terminated:
-            # Nobody could answer it.
-            pass
-        elif self._busy_with is None:
-            self._deliver(opcode, payload, size)
-        else:
-            if self._read_ahead is None:
-                self._read_ahead = ReadAhead(self.params.options)
-            if not self._read_ahead.is_full() or not self._drops_messages:
-                self._read_ahead.put((opcode, payload, size))
-
-    @property
-    def _drops_messages(self) -> bool:
-        """Whether a client's application has closed: it need not take what is left, behind which the close frame is."""
-        return self.server_terminated and isinstance(self._busy_with, Turn)
-
-    def _open_turn(self) -> Turn | None:
-        """Return what a client's application reads from, if it has its turn with a message."""
-        queue = getattr(self.handler, "read_queue", None)
-        return queue if isinstance(queue, Turn) and queue.is_open else None
-
-    def _hurry(self) -> None:
-        """An end waits for the application: for a moment, or not at all if a client's application has closed."""
-        if isinstance(self._busy_with, Turn):
-            if self._closing.end_waits:
-                if self.server_terminated:
-                    IOLoop.current().add_callback(self._busy_with.end_turn)
-                else:
-                    self._busy_with.hurry()
-        elif self._closing.peer_end_waits:
-            IOLoop.current().call_later(_BUSY_TIMEOUT, self._end_while_busy, self._busy_with)
-
-    def _end_while_busy(self, handling: object) -> None:
-        """Handle the end, which waits behind a message that the application is still busy with.
-
-        The application goes on, what it writes fails, and ``on_close`` waits for it.
-        """
-        if self._closing.peer_end_waits and self._busy_with is handling:
-            self._handle_end()
+        if self._delivery is not None:
+            self._delivery.advance()
 
     def _handle_end(self) -> None:
         """Handle the first end that waits."""
@@ -374,68 +225,6 @@ class WebSocketProtocol13(Writing):
             self._on_eof(detail)
         else:
             self._notify_closed()
-
-    def _deliver(self, opcode: int, payload: Any, size: int) -> None:
-        assert self._reader is not None
-        if opcode >= DEFERRED:
-            rest, begun = payload
-            self._busy_with = inflating = rest.inflate(opcode ^ DEFERRED, begun)
-            inflating.add_done_callback(functools.partial(self._on_inflated, opcode ^ DEFERRED))
-            return
-        self._reader.messages += 1
-        self._reader.message_bytes += size
-        if self._steps_replaced:
-            self._wait_for(self._handle_message(opcode, utf8(payload)))
-        else:
-            self._wait_for(self._run_callback(self.handler.on_message, payload))
-
-    def _wait_for(self, handled: Any) -> None:
-        if handled is not None:
-            self._busy_with = handled
-            handled.add_done_callback(self._on_handled)
-
-    def _watch_over(self, handled: Any) -> None:
-        """Let a callback that nothing waits for go on by itself."""
-        if handled is not None:
-            self._watched += 1
-            handled.add_done_callback(self._on_watched)
-
-    def _on_watched(self, handled: Any) -> None:
-        self._check_handled(handled)
-        self._watched -= 1
-        if self._watched == _MOST_WATCHED - 1 and self._transport is not None:
-            self._transport.dispatch(self.advance)
-
-    def _check_handled(self, handled: Any) -> None:
-        if not isinstance(handled, Turn):
-            try:
-                handled.result()
-            except (Exception, asyncio.CancelledError) as error:
-                self._log_and_abort(error)
-            except BaseException:
-                # Its task has raised it already.
-                self._abort()
-
-    def _on_handled(self, handled: Any) -> None:
-        self._check_handled(handled)
-        self._busy_with = None
-        assert self._transport is not None
-        self._transport.dispatch(self.advance)
-
-    def _on_inflated(self, opcode: int, inflated: asyncio.Future[tuple[str | bytes, int]]) -> None:
-        """A thread has inflated the message whose turn it is."""
-        assert self._transport is not None
-        self._busy_with = None
-        if self._closing.state.delivers:
-            try:
-                self._transport.dispatch(self._deliver, opcode, *inflated.result())
-            except ProtocolError as error:
-                # What came behind it does not count.
-                self._closing.on(Event.GIVE_UP)
-                self._fail(error)
-            except Exception as error:
-                self._log_and_abort(error)
-        self._transport.dispatch(self.advance)
 
     @ReplaceableMethod
     def _handle_message(self, opcode: int, data: bytes) -> Any:
@@ -450,13 +239,18 @@ class WebSocketProtocol13(Writing):
         elif opcode == PING:
             self._control_frames += 1
             self._send_pong(data)
-            self._watch_over(self._run_callback(self.handler.on_ping, data))
+            self._watch_over(self.handler.on_ping, data)
         elif opcode == PONG:
             self._control_frames += 1
             if self._round_trips is not None:
                 self._round_trips.answered(data, time.perf_counter())
-            self._watch_over(self._run_callback(self.handler.on_pong, data))
+            self._watch_over(self.handler.on_pong, data)
         return None
+
+    def _watch_over(self, callback: Callable[[bytes], None], data: bytes) -> None:
+        handled = self._run_callback(callback, data)
+        if self._delivery is not None:
+            self._delivery.watch_over(handled)
 
     # Closing
 
@@ -488,10 +282,11 @@ class WebSocketProtocol13(Writing):
                 self._after_messages(self._transport.close_gracefully)
         elif self._close_timeout is None:
             self._await_close_frame()
-            self._hurry()
-            if self._transport is not None and not self._transport.reading:
-                # The peer's close frame may be behind messages that we had stopped reading for.
-                IOLoop.current().add_callback(self._transport.dispatch, self.advance)
+            if self._delivery is not None:
+                self._delivery.hurry()
+                if not self._attach().reading:
+                    # The peer's close frame may be behind messages that we had stopped reading for.
+                    IOLoop.current().add_callback(self._attach().dispatch, self._delivery.advance)
 
     def _write_close(self, payload: bytes) -> None:
         if self.stream is not None and not self.stream.closed():
@@ -524,14 +319,15 @@ class WebSocketProtocol13(Writing):
 
     def close_when_handled(self, code: int | None, reason: str | None) -> None:
         """Close when all that has been received is handled. What arrives after that is not delivered any more."""
-        if self._transport is None or self.has_ended:
+        if self._delivery is None or self.has_ended:
             return
-        if self._close_when_drained is None:
+        transport = self._attach()
+        if self._delivery.close_when_drained is None:
             # A last look at what has arrived and is not read.
-            self._transport.begin()
-            self._transport.handle_events()
-        self._close_when_drained = code, reason
-        self._transport.dispatch(self.advance)
+            transport.begin()
+            transport.handle_events()
+        self._delivery.close_when_drained = code, reason
+        transport.dispatch(self._delivery.advance)
 
     def abort_with(self, code: int | None, reason: str | None) -> None:
         """Abort, after a close frame that nobody waits for."""
@@ -638,9 +434,9 @@ class WebSocketProtocol13(Writing):
         transport = self._transport
         if transport is None:
             return keepalive.Signs(False, None, 0, 0, unread(self.stream))
-        reader = self._reader
         read: object = self._wire_bytes_in
-        if reader is not None and self._steps_replaced:
+        if self._delivery is not None and self._steps_replaced:
+            reader = self._delivery.reader
             # Whoever replaces `_handle_message` may keep from us what was read; a test of Tornado's does so with pongs.
             read = self._control_frames, reader.messages, reader.wire_bytes if reader.in_message else 0
         unsent = transport.buffered

@@ -22,7 +22,7 @@ from tornado_ws.connection.opening import Opening
 from tornado_ws.connection.replaceable import ReplaceableMethod
 from tornado_ws.connection.write_order import OrderedWrites
 from tornado_ws.engine import Sender, encode_frame
-from tornado_ws.engine.contract import BINARY, FIN, PING, PONG, RSV1, TEXT, Outcome
+from tornado_ws.engine.contract import BINARY, FIN, PING, PONG, RSV1, TEXT
 from tornado_ws.engine.encoding import encode_message
 from tornado_ws.errors import WebSocketClosedError, WriteLimitError
 from tornado_ws.escaping import plain
@@ -155,9 +155,6 @@ class Writing(Sender, Opening):
         gen_log.log(level, message, self.peer_name, *args, extra=extra_of(self), exc_info=exc_info)
 
     # The way out
-
-    @abc.abstractmethod
-    def advance(self, outcome: Outcome | None = None) -> None: ...
 
     @abc.abstractmethod
     def eof_received(self, error: Exception | None) -> None: ...

@@ -92,7 +92,6 @@ class Channel:
         "_corked_size",
         "_done",
         "_io_loop",
-        "_receiver",
         "_socket",
         "_stream",
         "_write_queue",
@@ -106,15 +105,17 @@ class Channel:
         "messages",
         "reader",
         "reading",
+        "receiver",
         "tap",
         "thread",
         "wire_bytes",
     )
 
-    def __init__(self, stream: IOStream, receiver: Receiver, masked: bool, done: asyncio.Future[None]) -> None:
+    def __init__(self, stream: IOStream, masked: bool, done: asyncio.Future[None]) -> None:
         self._stream = stream
         self._socket = plain_socket(stream)
-        self._receiver = receiver
+        #: There is one where there is a reader.
+        self.receiver: Receiver | None = None
         self._io_loop: IOLoop = stream.io_loop
         #: A Future of this loop that is done: what most writes return.
         self._done = done
@@ -178,15 +179,16 @@ class Channel:
 
     def _take(self, chunk: bytes) -> None:
         assert self.reader is not None
+        assert self.receiver is not None
         if self.tap is not None:
             self.tap.received(chunk)
         self.reader.feed(chunk)
         outcome = None
         if self.direct:
-            outcome = self.reader.deliver(self._receiver.handler, MESSAGES_PER_TURN, True)
+            outcome = self.reader.deliver(self.receiver.handler, MESSAGES_PER_TURN, True)
             if outcome is None:
                 return
-        self._receiver.advance(outcome)
+        self.receiver.advance(outcome)
 
     def dispatch(self, callback: Callable[..., None], *args: Any) -> None:
         """Call in the connection's context; what is written meanwhile goes to the socket together, at the end.

@@ -15,10 +15,7 @@ know to be right.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Protocol, TypeAlias
-
-from tornado_ws.observing.latency import Latency
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10
@@ -82,36 +79,11 @@ class Inflater(Protocol):
 class Receiver(Protocol):
     """What a channel delivers to."""
 
+    #: Whose ``on_message`` gets messages.
     handler: Any
-
-    @property
-    def was_clean(self) -> bool:
-        """Whether the peer has sent a close frame."""
-
-    @property
-    def latency(self) -> Latency:
-        """The round trips of its pings."""
 
     def advance(self, outcome: Outcome | None = None) -> None:
         """Go on with ``outcome`` of the reader's `FrameReader.deliver`, or with what it has unread."""
-
-    def eof_received(self, error: Exception | None) -> None:
-        """Nothing more will be read; ``error`` is None when the peer closed its side in good order."""
-
-    def handling_failed(self, error: BaseException) -> None:
-        """Handling events has raised ``error``: end the connection."""
-
-    def held_back(self) -> tuple[int, int]:
-        """Return how many bytes, of how many writes, wait to be given to the channel."""
-
-    def write_refused(self, why: str) -> asyncio.Future[None]:
-        """A message is not to be sent, since too many bytes wait already; returns what ``write_message`` does."""
-
-    def writes_lost(self, unsent: int, writes: int) -> None:
-        """The stream is about to be closed with ``unsent`` bytes, and ``writes`` whose Futures are not done."""
-
-    def connection_lost(self) -> None:
-        """The stream is closed. Called once, never from inside the call that closed it."""
 
 
 class Tap(Protocol):

@@ -27,6 +27,7 @@ from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.observing.counters import Counters, Sums, add_closed
 from tornado_ws.options import Options
 from tornado_ws.transport.futures import completed_future, fail, failed_future
+from tornado_ws.transport.interfaces import Owner
 from tornado_ws.transport.poller import READ, WRITE, poller_of
 from tornado_ws.transport.stream import (
     detach,
@@ -56,6 +57,7 @@ class Transport(Channel):
         "_held_end",
         "_left",
         "_options",
+        "_owner",
         "_poller",
         "_room_future",
         "_sent",
@@ -64,10 +66,11 @@ class Transport(Channel):
         "dropped",
     )
 
-    def __init__(self, stream: IOStream, receiver: Receiver, masked: bool, options: Options) -> None:
+    def __init__(self, stream: IOStream, owner: Owner, masked: bool, options: Options) -> None:
         """Take ``stream`` over. Reading begins with `start`."""
         try:
-            super().__init__(stream, receiver, masked, completed_future(stream.io_loop))
+            super().__init__(stream, masked, completed_future(stream.io_loop))
+            self._owner = owner
             self._poller = poller_of(self._io_loop)
             self._options = options
             self._events = 0
@@ -99,9 +102,10 @@ class Transport(Channel):
 
     # Reading
 
-    def start(self, reader: FrameReader) -> None:
+    def start(self, reader: FrameReader, receiver: Receiver) -> None:
         """Begin to read, with what the stream has read beyond the opening handshake."""
         self.reader = reader
+        self.receiver = receiver
         self._early = take_read_bytes(self._stream)
         if self._early:
             self._io_loop.add_callback(self.begin)
@@ -149,7 +153,7 @@ class Transport(Channel):
     def _end_reading(self, error: Exception | None) -> None:
         if self.reading:
             self.pause_reading()
-            self.dispatch(self._receiver.eof_received, error)
+            self.dispatch(self._owner.eof_received, error)
         else:
             # One read of TLS has brought messages and, behind them, the end. The receiver has stopped at the messages.
             self._held_end = (error,)
@@ -162,7 +166,7 @@ class Transport(Channel):
     def _handling_failed(self, error: BaseException) -> None:
         # Nothing of it may reach the poller: other connections have events in the same batch.
         with contextlib.suppress(Exception):
-            self._receiver.handling_failed(error)
+            self._owner.handling_failed(error)
         if self.fd >= 0:
             self._stream.close()
 
@@ -288,7 +292,7 @@ class Transport(Channel):
         options = self._options
         if self.fd < 0:
             return None
-        unsent, writes = self._receiver.held_back()
+        unsent, writes = self._owner.held_back()
         unsent += self.buffered
         writes += len(self._drain_futures or ())
         size = unsent + _FUTURE_SIZE * writes
@@ -299,7 +303,7 @@ class Transport(Channel):
         else:
             return None
         self.check_thread()
-        return self._receiver.write_refused(f"{unsent} bytes wait to be sent, and {why}")
+        return self._owner.write_refused(f"{unsent} bytes wait to be sent, and {why}")
 
     def _is_stalled(self) -> bool:
         """Whether the peer has taken nothing for ``write_stall_timeout`` seconds, asked when much waits for it."""
@@ -324,7 +328,7 @@ class Transport(Channel):
 
     def counters(self) -> Counters:
         """Return what went over the connection so far."""
-        return Counters(*self._sums(), self.buffered + self._receiver.held_back()[0], self._receiver.latency)
+        return Counters(*self._sums(), self.buffered + self._owner.held_back()[0], self._owner.latency)
 
     def _sums(self) -> Sums:
         reader = self.reader
@@ -383,7 +387,7 @@ class Transport(Channel):
             return
         rest = None
         # A peer that has sent its close frame sends no message (RFC 6455 section 5.5.1), but it may answer a ping.
-        if not self._receiver.was_clean or unread(self._stream) or may_lose_messages(self._stream):
+        if not self._owner.was_clean or unread(self._stream) or may_lose_messages(self._stream):
             with contextlib.suppress(OSError, MemoryError):
                 rest = detach(self._stream.socket)
         self._stream.close()
@@ -419,7 +423,7 @@ class Transport(Channel):
                 # The loop would keep the connection and its application until then.
                 self._io_loop.remove_timeout(self._drain_timeout)
                 self._drain_timeout = None
-            self._io_loop.add_callback(self.dispatch, self._receiver.connection_lost)
+            self._io_loop.add_callback(self.dispatch, self._owner.connection_lost)
             self._stream.close_fd()
 
     def _give_up_writes(self) -> None:
@@ -431,7 +435,7 @@ class Transport(Channel):
                 self._stream.write_to_fd(memoryview(corked))
         waiting = [future for _, future in self._drain_futures or () if not future.done()]
         if waiting or self._write_queue:
-            self._receiver.writes_lost(self.buffered, len(waiting))
+            self._owner.writes_lost(self.buffered, len(waiting))
         self._write_queue = self._drain_futures = self._room_future = None
         for future in waiting:
             fail(future, WebSocketClosedError())

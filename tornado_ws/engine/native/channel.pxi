@@ -18,7 +18,7 @@ cdef class Channel:
     """The hot half of a transport; see `tornado_ws.engine.channel.Channel`."""
 
     cdef public object _stream
-    cdef public object _receiver
+    cdef public object receiver
     cdef public object _io_loop
     cdef public object _done
     cdef public object _write_queue
@@ -44,10 +44,9 @@ cdef class Channel:
     # Bytes that the session has answered by itself since the kernel last had everything.
     cdef Py_ssize_t _answers
 
-    def __init__(self, stream, receiver, bint masked, done):
+    def __init__(self, stream, bint masked, done):
         cdef bytes file
         self._stream = stream
-        self._receiver = receiver
         self._io_loop = stream.io_loop
         self._done = done
         self.masked = masked
@@ -276,10 +275,10 @@ cdef class Channel:
 
     cdef int deliver(self, object outcome) except -1:
         if outcome is None and self.direct:
-            outcome = self._reader.deliver_to(self._receiver.handler, MESSAGES_PER_TURN, True)
+            outcome = self._reader.deliver_to(self.receiver.handler, MESSAGES_PER_TURN, True)
             if outcome is None:
                 return 0
-        self._receiver.advance(outcome)
+        self.receiver.advance(outcome)
         return 0
 
     cdef int begin(self, object context) except -1:

@@ -1,0 +1,309 @@
+"""The way in of one connection: events of the reader become calls of the application, in order.
+
+Control frames are handled at once. Messages are delivered one at a time: while the application is busy with one (a
+coroutine ``on_message``, or a client that has not read on) the next ones wait in a bounded queue. An end (close frame,
+violation, loss of the connection) is handled when all the messages before it have been.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tornado.escape import utf8
+from tornado.ioloop import IOLoop
+
+from tornado_ws.connection.closing import Closing, End, Event
+from tornado_ws.connection.interfaces import Turn, _WebSocketDelegate
+from tornado_ws.connection.read_ahead import ReadAhead
+from tornado_ws.engine import FrameReader
+from tornado_ws.engine.contract import (
+    BUDGET_SPENT,
+    CLOCK_SIZE,
+    CLOCK_STRIDE,
+    CLOSE,
+    DEFERRED,
+    MESSAGES_PER_TURN,
+    PENDING,
+    RAISED,
+    TURN_TIME,
+    VIOLATION,
+    Outcome,
+)
+from tornado_ws.errors import ProtocolError
+from tornado_ws.options import Options
+from tornado_ws.transport.transport import Transport
+
+#: Seconds that an end of the connection waits for the application to be done with a message before it.
+_BUSY_TIMEOUT = 0.05
+#: Coroutines ``on_ping`` and ``on_pong`` of one connection that may be under way; then reading stops.
+_MOST_WATCHED = 1000
+
+
+class Owner(Protocol):
+    """The connection that a `Delivery` is a part of."""
+
+    handler: _WebSocketDelegate
+    #: Whether every message and control frame goes to `_handle_message`, which somebody has replaced.
+    _steps_replaced: bool
+
+    def _handle_message(self, opcode: int, data: bytes) -> Any:
+        """Handle a message or a control frame; return what is still busy with it. Raises `ProtocolError`."""
+
+    def _handle_end(self) -> None:
+        """Handle the first end that waits."""
+
+    def _run_callback(self, callback: Callable[..., Any], *args: Any) -> Any:
+        """Call into the application; return what is still busy with it."""
+
+    def _check_result(self, result: Any) -> Any:
+        """Return what is still busy, of what a callback has returned."""
+
+    def _log_and_abort(self, error: BaseException) -> None:
+        """Log what a callback has raised, and abort."""
+
+    def _abort(self) -> None:
+        """Close the socket at once."""
+
+    def _fail(self, error: ProtocolError) -> None:
+        """Fail the connection."""
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Start the closing handshake."""
+
+
+class Delivery:
+    """Delivers what a reader makes of the bytes that its channel receives."""
+
+    __slots__ = (
+        "_closing",
+        "_options",
+        "_owner",
+        "_read_ahead",
+        "_transport",
+        "_watched",
+        "busy_with",
+        "close_when_drained",
+        "handler",
+        "reader",
+    )
+
+    def __init__(
+        self,
+        owner: Owner,
+        closing: Closing,
+        transport: Transport,
+        reader: FrameReader,
+        options: Options,
+        busy_with: object,
+    ) -> None:
+        """Deliver no message while ``busy_with`` is not None."""
+        self._owner = owner
+        self._closing = closing
+        self._transport = transport
+        self._options = options
+        self.handler = owner.handler
+        self.reader = reader
+        self.busy_with = busy_with
+        self._read_ahead: ReadAhead | None = None
+        #: Callbacks that nothing waits for and that are not done.
+        self._watched = 0
+        #: Code and reason of the close frame that follows when all that was received is handled.
+        self.close_when_drained: tuple[int | None, str | None] | None = None
+
+    def is_direct(self) -> bool:
+        """Whether messages may go straight from the reader to the application."""
+        return (
+            self.busy_with is None
+            and not self._read_ahead
+            and self._closing.state.receives
+            and not self._owner._steps_replaced
+            and self.close_when_drained is None
+        )
+
+    def advance(self, outcome: Outcome | None = None) -> None:
+        """Handle what has arrived, as far as the application and the loop allow."""
+        self._transport.direct = False
+        until = 0.0
+        is_large = False
+        for count in range(MESSAGES_PER_TURN):
+            if is_large or (count and not count & CLOCK_STRIDE):
+                now = time.monotonic()
+                if not until:
+                    until = now + TURN_TIME
+                elif now > until:
+                    break
+            if outcome is None:
+                if self.busy_with is None and self._handle_waiting():
+                    continue
+                outcome = self._next_outcome()
+                if outcome is None:
+                    return
+            if outcome[0] == BUDGET_SPENT:
+                break
+            self._handle_outcome(*outcome)
+            is_large = outcome[2] >= CLOCK_SIZE
+            outcome = None
+        # The rest of a long chunk: whatever else is ready on this loop comes first.
+        self._transport.go_on_later(self.advance)
+
+    def _handle_waiting(self) -> bool:
+        """Handle a message that waits, or else the end; return whether there was one."""
+        if self._read_ahead and self._closing.state.delivers:
+            self._deliver(*self._read_ahead.get())
+            return True
+        if self._closing.end_waits:
+            self._wait_for(self._open_turn())
+            if self.busy_with is None:
+                self._owner._handle_end()
+                return True
+        return False
+
+    def _next_outcome(self) -> Outcome | None:
+        """Return what the reader has next; None where it has nothing, or is not asked since reading has to stop."""
+        transport = self._transport
+        if not self._closing.state.receives:
+            transport.pause_reading()
+            self.hurry()
+            return None
+        if self._is_behind() and not self._drops_messages:
+            transport.pause_reading()
+            return None
+        outcome = self._read()
+        if outcome is None:
+            if self.close_when_drained is not None and self._closing.state.sends:
+                transport.pause_reading()
+                if self.busy_with is not None:
+                    return None
+                self._owner.close(*self.close_when_drained)
+            transport.direct = self.is_direct()
+            transport.resume_reading()
+        return outcome
+
+    def _is_behind(self) -> bool:
+        """Whether the application has so much under way that reading stops."""
+        return self._watched >= _MOST_WATCHED or (self._read_ahead is not None and self._read_ahead.is_full())
+
+    def _read(self) -> Outcome | None:
+        if self.is_direct():
+            return self.reader.deliver(self.handler, MESSAGES_PER_TURN, True)
+        try:
+            return next(iter(self.reader))
+        except ProtocolError as error:
+            return VIOLATION, error, 0
+
+    def _handle_outcome(self, opcode: int, payload: Any, size: int) -> None:
+        if CLOSE <= opcode < DEFERRED:
+            try:
+                self._owner._handle_message(opcode, payload)
+            except ProtocolError as error:
+                self._closing.end_read(End.VIOLATION, error)
+        elif opcode == PENDING:
+            self._wait_for(self._owner._check_result(payload))
+        elif opcode == RAISED:
+            self._owner._log_and_abort(payload[1])
+        elif opcode == VIOLATION:
+            self._closing.end_read(End.VIOLATION, payload)
+        elif self.close_when_drained is not None and not self._closing.state.sends:
+            # Nobody could answer it.
+            pass
+        elif self.busy_with is None:
+            self._deliver(opcode, payload, size)
+        else:
+            if self._read_ahead is None:
+                self._read_ahead = ReadAhead(self._options)
+            if not self._read_ahead.is_full() or not self._drops_messages:
+                self._read_ahead.put((opcode, payload, size))
+
+    @property
+    def _drops_messages(self) -> bool:
+        """Whether a client's application has closed: it need not take what is left, behind which the close frame is."""
+        return not self._closing.state.sends and isinstance(self.busy_with, Turn)
+
+    def _deliver(self, opcode: int, payload: Any, size: int) -> None:
+        if opcode >= DEFERRED:
+            rest, begun = payload
+            self.busy_with = inflating = rest.inflate(opcode ^ DEFERRED, begun)
+            inflating.add_done_callback(functools.partial(self._on_inflated, opcode ^ DEFERRED))
+            return
+        self.reader.messages += 1
+        self.reader.message_bytes += size
+        if self._owner._steps_replaced:
+            self._wait_for(self._owner._handle_message(opcode, utf8(payload)))
+        else:
+            self._wait_for(self._owner._run_callback(self.handler.on_message, payload))
+
+    def _on_inflated(self, opcode: int, inflated: asyncio.Future[tuple[str | bytes, int]]) -> None:
+        """A thread has inflated the message whose turn it is."""
+        self.busy_with = None
+        if self._closing.state.delivers:
+            try:
+                self._transport.dispatch(self._deliver, opcode, *inflated.result())
+            except ProtocolError as error:
+                # What came behind it does not count.
+                self._closing.on(Event.GIVE_UP)
+                self._owner._fail(error)
+            except Exception as error:
+                self._owner._log_and_abort(error)
+        self._transport.dispatch(self.advance)
+
+    # What the application is busy with
+
+    def _open_turn(self) -> Turn | None:
+        """Return what a client's application reads from, if it has its turn with a message."""
+        queue = getattr(self.handler, "read_queue", None)
+        return queue if isinstance(queue, Turn) and queue.is_open else None
+
+    def hurry(self) -> None:
+        """An end waits for the application: for a moment, or not at all if a client's application has closed."""
+        if isinstance(self.busy_with, Turn):
+            if self._closing.end_waits:
+                if not self._closing.state.sends:
+                    IOLoop.current().add_callback(self.busy_with.end_turn)
+                else:
+                    self.busy_with.hurry()
+        elif self._closing.peer_end_waits:
+            IOLoop.current().call_later(_BUSY_TIMEOUT, self._end_while_busy, self.busy_with)
+
+    def _end_while_busy(self, handling: object) -> None:
+        """Handle the end, which waits behind a message that the application is still busy with.
+
+        The application goes on, what it writes fails, and ``on_close`` waits for it.
+        """
+        if self._closing.peer_end_waits and self.busy_with is handling:
+            self._owner._handle_end()
+
+    def _wait_for(self, handled: Any) -> None:
+        if handled is not None:
+            self.busy_with = handled
+            handled.add_done_callback(self._on_handled)
+
+    def _on_handled(self, handled: Any) -> None:
+        self._check_handled(handled)
+        self.busy_with = None
+        self._transport.dispatch(self.advance)
+
+    def watch_over(self, handled: Any) -> None:
+        """Let a callback that nothing waits for go on by itself."""
+        if handled is not None:
+            self._watched += 1
+            handled.add_done_callback(self._on_watched)
+
+    def _on_watched(self, handled: Any) -> None:
+        self._check_handled(handled)
+        self._watched -= 1
+        if self._watched == _MOST_WATCHED - 1:
+            self._transport.dispatch(self.advance)
+
+    def _check_handled(self, handled: Any) -> None:
+        if not isinstance(handled, Turn):
+            try:
+                handled.result()
+            except (Exception, asyncio.CancelledError) as error:
+                self._owner._log_and_abort(error)
+            except BaseException:
+                # Its task has raised it already.
+                self._owner._abort()
