@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tornado import httpclient, httputil, simple_httpclient
 from tornado.concurrent import Future
-from tornado.escape import to_unicode, utf8
+from tornado.escape import utf8
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.log import app_log
@@ -23,7 +23,7 @@ from tornado_ws import handshake
 from tornado_ws.client.answers import AnsweredConnection
 from tornado_ws.client.futures import ConnectFuture
 from tornado_ws.client.read_queue import MessageQueue
-from tornado_ws.client.request import websocket_request
+from tornado_ws.client.request import add_handshake, websocket_request
 from tornado_ws.client.tcp import AbortableTCPClient
 from tornado_ws.close_codes import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
 from tornado_ws.compat.versions import accepts_io_loop
@@ -31,8 +31,6 @@ from tornado_ws.connection.interfaces import WebSocketProtocol, _default_max_mes
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.threads import write_message_threadsafe
 from tornado_ws.coroutines import value_of
-from tornado_ws.deflate.negotiation import encode_deflate_offer
-from tornado_ws.deflate.options import deflate_options
 from tornado_ws.errors import InvalidHandshakeError, WebSocketClosedError
 from tornado_ws.escaping import plain
 from tornado_ws.observing.latency import UNKNOWN, Latency
@@ -91,19 +89,7 @@ class WebSocketClientConnection(AnsweredConnection):
         )
 
         request = websocket_request(request)
-        request.headers.update(
-            {
-                "Upgrade": "websocket",
-                "Connection": "Upgrade",
-                "Sec-WebSocket-Key": to_unicode(self.key),
-                "Sec-WebSocket-Version": handshake.VERSION,
-            }
-        )
-        if subprotocols:
-            request.headers["Sec-WebSocket-Protocol"] = ",".join(dict.fromkeys(subprotocols))
-        if compression_options is not None:
-            offer = encode_deflate_offer(deflate_options(compression_options))
-            request.headers["Sec-WebSocket-Extensions"] = offer
+        add_handshake(request, self.key, subprotocols, compression_options)
 
         self.tcp_client = AbortableTCPClient(resolver=resolver)
         # Tornado's limit covers the steps up to TLS only (all of them since 6.6).

@@ -71,13 +71,7 @@ async def reconnect(
 
     Raises ValueError unless ``0 < first_delay <= max_delay`` and ``reset_after >= 0``.
     """
-    if not 0 < first_delay <= max_delay < float("inf"):
-        raise ValueError(
-            f"first_delay is {first_delay!r} and max_delay is {max_delay!r}; they have to be numbers of seconds above "
-            "0, and first_delay not the larger one"
-        )
-    if not reset_after >= 0:
-        raise ValueError(f"reset_after is {reset_after!r}; it has to be a number of seconds from 0")
+    _check_delays(first_delay, max_delay, reset_after)
     name = _name(url if isinstance(url, str) else url.url)
     attempt = 0
     while True:
@@ -105,10 +99,19 @@ async def reconnect(
         if isinstance(failure, HandshakeError):
             delay = max(delay, min(max_delay, _retry_after(failure)))
         if failure is not None:
-            gen_log.info(
-                "WebSocket to %s: attempt %d failed: %s; next in %.2f s", name, attempt, _words(failure), delay
-            )
+            text = "WebSocket to %s: attempt %d failed: %s; next in %.2f s"
+            gen_log.info(text, name, attempt, _words(failure), delay)
         await sleep(delay)
+
+
+def _check_delays(first_delay: float, max_delay: float, reset_after: float) -> None:
+    if not 0 < first_delay <= max_delay < float("inf"):
+        raise ValueError(
+            f"first_delay is {first_delay!r} and max_delay is {max_delay!r}; they have to be numbers of seconds above "
+            "0, and first_delay not the larger one"
+        )
+    if not reset_after >= 0:
+        raise ValueError(f"reset_after is {reset_after!r}; it has to be a number of seconds from 0")
 
 
 def _is_final(error: Exception, final: Final | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a client sends for a WebSocket URL (RFC 6455 section 3), in the form that Tornado's HTTP client takes."""
+"""The opening handshake that a client sends for a URL (RFC 6455 sections 3 and 4.1), for Tornado's HTTP client."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from tornado.httpclient import _RequestProxy
 from tornado.httputil import HTTPHeaders
 
+from tornado_ws import handshake
+from tornado_ws.deflate.negotiation import encode_deflate_offer
+from tornado_ws.deflate.options import deflate_options
 from tornado_ws.escaping import shown, without_password
 
 _SCHEMES = {"ws": "http", "wss": "https"}
@@ -41,6 +44,25 @@ def websocket_request(given: Any) -> Any:
     _check_method(request)
     _set_url(request)
     return request
+
+
+def add_handshake(
+    request: Any, key: bytes, subprotocols: list[str] | None, compression_options: dict[str, Any] | None
+) -> None:
+    """Add the headers of the opening handshake to ``request``. Raises ValueError for a wrong compression option."""
+    request.headers.update(
+        {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Key": key.decode(),
+            "Sec-WebSocket-Version": handshake.VERSION,
+        }
+    )
+    if subprotocols:
+        request.headers["Sec-WebSocket-Protocol"] = ",".join(dict.fromkeys(subprotocols))
+    if compression_options is not None:
+        offer = encode_deflate_offer(deflate_options(compression_options))
+        request.headers["Sec-WebSocket-Extensions"] = offer
 
 
 def _check_method(request: Any) -> None:

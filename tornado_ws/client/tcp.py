@@ -122,10 +122,7 @@ class AbortableTCPClient(TCPClient):
                 failures.append(f"{shown}: {_reason(error)}")
         if self._aborted:
             raise StreamClosedError
-        text = f"cannot connect to {host}: {'; '.join(failures) or 'it has no address'}"
-        # The number makes it a ConnectionRefusedError and the like.
-        number = getattr(error, "errno", None)
-        raise (OSError(number, text) if number else OSError(text)) from error
+        raise _failed(host, failures, error) from error
 
     async def _start_tls(
         self, stream: IOStream, host: str, ssl_options: dict[str, Any] | ssl.SSLContext
@@ -167,6 +164,13 @@ def interleaved(addresses: Iterable[Address]) -> list[Address]:
         families.setdefault(family, []).append((family, address))
     turns = itertools.zip_longest(*families.values())
     return [address for turn in turns for address in turn if address is not None]
+
+
+def _failed(host: str, failures: list[str], last: BaseException | None) -> OSError:
+    text = f"cannot connect to {host}: {'; '.join(failures) or 'it has no address'}"
+    # The number makes it a ConnectionRefusedError and the like.
+    number = getattr(last, "errno", None)
+    return OSError(number, text) if number else OSError(text)
 
 
 def _reason(error: BaseException) -> str:

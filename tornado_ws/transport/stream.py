@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
-import sys
 from collections import deque
-from typing import Any, Protocol
-
-try:
-    import fcntl
-    import termios
-except ImportError:
-    # Windows.
-    _SIOCOUTQ = _SIOCOUTQNSD = None
-else:
-    # The same number as TIOCOUTQ, and on Linux alone for sockets.
-    _SIOCOUTQ = termios.TIOCOUTQ if sys.platform == "linux" else None
-    # From <linux/sockios.h>.
-    _SIOCOUTQNSD = 0x894B if sys.platform == "linux" else None
+from typing import Protocol
 
 from tornado import httputil
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
-from tornado_ws.engine.contract import READ_SIZE, SEND_SIZE
+from tornado_ws.engine.contract import SEND_SIZE
 
 _NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
 _NOBODY: frozenset[str] = frozenset()
-#: Bytes that a close frame and close_notify take together at most, each in a record of TLS.
-_CLOSE_SIZE = 256
 
 
 class Successor(Protocol):
@@ -98,26 +81,6 @@ def unread(stream: IOStream) -> bytes | None:
         return b""
 
 
-def unacknowledged(stream: IOStream) -> int:
-    """Return how many bytes the operating system holds that the peer has not acknowledged; 0 where it does not tell."""
-    return 0 if stream.closed() else _queued(stream.socket, _SIOCOUTQ)
-
-
-def may_lose_messages(stream: IOStream) -> bool:
-    """Whether a reset by a peer that goes on sending could cost it messages that are with the operating system."""
-    return _queued(stream.socket, _SIOCOUTQNSD) > 0 or _queued(stream.socket, _SIOCOUTQ) > _CLOSE_SIZE
-
-
-def _queued(connected: socket.socket, request: int | None) -> int:
-    if request is None:
-        return 0
-    try:
-        answer = fcntl.ioctl(connected.fileno(), request, bytes(4))
-    except OSError:
-        return 0
-    return int.from_bytes(answer, sys.byteorder)
-
-
 def send_close_notify(stream: IOStream) -> bool:
     """Tell a peer behind TLS that nothing follows (RFC 8446 section 6.1): else it has to take the end for a cut.
 
@@ -141,66 +104,6 @@ def peer_name(stream: IOStream) -> str:
     except (OSError, AttributeError):
         return "unknown peer"
     return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "Unix socket peer"
-
-
-def detach(connected: socket.socket) -> socket.socket:
-    """Return a plain socket with the descriptor of ``connected``, which has none any more.
-
-    Not with a duplicate: a process that is out of descriptors has to be able to close connections.
-    """
-    fd = connected.detach()
-    try:
-        return socket.socket(connected.family, connected.type, connected.proto, fileno=fd)
-    except BaseException:
-        socket.close(fd)
-        raise
-
-
-def linger(io_loop: IOLoop, rest: socket.socket, seconds: float) -> None:
-    """Send FIN on ``rest``, read on until the peer has closed too, and close it: for a peer that may be sending.
-
-    It is closed in any case when the peer has acknowledged nothing for ``seconds``, or everything.
-
-    Closing a socket with unread input sends RST, and so does what comes when it is closed. What we sent before may be
-    lost to the peer then, the close frame first of all (RFC 6455 section 7.1.1 has the endpoint wait for the same
-    reason).
-    """
-
-    timeout: object
-
-    def finish() -> None:
-        io_loop.remove_timeout(timeout)
-        io_loop.remove_handler(rest)
-        rest.close()
-
-    def discard(fd: Any, events: int) -> None:
-        try:
-            if rest.recv(READ_SIZE):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        finish()
-
-    def finish_unless_taken(before: int) -> None:
-        nonlocal timeout
-        left = _queued(rest, _SIOCOUTQ)
-        if 0 < left < before:
-            timeout = io_loop.call_later(seconds, finish_unless_taken, left)
-        else:
-            finish()
-
-    timeout = io_loop.call_later(seconds, finish_unless_taken, _queued(rest, _SIOCOUTQ))
-    try:
-        rest.setblocking(False)
-        rest.shutdown(socket.SHUT_WR)
-    except OSError:
-        finish()
-        return
-    # Where the kernel has no room to watch one more, the peer still has the time until the timeout to read.
-    with contextlib.suppress(OSError):
-        io_loop.add_handler(rest, discard, IOLoop.READ)
 
 
 def free_http_state(request: httputil.HTTPServerRequest, done: asyncio.Future[None]) -> None:

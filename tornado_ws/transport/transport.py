@@ -29,17 +29,8 @@ from tornado_ws.options import Options
 from tornado_ws.transport.futures import completed_future, fail, failed_future
 from tornado_ws.transport.interfaces import Owner
 from tornado_ws.transport.poller import READ, WRITE, poller_of
-from tornado_ws.transport.stream import (
-    detach,
-    linger,
-    may_lose_messages,
-    peer_name,
-    send_close_notify,
-    take_over,
-    take_read_bytes,
-    unacknowledged,
-    unread,
-)
+from tornado_ws.transport.sockets import detach, linger, may_lose_messages, unacknowledged
+from tornado_ws.transport.stream import peer_name, send_close_notify, take_over, take_read_bytes, unread
 
 #: Bytes that the Future of a write that waits takes beside what is written, so that small messages are limited too.
 _FUTURE_SIZE = 256
@@ -205,7 +196,8 @@ class Transport(Channel):
 
     def taken(self) -> int:
         """Return how many bytes the peer has taken, as far as the operating system tells."""
-        return self.wire_bytes - self.buffered - unacknowledged(self._stream)
+        held = 0 if self._stream.closed() else unacknowledged(self._stream.socket)
+        return self.wire_bytes - self.buffered - held
 
     def _keep(self, data: bytes, begin: int = 0, more: bytes = b"", awaited: bool = True) -> asyncio.Future[None]:
         """Keep what is behind ``begin`` of ``data``, and ``more``, until the kernel takes it.
@@ -387,7 +379,7 @@ class Transport(Channel):
             return
         rest = None
         # A peer that has sent its close frame sends no message (RFC 6455 section 5.5.1), but it may answer a ping.
-        if not self._owner.was_clean or unread(self._stream) or may_lose_messages(self._stream):
+        if not self._owner.was_clean or unread(self._stream) or may_lose_messages(self._stream.socket):
             with contextlib.suppress(OSError, MemoryError):
                 rest = detach(self._stream.socket)
         self._stream.close()
