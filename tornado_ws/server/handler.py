@@ -374,6 +374,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
     def _detach_stream(self) -> IOStream:
         for method in _HTTP_METHODS:
             setattr(self, method, _raise_not_supported_for_websockets)
+        # They are sent, and nobody may set others: half a kilobyte for each open connection.
+        self._headers = httputil.HTTPHeaders()
         return self.detach()
 
 
