@@ -1,4 +1,4 @@
-# From the socket to on_message, and back.
+# From the socket to on_message, and back. One class: a call from one to another costs what the hot path is to save.
 
 cdef int check_text(const uint8_t* data, Py_ssize_t size) except -1:
     """Raise UnicodeDecodeError for bytes that are no UTF-8."""
@@ -6,12 +6,6 @@ cdef int check_text(const uint8_t* data, Py_ssize_t size) except -1:
     if not (tws_utf8(&utf8, data, size) and utf8 & 3 == 0):
         PyUnicode_DecodeUTF8(<const char*>data, size, NULL)
     return 0
-
-#: Whether channels may take OpenSSL's session from Python's ssl module, in which file that has it, and in which version;
-#: for tests.
-direct_tls = True
-ssl_file = os.fsencode(getattr(_ssl, "__file__", ""))
-openssl_version = _ssl.OPENSSL_VERSION_NUMBER
 
 
 cdef class Channel:
@@ -38,14 +32,10 @@ cdef class Channel:
     cdef _Buffers _buffers
     cdef bint _dispatching
     cdef bint _is_tls
-    # The session that we feed ourselves, and whose it is; NULL where that cannot be.
-    cdef tws_tls* _tls
-    cdef object _tls_owner
-    # Bytes that the session has answered by itself since the kernel last had everything.
-    cdef Py_ssize_t _answers
+    # None where there is no TLS, and where the session has to be left to Python's ssl module.
+    cdef TlsSession _session
 
     def __init__(self, stream, bint masked, done):
-        cdef bytes file
         self._stream = stream
         self._io_loop = stream.io_loop
         self._done = done
@@ -55,14 +45,8 @@ cdef class Channel:
         self.thread = PyThread_get_thread_ident()
         self._is_tls = isinstance(stream.socket, ssl.SSLSocket)
         self._buffers = buffers_of(self._io_loop)
-        if self._is_tls and direct_tls and type(stream.socket._sslobj) is _ssl._SSLSocket:
-            self._tls_owner = stream.socket._sslobj
-            file = ssl_file
-            self._tls = tws_tls_open(self._tls_owner, self._tls_owner.context, file, openssl_version, self.fd)
-
-    def __dealloc__(self):
-        if self._tls != NULL:
-            tws_tls_close(self._tls)
+        if self._is_tls:
+            self._session = session_of(stream.socket, self.fd, self._buffers)
 
     @property
     def reader(self):
@@ -75,7 +59,7 @@ cdef class Channel:
     @property
     def has_tls_session(self):
         """Whether records are opened and sealed here, not in Python's ssl module."""
-        return self._tls != NULL
+        return self._session is not None
 
     @property
     def _corked_size(self):
@@ -106,7 +90,7 @@ cdef class Channel:
         cdef uint8_t* room = NULL
         cdef bytes chunk
         if self._is_tls:
-            return self.receive_tls() if self._tls == NULL else self.receive_sealed()
+            return self.receive_tls() if self._session is None else self.receive_sealed()
         room = self._reader.direct_room(&size)
         if room != NULL:
             self.receive_large(room, size)
@@ -193,6 +177,7 @@ cdef class Channel:
     cdef int receive_sealed(self) except -1:
         """As `receive`, through a session of which we hold both ends."""
         cdef _Buffers buffers = self._buffers
+        cdef TlsSession session = self._session
         cdef uint8_t* cipher = buffers.cipher
         cdef uint8_t* plain = buffers.received
         cdef bytes own_cipher, own_plain
@@ -204,41 +189,26 @@ cdef class Channel:
             cipher = <uint8_t*>PyBytes_AS_STRING(own_cipher)
             plain = <uint8_t*>PyBytes_AS_STRING(own_plain)
         cdef ssize_t count = self.recv_into(cipher, READ_SIZE)
-        if self.fd < 0 or not self.reading or (count < 0 and not tws_tls_pending(self._tls)):
+        if self.fd < 0 or not self.reading or (count < 0 and not session.has_pending()):
             return 0
-        self._tls.in_ = cipher
-        self._tls.in_size = max(count, 0)
-        self.gather()
-        # A renegotiation has room in it. Hundreds of changes of keys in one chunk have not, and fail.
-        self._tls.out_room = ANSWERS_AT_ONCE
-        size = tws_tls_decrypt(self._tls, plain, PLAIN_SIZE, &state)
-        cdef Py_ssize_t answer = self._tls.out_size
+        session.gather()
+        size = session.decrypt(cipher, max(count, 0), plain, &state)
+        cdef Py_ssize_t answer = session.gathered()
         try:
             # A renegotiation or a change of keys has an answer.
             self.send_gathered()
         finally:
-            self._tls.out = NULL
-            self._tls.in_ = NULL
-            self._tls.in_size = 0
+            session.release()
         if size:
             if own:
                 self.dispatch(self._take, own_plain[:size])
             else:
                 self.take(plain, size)
-        if self._write_queue is None:
-            self._answers = 0
-        else:
-            self._answers += answer
-        if self.fd >= 0 and self._answers > MOST_ANSWERS:
+        if session.answers_too_much(answer, self._write_queue is None) and self.fd >= 0:
             self._end_reading(ssl.SSLError(ssl.SSL_ERROR_SSL, "asks for change after change of keys and takes no answer"))
         elif self.fd >= 0 and state != TWS_TLS_WANTS_MORE:
-            self._end_reading(None if state == TWS_TLS_ENDED else self.tls_error())
+            self._end_reading(None if state == TWS_TLS_ENDED else session.error())
         return 0
-
-    cdef object tls_error(self):
-        cdef char[256] text
-        tws_tls_error(text, sizeof(text))
-        return ssl.SSLError(ssl.SSL_ERROR_SSL, text.decode("ascii", "replace"))
 
     def _take(self, bytes chunk):
         if self.tap is not None:
@@ -425,7 +395,7 @@ cdef class Channel:
                     frame = put_frame(small, first_byte, payload, size, self.masked)
                     self.wire_bytes += frame
                     return self.offer(small, frame, NULL, 0, None)
-            elif not self.masked and (not self._is_tls or self._tls != NULL):
+            elif not self.masked and (not self._is_tls or self._session is not None):
                 if corking:
                     if buffers.corked_size + HEADER_MAX > CORK_SIZE:
                         self.uncork()
@@ -487,8 +457,8 @@ cdef class Channel:
         cdef ssize_t count = 0
         if self._write_queue is not None:
             self._check_room(head_size + rest_size)
-        if self._tls != NULL:
-            self.gather()
+        if self._session is not None:
+            self._session.gather()
             try:
                 future = self.seal(head, head_size)
                 if rest_size:
@@ -496,7 +466,7 @@ cdef class Channel:
                 if self.fd >= 0:
                     future = self.send_gathered()
             finally:
-                self._tls.out = NULL
+                self._session.release()
             return future
         if self._write_queue is None:
             if self._is_tls:
@@ -531,22 +501,17 @@ cdef class Channel:
             self._stream.close()
             raise
 
-    cdef void gather(self):
-        """Let what the session writes be gathered, until its ``out`` is NULL again."""
-        self._tls.out = self._buffers.sealed
-        self._tls.out_size = 0
-        self._tls.out_room = SEALED_SIZE
-
     cdef object seal(self, const uint8_t* data, Py_ssize_t size):
         """Encrypt; what does not fit is sent."""
+        cdef TlsSession session = self._session
         cdef Py_ssize_t count
         while size and self.fd >= 0:
-            if SEALED_SIZE - self._tls.out_size < TWS_RECORD_PAYLOAD + TWS_RECORD_OVERHEAD:
+            if not session.has_room():
                 self.send_gathered()
                 continue
-            count = tws_tls_encrypt(self._tls, data, size)
+            count = session.encrypt(data, size)
             if count <= 0:
-                self._stream.close(exc_info=self.tls_error())
+                self._stream.close(exc_info=session.error())
                 break
             data += count
             size -= count
@@ -554,9 +519,8 @@ cdef class Channel:
 
     cdef object send_gathered(self):
         """Send what was gathered; what the kernel does not take is kept as it is, encrypted."""
-        cdef size_t size = self._tls.out_size
-        cdef size_t count = 0
-        self._tls.out_size = 0
+        cdef Py_ssize_t size = self._session.take_gathered()
+        cdef Py_ssize_t count = 0
         if size and self._write_queue is None:
             count = self.sent(c_send(self.fd, self._buffers.sealed, size, MSG_DONTWAIT | MSG_NOSIGNAL))
         if count == size:
@@ -573,7 +537,7 @@ cdef class Channel:
     def _send(self, data):
         """Offer ``data`` to the kernel; returns how many bytes it took. An error closes the stream."""
         cdef const uint8_t[::1] view
-        if not self._is_tls or self._tls != NULL:
+        if not self._is_tls or self._session is not None:
             view = data
             return self.sent(c_send(self.fd, &view[0], view.shape[0], MSG_DONTWAIT | MSG_NOSIGNAL))
         cdef Py_ssize_t total = 0
