@@ -11,18 +11,18 @@ CHECKED = $(wildcard _tornado_ws_finder.py tornado_ws tests examples benchmarks 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo/demo.py
 
-# Once with each engine: a machine has one of them, by its compiler. tests/engine takes both in one run.
+# Once with each engine: a machine has one of them, by its compiler. What takes both in one run is left out of one.
+BOTH = tests/engine tests/deflate
 test: lint
 	$(RUN) coverage erase
-	TORNADO_WS_ENGINE=python $(RUN) pytest --ignore tests/engine --cov --cov-report= --cov-fail-under=0
+	TORNADO_WS_ENGINE=python $(RUN) pytest $(addprefix --ignore=,$(BOTH)) --cov --cov-report= --cov-fail-under=0
 	$(RUN) pytest --cov --cov-append --cov-report=term-missing:skip-covered
 
 # While something is written: one case of each test of the engine and of connections, with the engine that there is.
 # Not those that measure memory, or start programs.
-FAST = -n auto --cases 1 --hypothesis-profile=fast \
-    $(addprefix --ignore=tests/connection/test_,broadcast_memory.py run_children.py)
+FAST = -n auto --cases 1 --hypothesis-profile=fast
 test-fast: $(VENV)/tested-with
-	$(RUN) pytest -q $(FAST) -k "not tornado_ws.engine.pure" tests/engine tests/connection
+	$(RUN) pytest -q $(FAST) -k "not tornado_ws.engine.pure" $(addprefix tests/,engine deflate connection client server transport)
 
 lint: $(VENV)/tested-with
 	$(RUN) ruff check $(CHECKED)
@@ -57,12 +57,12 @@ bench: $(VENV)/benched-with
 SANITIZED = reports/sanitized
 SANITIZED_TESTS = tests
 NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado test_autobahn.py test_browser.py test_conformance.py \
-    test_installed.py test_metrics_example.py test_names.py test_peers.py test_shutdown_example.py \
+    compat/test_installed.py test_metrics_example.py test_names.py test_peers.py test_shutdown_example.py \
     test_tornado_suite.py)
 # All of them take too long for CI.
-SANITIZED_IN_CI = tests/test_fuzz_corpus.py $(addprefix tests/connection/test_,large_messages.py tls.py) \
-    $(addprefix tests/engine/test_,bombs.py deflate_streams.py final_blocks.py frames.py deliver.py limits.py \
-    messages.py reentrancy.py)
+SANITIZED_IN_CI = tests/test_fuzz_corpus.py $(addprefix tests/transport/test_,large_messages.py tls.py) \
+    tests/deflate/test_streams.py $(addprefix tests/engine/test_,bombs.py final_blocks.py frames.py deliver.py \
+    limits.py messages.py reentrancy.py)
 sanitize-in-ci: SANITIZED_TESTS = $(SANITIZED_IN_CI)
 sanitize-in-ci: sanitize
 sanitize: $(VENV)/tested-with

@@ -14,8 +14,8 @@ from tornado.netutil import bind_sockets
 from soak.plans import RAW_CLIENT, Plan
 from soak.process import BACKLOG, HOSTS, Driver, run
 from soak.raw import Talk
-from tests.connection.peer import SMALL_BUFFER, RawPeer, opening_answer, opening_request
-from tests.connection.tls_wire import connected
+from tests.peer import SMALL_BUFFER, RawPeer, opening_answer, opening_request
+from tests.tls_wire import connected
 
 #: What RFC 7692 section 7.1.1 calls it when each message stands alone.
 _ALONE = "; client_no_context_takeover; server_no_context_takeover"

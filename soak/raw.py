@@ -10,7 +10,7 @@ import zlib
 from soak.checks import Receiver
 from soak.plans import TO_CLIENT, TO_SERVER, VIOLATIONS, Plan
 from soak.process import Driver
-from tests.connection.peer import (
+from tests.peer import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -21,7 +21,7 @@ from tests.connection.peer import (
     RawPeer,
     close_payload,
 )
-from tests.connection.tls_wire import half_close
+from tests.tls_wire import half_close
 
 
 class Talk:

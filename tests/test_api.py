@@ -1,6 +1,6 @@
 """The public API: its signatures against Tornado's own snapshot, and the client in all its calling styles.
 
-What a handler can do is in `tests.test_handler_api`.
+What a handler can do is in `tests.server.test_handler_api`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.connection.peer import raw_client
+from tests.peer import raw_client
 from tests.support import PATIENCE, until
 from tornado_ws import WebSocketClosedError, websocket_connect
 

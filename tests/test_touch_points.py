@@ -1,7 +1,7 @@
 """The private things of ``tornado.websocket`` that published packages touch, each touched as the package does it.
 
-What they override is in `tests.test_overrides` and `tests.test_client_subclasses`, and the names that they have for
-themselves in `tests.test_names`.
+What they override is in `tests.server.test_overrides` and `tests.client.test_subclasses`, and the names that they have
+for themselves in `tests.test_names`.
 """
 
 from __future__ import annotations

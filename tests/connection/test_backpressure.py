@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tornado.concurrent import Future
 
-from tests.connection.conftest import Log
-from tests.connection.peer import (
+from tests.conftest import Log
+from tests.peer import (
     BINARY,
     CLOSE,
     PING,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.connection.conftest import Log
-from tests.connection.peer import (
+from tests.conftest import Log
+from tests.peer import (
     CLOSE,
     CONTINUATION,
     PING,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.connection.conftest import Log
-from tests.connection.peer import BINARY, CLOSE, RSV1, TEXT, deflated, inflated, raw_client, raw_pair, raw_server
+from tests.conftest import Log
+from tests.peer import BINARY, CLOSE, RSV1, TEXT, deflated, inflated, raw_client, raw_pair, raw_server
 from tests.support import Echo, connected, serving, until
 from tornado_ws import WebSocketHandler, websocket_connect
 from tornado_ws.errors import InvalidHandshakeError

@@ -14,9 +14,9 @@ import pytest
 from tornado import gen
 from tornado.httpclient import HTTPRequest
 
-from tests.connection.conftest import Log
-from tests.connection.peer import CLOSE, Recording, raw_client
-from tests.connection.test_shutdown import Served
+from tests.conftest import Log
+from tests.peer import CLOSE, Recording, raw_client
+from tests.server.test_shutdown import Served
 from tests.support import Echo, RawClient, connected, serving, until
 from tornado_ws import ClosedAll, WebSocketClientConnection, close_all, reconnect
 from tornado_ws.connection.interfaces import WebSocketProtocol

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from tornado.httpclient import HTTPRequest
 
-from tests.connection.conftest import Tls
-from tests.connection.peer import (
+from tests.conftest import Tls
+from tests.peer import (
     CLOSE,
     TEXT,
     Frame,
@@ -24,8 +24,8 @@ from tests.connection.peer import (
     opening_request,
     raw_server,
 )
-from tests.connection.tls_wire import connected
 from tests.support import disconnect, serving, until
+from tests.tls_wire import connected
 from tornado_ws import websocket_connect
 
 TRANSPORTS = ["TCP", "TLS"]

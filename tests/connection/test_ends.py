@@ -19,8 +19,8 @@ from tornado.netutil import bind_unix_socket
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
-from tests.connection.conftest import Tls
-from tests.connection.peer import (
+from tests.conftest import Tls
+from tests.peer import (
     BINARY,
     CLOSE,
     PONG,
@@ -38,8 +38,8 @@ from tests.connection.peer import (
     raw_server,
     unanswered_client,
 )
-from tests.connection.tls_wire import TlsWire, connected
 from tests.support import serving, until
+from tests.tls_wire import TlsWire, connected
 from tornado_ws import WebSocketClosedError, engine, websocket_connect
 from tornado_ws.engine.contract import MESSAGES_PER_TURN
 

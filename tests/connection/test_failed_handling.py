@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
-from tests.connection.conftest import Log
-from tests.connection.peer import (
+from tests.conftest import Log
+from tests.peer import (
     RSV1,
     TEXT,
     Frame,

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.connection.clock import Clock
-from tests.connection.conftest import Log
-from tests.connection.peer import (
+from tests.clock import Clock
+from tests.conftest import Log
+from tests.peer import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from tornado.iostream import StreamBufferFullError
 
-from tests.connection.conftest import Log
-from tests.connection.peer import (
+from tests.conftest import Log
+from tests.peer import (
     BINARY,
     CLOSE,
     CONTINUATION,

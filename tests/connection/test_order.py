@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.connection.peer import (
+from tests.peer import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -14,7 +14,7 @@ import pytest
 from tornado.platform.asyncio import AsyncIOLoop
 
 import tornado_ws.connection.threads as threads
-from tests.connection.peer import raw_client, raw_pair
+from tests.peer import raw_client, raw_pair
 from tests.support import TEXT, Echo, connected, serving, until
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.connection.peer import (
+from tests.peer import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -1,18 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from hypothesis import settings
 
-from tests.engine.wire import ENGINES, Engine, Peer
-from tornado_ws.deflate import backends, codec
-from tornado_ws.deflate.streams import StreamPool
-
-#: ``pytest tests/engine --hypothesis-profile=thorough`` after a change of an engine.
-settings.register_profile("thorough", max_examples=5000, deadline=None)
-#: ``make test-fast``
-settings.register_profile("fast", max_examples=5, deadline=None)
+from tests.wire import ENGINES, Engine, Peer
 
 
 @pytest.fixture
@@ -39,13 +29,3 @@ def client(engine: Engine) -> Peer:
 @pytest.fixture(scope="session")
 def server(engine: Engine) -> Peer:
     return Peer(engine, is_client=False)
-
-
-@pytest.fixture(scope="module", params=["native", "by module"])
-def streams(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Streams of deflate by the native engine, for the libraries that it knows, and by objects of Python modules."""
-    with pytest.MonkeyPatch.context() as patches:
-        patches.setattr(codec, "_pool", StreamPool())
-        if request.param == "by module":
-            patches.setattr(backends, "library_of", lambda backend: None)
-        yield request.param

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tests.engine.wire import BINARY, CONTINUATION, CONTROLS, TEXT, fewest, xor
+from tests.wire import BINARY, CONTINUATION, CONTROLS, TEXT, fewest, xor
 from tornado_ws.engine.contract import Event
 
 #: The grammar of RFC 3629 section 4.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.wire import BINARY, CONTINUATION, ENGINES, RSV1, TEXT, Frame, Outcome, Peer, cut_at, each_byte, read
+from tests.wire import BINARY, CONTINUATION, ENGINES, RSV1, TEXT, Frame, Outcome, Peer, cut_at, each_byte, read
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 from tornado_ws.engine.contract import INFLATED_AT_ONCE
 from tornado_ws.errors import ProtocolError

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.engine.wire import (
+from tests.wire import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.wire import (
+from tests.wire import (
     BINARY,
     CONTINUATION,
     MESSAGES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engine.wire import (
+from tests.wire import (
     BINARY,
     CLOSE,
     CONTINUATION,

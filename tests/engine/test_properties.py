@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.model import expected, is_start_of_utf8, is_utf8
-from tests.engine.wire import (
+from tests.wire import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.engine.model import is_start_of_utf8
-from tests.engine.wire import (
+from tests.wire import (
     BINARY,
     CLOSE,
     CONTINUATION,

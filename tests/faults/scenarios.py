@@ -20,7 +20,7 @@ from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from tests.connection.peer import SMALL_BUFFER
+from tests.peer import SMALL_BUFFER
 from tests.support import PATIENCE
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError, WebSocketHandler, broadcast
 

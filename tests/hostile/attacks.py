@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
-from tests.connection.peer import BINARY, RSV1, RawPeer
 from tests.hostile.measure import Program, Report
+from tests.peer import BINARY, RSV1, RawPeer
 
 KIB = 1024
 MIB = 1024 * KIB

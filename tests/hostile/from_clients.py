@@ -9,20 +9,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from tests.connection.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    RawPeer,
-    close_payload,
-    frame,
-    opening_request,
-    unanswered_client,
-)
 from tests.hostile.attacks import (
     BOMBS,
     CHUNK,
@@ -47,6 +33,20 @@ from tests.hostile.attacks import (
     sent,
 )
 from tests.hostile.measure import Report
+from tests.peer import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    RawPeer,
+    close_payload,
+    frame,
+    opening_request,
+    unanswered_client,
+)
 
 
 class Clients(Attackers):

@@ -7,20 +7,6 @@ import gzip
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.connection.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    RawPeer,
-    RawServer,
-    close_payload,
-    frame,
-    opening_answer,
-)
 from tests.hostile.attacks import (
     BOMBS,
     CHUNK,
@@ -44,6 +30,20 @@ from tests.hostile.attacks import (
     sent,
 )
 from tests.hostile.measure import Program, Report
+from tests.peer import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    RawPeer,
+    RawServer,
+    close_payload,
+    frame,
+    opening_answer,
+)
 
 #: Connections at a time of a client whose servers do not answer.
 _UNANSWERED = 100

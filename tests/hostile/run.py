@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import NamedTuple
 
-from tests.connection.peer import raw_server
 from tests.hostile.attacks import Attack, Attackers
 from tests.hostile.from_clients import Clients
 from tests.hostile.from_servers import Servers
 from tests.hostile.measure import Program, Report, running_client, running_server
+from tests.peer import raw_server
 
 
 class Result(NamedTuple):

@@ -1,0 +1,158 @@
+"""Settings of ours: where they are given, which goes first, and what a wrong one says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.conftest import Log
+from tests.support import Echo, connected, serving
+from tornado_ws import websocket_connect
+from tornado_ws.options import DEFAULT_OPTIONS, Options
+
+WRONG = [
+    ("close_timeout", -1, "a number of seconds above 0"),
+    ("close_timeout", "5", "a number of seconds above 0"),
+    ("close_timeout", True, "a number of seconds above 0"),
+    ("close_timeout", [], "a number of seconds above 0"),
+    ("read_ahead_messages", 0, "a whole number above 0"),
+    ("read_ahead_messages", 1.5, "a whole number above 0"),
+    ("read_ahead_bytes", -1, "a whole number of bytes above 0"),
+    ("read_ahead_bytes", True, "a whole number of bytes above 0"),
+    ("write_high_watermark", -1, "a whole number of bytes, 0 or more"),
+    ("write_high_watermark", 1e6, "a whole number of bytes, 0 or more"),
+    ("write_low_watermark", -1, "a whole number of bytes, 0 or more, or None"),
+    ("write_limit", 0, "a whole number of bytes above 0, or None"),
+    ("write_limit", "1M", "a whole number of bytes above 0, or None"),
+    ("write_limit_policy", "ignore", "one of 'close', 'drop', 'raise'"),
+    ("write_limit_policy", [], "one of 'close', 'drop', 'raise'"),
+    ("keepalive_timeout", 0, "a number of seconds above 0, or None"),
+    ("keepalive_timeout", float("inf"), "a number of seconds above 0, or None"),
+    ("keepalive_timeout", "20", "a number of seconds above 0, or None"),
+]
+
+
+async def options_of_server(handler: type[Echo], **settings: Any) -> Options:
+    """Return what a connection to ``handler`` has."""
+    seen: list[Any] = []
+
+    class Watched(handler):  # type: ignore[misc,valid-type]
+        def open(self, *args: str, **kwargs: str) -> None:
+            seen.append(self.ws_connection.params.options)
+
+    async with serving(Watched, **settings) as url, connected(url) as conn:
+        await conn.write_message("")
+        await conn.read_message()
+    return seen[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.gen_test
+async def test_what_nobody_sets_has_its_default() -> None:
+    assert await options_of_server(Echo) is DEFAULT_OPTIONS
+
+
+@pytest.mark.gen_test
+async def test_an_attribute_of_the_handler_goes_before_the_setting_of_the_application() -> None:
+    class Own(Echo):
+        websocket_close_timeout = 1
+
+    assert await options_of_server(Echo, websocket_close_timeout=2) == Options(close_timeout=2)
+    assert await options_of_server(Own, websocket_close_timeout=2) == Options(close_timeout=1)
+
+
+@pytest.mark.gen_test
+async def test_an_attribute_may_be_a_property() -> None:
+    class Own(Echo):
+        @property
+        def websocket_close_timeout(self) -> float:
+            return float(self.get_argument("timeout", "3"))
+
+    assert await options_of_server(Own) == Options(close_timeout=3)
+
+
+@pytest.mark.parametrize(("name", "value", "words"), WRONG)
+def test_a_wrong_attribute_is_an_error_of_the_class(name: str, value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"websocket_{name} is {value!r}; it has to be {words}")):
+        type("Wrong", (Echo,), {f"websocket_{name}": value})
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("name", "value", "words"), WRONG)
+async def test_a_wrong_setting_refuses_the_opening_handshake(name: str, value: Any, words: str, log: Log) -> None:
+    async with serving(Echo, **{f"websocket_{name}": value}) as url:
+        with pytest.raises(Exception, match="500"):
+            await websocket_connect(url)
+    (record,) = (record for record in log.records if record.exc_info)
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == f"websocket_{name} is {value!r}; it has to be {words}"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("name", "value", "words"), WRONG)
+async def test_a_wrong_argument_of_a_client_is_an_error_at_once(name: str, value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}; it has to be {words}")):
+        websocket_connect("ws://127.0.0.1:1/", **{name: value})
+
+
+TOGETHER = [
+    ({"write_low_watermark": 1}, "write_low_watermark is 1; it has to be at most {}write_high_watermark, 0"),
+    (
+        {"write_high_watermark": 10, "write_low_watermark": 11},
+        "write_low_watermark is 11; it has to be at most {}write_high_watermark, 10",
+    ),
+    (
+        {"write_high_watermark": 10, "write_limit": 10},
+        "write_limit is 10; it has to be above {}write_high_watermark, 10",
+    ),
+]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("options", "words"), TOGETHER)
+async def test_options_that_do_not_go_together(options: dict[str, Any], words: str, log: Log) -> None:
+    with pytest.raises(ValueError, match=re.escape(words.format(""))):
+        websocket_connect("ws://127.0.0.1:1/", **options)
+    async with serving(Echo, **{f"websocket_{name}": value for name, value in options.items()}) as url:
+        with pytest.raises(Exception, match="500"):
+            await websocket_connect(url)
+    (record,) = (record for record in log.records if record.exc_info)
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "websocket_" + words.format("websocket_")
+
+
+@pytest.mark.gen_test
+async def test_the_low_watermark_is_a_quarter_of_the_high_one() -> None:
+    assert (await options_of_server(Echo, websocket_write_high_watermark=1000)).low_watermark == 250
+    assert DEFAULT_OPTIONS.low_watermark == 0
+
+
+@pytest.mark.gen_test
+async def test_an_argument_that_there_is_not_is_an_error_at_once() -> None:
+    with pytest.raises(TypeError, match="close_timout"):
+        websocket_connect("ws://127.0.0.1:1/", close_timout=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("value", [-1, "1", None, float("nan"), True])
+async def test_a_wrong_message_size_is_an_error_that_names_it(value: Any) -> None:
+    with pytest.raises(ValueError, match="max_message_size is"):
+        websocket_connect("ws://127.0.0.1:1", max_message_size=value)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("name", ["ping_interval", "ping_timeout"])
+@pytest.mark.parametrize("value", ["1", float("nan"), True])
+async def test_wrong_seconds_are_an_error_that_names_them(name: str, value: Any) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"{name} is"):
+        websocket_connect("ws://127.0.0.1:1", **options)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("value", [float("inf"), 1e8, 1 << 80])
+async def test_numbers_that_tornado_takes_are_taken(value: Any) -> None:
+    async with serving(Echo, websocket_max_message_size=value) as url, connected(url, max_message_size=value) as conn:
+        await conn.write_message("x" * 1000)
+        assert await conn.read_message() == "x" * 1000
