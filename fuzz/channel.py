@@ -12,8 +12,9 @@ from tornado.iostream import IOStream
 from tornado.web import Application
 
 from fuzz.connections import DEFLATE, Expected, receive_all, run, send
+from tests.engine.reading import LIMIT, events_now
 from tests.peer import opening_request
-from tests.wire import LIMIT, PONG, events_now
+from tests.wire import PONG
 from tornado_ws import WebSocketHandler
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 from tornado_ws.engine.reader import FrameReader

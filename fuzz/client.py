@@ -11,8 +11,8 @@ from tornado.httpclient import HTTPError
 from tornado.iostream import StreamClosedError
 
 from fuzz.connections import DEFLATE, Expected, receive_all, run, send
+from tests.engine.reading import LIMIT
 from tests.peer import RawPeer, opening_answer
-from tests.wire import LIMIT
 from tornado_ws import WebSocketError, websocket_connect
 
 

@@ -9,7 +9,8 @@ import socket
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from tests.wire import CLOSE, LIMIT, PING
+from tests.engine.reading import LIMIT
+from tests.wire import CLOSE, PING
 from tornado_ws.close_codes import decode_close
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 from tornado_ws.engine.reader import FrameReader

@@ -20,7 +20,8 @@ from websockets.uri import parse_uri
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 from wsproto.frame_protocol import FrameProtocol, ParseFailed
 
-from tests.wire import CLOSE, CONTINUATION, ENGINES, LIMIT, PING, PONG, TEXT, Engine
+from tests.engine.reading import ENGINES, LIMIT, Engine
+from tests.wire import CLOSE, CONTINUATION, PING, PONG, TEXT
 from tornado_ws.close_codes import decode_close
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 from tornado_ws.errors import ProtocolError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.wire import ENGINES, Engine
+from tests.engine.reading import ENGINES, Engine
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 from tornado_ws.engine.contract import BUDGET_SPENT, VIOLATION
 from tornado_ws.errors import ProtocolError

@@ -10,18 +10,9 @@ import zlib
 from soak.checks import Receiver
 from soak.plans import TO_CLIENT, TO_SERVER, VIOLATIONS, Plan
 from soak.process import Driver
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    RawPeer,
-    close_payload,
-)
+from tests.peer import RawPeer
 from tests.tls_wire import half_close
+from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, close_payload
 
 
 class Talk:

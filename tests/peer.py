@@ -14,16 +14,13 @@ import select
 import socket
 import ssl
 import struct
-import zlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from tests.support import PATIENCE, Echo, until
+from tests.wire import CLOSE, TEXT, Frame, xor
 from tornado_ws import WebSocketClientConnection, websocket_connect
-
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-RSV1, RSV2, RSV3 = 0x40, 0x20, 0x10
 
 #: The key of RFC 6455 section 1.3.
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -31,13 +28,6 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 #: Bytes that the socket of a peer takes which is to stall soon.
 SMALL_BUFFER = 16384
-
-
-class Frame(NamedTuple):
-    opcode: int
-    payload: bytes = b""
-    rsv: int = 0
-    fin: bool = True
 
 
 #: Builds frames as one side sends them: `frame` with a mask or without.
@@ -55,36 +45,9 @@ def frame(
     length_bytes: int | None = None,
 ) -> bytes:
     """Return a frame. ``length`` lies about the payload, ``length_bytes`` (0, 2 or 8) says it in that many."""
-    size = len(payload) if length is None else length
-    if length_bytes is None:
-        length_bytes = 0 if size < 126 else 2 if size < 0x10000 else 8
-    short = {0: size, 2: 126, 8: 127}[length_bytes]
-    head = bytes((rsv | opcode | (0x80 if fin else 0), short | (0x80 if masked else 0)))
-    head += size.to_bytes(length_bytes, "big") if length_bytes else b""
-    if not masked:
-        return head + payload
-    mask = os.urandom(4)
-    return head + mask + masked_with(mask, payload)
-
-
-def masked_with(mask: bytes, payload: bytes) -> bytes:
-    size = len(payload)
-    repeated = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")).to_bytes(size, "big")
-
-
-def deflated(data: bytes) -> bytes:
-    """Return the payload of a compressed message (RFC 7692 section 7.2.1)."""
-    compressor = zlib.compressobj(wbits=-15)
-    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
-
-
-def inflated(payload: bytes) -> bytes:
-    return zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
-
-
-def close_payload(code: int, reason: str | bytes = b"") -> bytes:
-    return struct.pack(">H", code) + (reason.encode() if isinstance(reason, str) else reason)
+    mask = os.urandom(4) if masked else None
+    header = Frame(opcode, payload, fin, rsv).header(mask, len(payload) if length is None else length, length_bytes)
+    return header + (xor(payload, mask) if mask else payload)
 
 
 class RawPeer:
@@ -140,8 +103,13 @@ class RawPeer:
         head, _, self._unread = data.partition(b"\r\n\r\n")
         self.head = head.decode("latin-1")
 
-    async def receive(self) -> Frame | None:
-        """Receive a frame; None at the end of the connection, which may not come inside a frame."""
+    async def receive(self, masked: bool | None = None) -> Frame | None:
+        """Receive a frame; None at the end of the connection, which may not come inside a frame.
+
+        It is to be ``masked``, by default if this is a server.
+        """
+        if masked is None:
+            masked = not self._is_client
         buffer = bytearray()
 
         async def more(size: int) -> bool:
@@ -156,19 +124,19 @@ class RawPeer:
         if not await more(2):
             return None
         first, second = buffer[0], buffer[1]
-        assert bool(second & 0x80) is not self._is_client, "clients have to mask and servers may not"
+        assert bool(second & 0x80) is masked, "clients have to mask and servers may not"
         header = 2 + {126: 2, 127: 8}.get(second & 0x7F, 0)
         await more(header)
         length = second & 0x7F if header == 2 else int.from_bytes(buffer[2:header], "big")
         assert header == (2 if length < 126 else 4 if length < 0x10000 else 10), "length is not in its shortest form"
-        end = header + (0 if self._is_client else 4)
+        end = header + (4 if masked else 0)
         await more(end + length)
         payload = bytes(buffer[end : end + length])
         self._unread = bytes(buffer[end + length :])
-        if not self._is_client:
+        if masked:
             self.masks.append(bytes(buffer[header:end]))
-            payload = masked_with(self.masks[-1], payload)
-        return Frame(first & 0xF, payload, first & 0x70, bool(first & 0x80))
+            payload = xor(payload, self.masks[-1])
+        return Frame(first & 0xF, payload, bool(first & 0x80), first & 0x70)
 
     async def receive_rest(self) -> list[Frame]:
         """Receive all frames up to the end of the connection."""

@@ -10,16 +10,9 @@ import pytest
 from tornado.httputil import HTTPHeaders
 
 from tests.conftest import Log
-from tests.peer import (
-    CLOSE,
-    close_payload,
-    opening_request,
-    raw_client,
-    raw_pair,
-    raw_server,
-    unanswered_client,
-)
+from tests.peer import opening_request, raw_client, raw_pair, raw_server, unanswered_client
 from tests.support import Echo, serving
+from tests.wire import CLOSE, close_payload
 from tornado_ws import (
     HandshakeError,
     HandshakeRejectedError,

@@ -21,7 +21,9 @@ from tornado.log import app_log, gen_log
 from tornado.queues import Queue
 
 import tornado_ws
-from tests.support import CLOSE, PING, PONG, TEXT, Echo, Frame, RawClient, connected, disconnect, serving, until
+from tests.peer import raw_client
+from tests.support import Echo, connected, disconnect, serving, until
+from tests.wire import CLOSE, PING, PONG, TEXT, Frame
 from tornado_ws import WebSocketHandler
 
 _OWN_NAMES = """
@@ -333,8 +335,8 @@ async def test_subclass_with_every_taken_name_works(make: Callable[[list[str]], 
             await until(lambda: ("pong", b"payload") in events)
             conn.close(4000, "bye")
             await until(lambda: len(events) == 4)
-        async with RawClient.connect(f"{url}/raw") as client:
-            client.send(TEXT, b"\xff")
+        async with raw_client(f"{url}/raw") as client:
+            await client.send_frame(TEXT, b"\xff")
             ended = [await client.receive() for _ in range(2)]
             assert ended[-1] is None
             await until(lambda: len(events) == 6)
@@ -351,11 +353,11 @@ async def test_keepalive_of_a_subclass_with_every_taken_name_works(
     touches: list[str] = []
     events: list[Any] = []
     settings: dict[str, Any] = {"events": events, "websocket_ping_interval": 0.02, "websocket_ping_timeout": 0.02}
-    async with serving([(r"/(\w+)", make(touches))], **settings) as url, RawClient.connect(f"{url}/raw") as client:
-        assert await client.receive() == Frame(PING, False, b"")
-        client.send(PONG)
+    async with serving([(r"/(\w+)", make(touches))], **settings) as url, raw_client(f"{url}/raw") as client:
+        assert await client.receive() == Frame(PING, b"")
+        await client.send_frame(PONG)
         while (frame := await client.receive()) is not None and frame.opcode == PING:
             pass
-        client.send(CLOSE)
+        await client.send_frame(CLOSE)
         await until(lambda: events[-1][0] == "close")
     assert touches == []

@@ -17,7 +17,9 @@ from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
 from tornado.iostream import IOStream
 
-from tests.support import BINARY, CLOSE, PING, TEXT, Echo, Frame, RawClient, connected, disconnect, serving, until
+from tests.peer import raw_client
+from tests.support import Echo, connected, disconnect, serving, until
+from tests.wire import BINARY, CLOSE, PING, TEXT, Frame
 from tornado_ws import WebSocketClosedError, WebSocketHandler, WebSocketProtocol13
 
 # `ws_connection is None` after close, and its truth value
@@ -116,9 +118,9 @@ async def test_client_terminated_can_be_set() -> None:
         def on_close(self) -> None:
             closed.append(True)
 
-    async with serving(Handler) as url, RawClient.connect(url) as client:
-        client.send(TEXT, b"now")
-        assert await client.receive() == Frame(CLOSE, False, b"")
+    async with serving(Handler) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"now")
+        assert await client.receive() == Frame(CLOSE, b"")
         # This client never answers the close frame.
         assert await client.receive() is None
         await until(lambda: closed)
@@ -136,8 +138,8 @@ async def test_server_terminated_can_be_set() -> None:
                 self.write_message("x")
             self.ws_connection._abort()
 
-    async with serving(Handler) as url, RawClient.connect(url) as client:
-        client.send(TEXT, b"now")
+    async with serving(Handler) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"now")
         assert await client.receive() is None
 
 
@@ -248,7 +250,7 @@ async def test_stream_error_says_why_the_connection_was_lost() -> None:
         def on_close(self) -> None:
             closed.append(True)
 
-    async with serving(Handler) as url, RawClient.connect(url) as client:
+    async with serving(Handler) as url, raw_client(url) as client:
         await until(lambda: streams)
         client.reset()
         await until(lambda: closed)
@@ -276,8 +278,8 @@ async def test_abort_closes_the_socket_without_a_close_frame() -> None:
         def on_close(self) -> None:
             closed.append((self.close_code, self.close_reason))
 
-    async with serving(Handler) as url, RawClient.connect(url) as client:
-        client.send(TEXT, b"go")
+    async with serving(Handler) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"go")
         assert await client.receive() is None
         await until(lambda: len(closed) > 1)
     assert closed == ["aborted", (None, None)]
@@ -295,13 +297,13 @@ async def test_the_protocol_writes_pings_and_closes_by_itself() -> None:
             self.ws_connection.write_ping(b"payload")
             self.ws_connection.close(4001, "enough")
 
-    async with serving(Handler) as url, RawClient.connect(url) as client:
-        client.send(TEXT, b"go")
+    async with serving(Handler) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"go")
         assert [await client.receive() for _ in range(4)] == [
-            Frame(TEXT, False, b"text"),
-            Frame(BINARY, False, b"\xff"),
-            Frame(PING, False, b"payload"),
-            Frame(CLOSE, False, b"\x0f\xa1enough"),
+            Frame(TEXT, b"text"),
+            Frame(BINARY, b"\xff"),
+            Frame(PING, b"payload"),
+            Frame(CLOSE, b"\x0f\xa1enough"),
         ]
 
 

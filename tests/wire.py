@@ -1,18 +1,12 @@
-"""Frames as RFC 6455 section 5.2 draws them, made without the code under test, and what a reader makes of them."""
+"""Frames as RFC 6455 section 5.2 draws them, made without the code under test."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
-
-from tornado_ws.close_codes import encode_close
-from tornado_ws.engine import pure
-from tornado_ws.engine.contract import Event, Inflater
-from tornado_ws.engine.reader import FrameReader
-from tornado_ws.errors import ProtocolError
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 MESSAGES = (TEXT, BINARY)
@@ -22,25 +16,6 @@ RSV1, RSV2, RSV3 = 0x40, 0x20, 0x10
 
 #: The masking key of the RFC's examples.
 MASK = b"\x37\xfa\x21\x3d"
-LIMIT = 1 << 20
-
-
-class Engine(NamedTuple):
-    name: str
-    FrameReader: type[FrameReader]
-    encode_frame: Callable[[int, bytes, bool], bytes]
-    apply_mask: Callable[[bytes, bytes], bytes]
-
-
-def _engines() -> list[Engine]:
-    modules: list[Any] = [pure]
-    # Looked for, and not tried: a native engine that is there and broken has to fail the run.
-    if importlib.util.find_spec("tornado_ws.engine._native") is not None:
-        modules.append(importlib.import_module("tornado_ws.engine._native"))
-    return [Engine(module.__name__, module.FrameReader, module.encode_frame, module.apply_mask) for module in modules]
-
-
-ENGINES = _engines()
 
 
 def xor(payload: bytes, mask: bytes) -> bytes:
@@ -71,74 +46,24 @@ class Frame(NamedTuple):
         return bytes((first, second)) + (length.to_bytes(size, "big") if size else b"") + (mask or b"")
 
 
-class Outcome(NamedTuple):
-    """The events that a reader gave, and the code that the connection is to be failed with, if it is."""
-
-    events: list[Event]
-    close_code: int | None = None
-
-
-class Peer:
-    """One end of a connection: it makes the frames that this end sends, and readers for who receives them."""
-
-    def __init__(self, engine: Engine, is_client: bool) -> None:
-        self.engine = engine
-        self.is_client = is_client
-        self.mask = MASK if is_client else None
-
-    def send(self, *sent: Frame) -> bytes:
-        return b"".join(frame.encode(self.mask) for frame in sent)
-
-    def header(self, frame: Frame, length: int, length_bytes: int | None = None) -> bytes:
-        return frame.header(self.mask, length, length_bytes)
-
-    def reader(self, limit: int = LIMIT, inflater: Inflater | None = None) -> FrameReader:
-        return self.engine.FrameReader(self.is_client, limit, inflater)
-
-    def outcome(self, *chunks: bytes, limit: int = LIMIT, inflater: Inflater | None = None) -> Outcome:
-        return read(self.reader(limit, inflater), chunks)
+def deflated(
+    data: bytes,
+    level: int = 6,
+    wbits: int = 15,
+    strategy: int = zlib.Z_DEFAULT_STRATEGY,
+    flush: int = zlib.Z_SYNC_FLUSH,
+) -> bytes:
+    """Return the payload of a compressed message (RFC 7692 section 7.2.1)."""
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -wbits, zlib.DEF_MEM_LEVEL, strategy)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
 
 
-def events_now(reader: FrameReader) -> list[Event]:
-    """The events up to where the reader wants another chunk."""
-    events: list[Event] = []
-    for event in reader:
-        if event is None:
-            return events
-        events.append(event)
-    raise AssertionError("the reader ended, and no violation was raised")
+def inflated(payload: bytes) -> bytes:
+    return zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
 
 
-def read(reader: FrameReader, chunks: Iterable[bytes]) -> Outcome:
-    """Feed ``chunks`` one at a time and take what the reader gives after each, to the end or to a violation."""
-    events: list[Event] = []
-    violation: ProtocolError | None = None
-    try:
-        for chunk in chunks:
-            reader.feed(chunk)
-            for event in reader:
-                if event is None:
-                    break
-                events.append(event)
-            else:
-                raise AssertionError("the reader ended, and no violation was raised")
-    except ProtocolError as error:
-        violation = error
-    if violation is None:
-        return Outcome(events)
-    # True of each violation, so looked at here for all: it can go into a close frame, and it is the end.
-    assert violation.reason
-    encode_close(violation.close_code, violation.reason)
-    assert is_finished(reader)
-    return Outcome(events, violation.close_code)
-
-
-def is_finished(reader: FrameReader) -> bool:
-    finished = object()
-    if next(iter(reader), finished) is not finished:
-        return False
-    reader.feed(Frame(PING).encode(None) + Frame(PING).encode(MASK))
-    return next(iter(reader), finished) is finished
+def close_payload(code: int, reason: str | bytes = b"") -> bytes:
+    return struct.pack(">H", code) + (reason.encode() if isinstance(reason, str) else reason)
 
 
 def each_byte(wire: bytes) -> Iterator[bytes]:

@@ -15,8 +15,9 @@ from tornado.simple_httpclient import HTTPStreamClosedError
 from tornado.web import RequestHandler
 
 from tests.conftest import Log
-from tests.peer import PONG, TEXT, Frame, Sockets, raw_pair, raw_server
+from tests.peer import Sockets, raw_pair, raw_server
 from tests.support import serving, until
+from tests.wire import PONG, TEXT, Frame
 from tornado_ws import (
     HandshakeError,
     HandshakeRejectedError,

@@ -12,19 +12,9 @@ import pytest
 from tornado import gen
 from tornado.concurrent import Future
 
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    TEXT,
-    Frame,
-    Recording,
-    Sockets,
-    close_payload,
-    raw_client,
-    raw_pair,
-    raw_server,
-)
+from tests.peer import Recording, Sockets, raw_client, raw_pair, raw_server
 from tests.support import PATIENCE, Echo, connected, serving, until
+from tests.wire import BINARY, CLOSE, TEXT, Frame, close_payload
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 
 # websocket_connect as a Future, as it always was, and as a block
@@ -55,7 +45,7 @@ async def test_what_websocket_connect_returns_is_a_future_still() -> None:
 async def test_a_block_closes_its_connection_and_waits_for_it() -> None:
     calls: list[Any] = []
     sockets = Sockets()
-    async with serving([("/", Recording, {"calls": calls})]) as url:
+    async with serving(Recording, calls=calls) as url:
         async with websocket_connect(url) as conn:
             await conn.write_message("x")
             assert await conn.read_message() == "x"
@@ -72,7 +62,7 @@ async def test_a_block_closes_its_connection_and_waits_for_it() -> None:
 @pytest.mark.gen_test
 async def test_a_block_that_is_left_by_an_exception_says_that_it_goes_away() -> None:
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url:
+    async with serving(Recording, calls=calls) as url:
         with pytest.raises(KeyError):
             async with websocket_connect(url) as conn:
                 raise KeyError
@@ -84,7 +74,7 @@ async def test_a_block_that_is_left_by_an_exception_says_that_it_goes_away() -> 
 @pytest.mark.gen_test
 async def test_a_block_may_close_by_itself() -> None:
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url:
+    async with serving(Recording, calls=calls) as url:
         async with websocket_connect(url) as conn:
             conn.close(4000, "enough")
         await until(lambda: len(calls) == 2)
@@ -237,7 +227,7 @@ async def test_a_handler_can_wait_for_its_end() -> None:
             waiting.append(asyncio.ensure_future(self.wait()))
             waiting[0].cancel()
 
-    async with serving([("/", Handler, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Handler, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"close")
         await client.answer_close()
         await until(lambda: len(calls) == 4)
@@ -436,7 +426,7 @@ async def test_cancelling_at_any_step_of_the_loop_leaves_nothing() -> None:
     calls: list[Any] = []
     sockets = Sockets()
     finished = 0
-    async with serving([("/", Recording, {"calls": calls})]) as url:
+    async with serving(Recording, calls=calls) as url:
         for steps in range(200):
             sockets_of_server = Sockets()
             tasks = asyncio.all_tasks()

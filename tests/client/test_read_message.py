@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from tornado import gen
 
-from tests.peer import CLOSE, TEXT, Frame, raw_pair
+from tests.peer import raw_pair
 from tests.support import until
+from tests.wire import CLOSE, TEXT, Frame
 from tornado_ws.client import read_queue
 from tornado_ws.client.read_queue import MessageQueue
 

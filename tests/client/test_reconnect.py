@@ -92,7 +92,7 @@ async def test_each_turn_has_a_connection_of_its_own_which_is_closed_at_its_end(
     conns: list[Any] = []
     time = Time()
     sockets = Sockets()
-    async with serving([("/", Recording, {"calls": calls})]) as url:
+    async with serving(Recording, calls=calls) as url:
         async for conn in reconnect(HTTPRequest(url), **time.arguments):
             assert all(other.stream.closed() for other in conns)
             conns.append(conn)
@@ -314,7 +314,7 @@ async def fail_in_the_body(url: str) -> None:
 @pytest.mark.gen_test
 async def test_an_exception_in_the_body_ends_the_loop_and_closes_the_connection() -> None:
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url:
+    async with serving(Recording, calls=calls) as url:
         with pytest.raises(Enough):
             await fail_in_the_body(url)
         await until(lambda: len(calls) == 2)

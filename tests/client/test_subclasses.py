@@ -12,7 +12,9 @@ from tornado.iostream import IOStream
 from tornado.tcpclient import TCPClient
 
 import tornado_ws
-from tests.support import BINARY, CLOSE, PING, PONG, Echo, Frame, RawClient, disconnect, serving, until
+from tests.peer import raw_client
+from tests.support import Echo, disconnect, serving, until
+from tests.wire import BINARY, CLOSE, PING, PONG, Frame
 from tornado_ws import WebSocketClientConnection, WebSocketHandler, WebSocketProtocol13
 
 
@@ -95,14 +97,14 @@ async def test_client_connection_subclass_with_keyword_arguments_and_connect_fut
 
     async with serving(Backend) as backend:
         routes = [("/", Proxy, {"backend": backend, "pings": pings})]
-        async with serving(routes) as url, RawClient.connect(url) as browser:
-            browser.send(BINARY, b"there and back")
-            assert await browser.receive() == Frame(BINARY, False, b"there and back")
-            browser.send(PING, b"of the browser")
-            assert await browser.receive() == Frame(PONG, False, b"of the browser")
-            assert await browser.receive() == Frame(PING, False, b"of the backend")
-            browser.send(CLOSE)
-            assert await browser.receive() == Frame(CLOSE, False, b"")
+        async with serving(routes) as url, raw_client(url) as browser:
+            await browser.send_frame(BINARY, b"there and back")
+            assert await browser.receive() == Frame(BINARY, b"there and back")
+            await browser.send_frame(PING, b"of the browser")
+            assert await browser.receive() == Frame(PONG, b"of the browser")
+            assert await browser.receive() == Frame(PING, b"of the backend")
+            await browser.send_frame(CLOSE)
+            assert await browser.receive() == Frame(CLOSE, b"")
         await until(lambda: "closed" in seen)
     assert seen == ["/proxy", b"of the browser", "closed"]
     assert pings == [b"of the backend"]

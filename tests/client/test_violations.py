@@ -10,21 +10,9 @@ import pytest
 
 from tests.conftest import Log
 from tests.connection.violations import MASKED, MAX_MESSAGE_SIZE, VIOLATIONS, Violation, each
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    Frame,
-    RawPeer,
-    deflated,
-    frame,
-    inflated,
-    raw_pair,
-)
+from tests.peer import RawPeer, frame, raw_pair
 from tests.support import until
+from tests.wire import BINARY, CLOSE, PING, PONG, RSV1, TEXT, Frame, deflated, inflated
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError
 
 TABLE = each(*VIOLATIONS, MASKED)

@@ -11,21 +11,9 @@ import pytest
 from tornado.concurrent import Future
 
 from tests.conftest import Log
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    Frame,
-    RawPeer,
-    StallingEcho,
-    close_payload,
-    inflated,
-    raw_client,
-    raw_pair,
-)
+from tests.peer import RawPeer, StallingEcho, raw_client, raw_pair
 from tests.support import serving, until
+from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, Frame, close_payload, inflated
 from tornado_ws import WebSocketClosedError, WriteLimitError
 
 DEFLATE: dict[str, Any] = {

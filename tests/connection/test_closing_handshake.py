@@ -8,20 +8,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Log
-from tests.peer import (
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    Frame,
-    Recording,
-    Sockets,
-    close_payload,
-    raw_client,
-    raw_pair,
-)
+from tests.peer import Recording, Sockets, raw_client, raw_pair
 from tests.support import Echo, connected, serving, until
+from tests.wire import CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close_payload
 from tornado_ws import WebSocketClosedError
 
 GOOD = [
@@ -52,7 +41,7 @@ def payload_of(code: int | None, reason: str | None) -> bytes:
 @pytest.mark.rfc("6455-7.1.5-no-code")
 async def test_a_server_echoes_the_clients_code(code: int | None, reason: str | None, log: Log) -> None:
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Recording, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(CLOSE, payload_of(code, reason))
         assert await client.receive_rest() == [Frame(CLOSE, payload_of(code, None))]
         await until(lambda: len(calls) == 2)
@@ -88,7 +77,7 @@ async def test_messages_before_the_close_frame_are_answered_before_it_is() -> No
             self.calls.append(message)
             await self.write_message(message)
 
-    async with serving([("/", Slow, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Slow, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(TEXT, b"1"), client.frame(TEXT, b"2"), client.frame(CLOSE, b"\x03\xe8"))
         assert await client.receive_rest() == [Frame(TEXT, b"1"), Frame(TEXT, b"2"), Frame(CLOSE, b"\x03\xe8")]
         await until(lambda: len(calls) == 4)
@@ -98,7 +87,7 @@ async def test_messages_before_the_close_frame_are_answered_before_it_is() -> No
 @pytest.mark.gen_test
 async def test_a_close_frame_inside_a_fragmented_message() -> None:
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Recording, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(TEXT, b"never", fin=False), client.frame(CLOSE, b"\x03\xe8"))
         await client.send(client.frame(CONTINUATION, b"finished"))
         assert await client.receive_rest() == [Frame(CLOSE, b"\x03\xe8")]
@@ -110,7 +99,7 @@ async def test_a_close_frame_inside_a_fragmented_message() -> None:
 @pytest.mark.rfc("6455-5.5.2-pong")
 async def test_nothing_after_the_peers_close_frame_is_looked_at() -> None:
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Recording, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(CLOSE, b"\x03\xe8"), client.frame(PING, b"?"), client.frame(TEXT, b"?"))
         await client.send(*[client.frame(TEXT, b"more" * 20)] * 3000)
         assert await client.receive_rest() == [Frame(CLOSE, b"\x03\xe8")]
@@ -123,7 +112,7 @@ async def test_nothing_after_the_peers_close_frame_is_looked_at() -> None:
 async def test_the_first_close_frame_counts() -> None:
     calls: list[Any] = []
     closes = [(CLOSE, close_payload(4001, "first")), (CLOSE, close_payload(4002, "second"))]
-    async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Recording, calls=calls) as url, raw_client(url) as client:
         await client.send(*[client.frame(*close) for close in closes])
         assert await client.receive_rest() == [Frame(CLOSE, close_payload(4001))]
         await until(lambda: len(calls) == 2)
@@ -188,7 +177,7 @@ async def test_a_server_closes(code: int | None, reason: str | None, log: Log) -
         def on_message(self, message: str | bytes) -> None:
             self.close(code, reason)
 
-    async with serving([("/", Closing, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Closing, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"close")
         assert await client.receive() == Frame(CLOSE, payload_of(code, reason))
         await client.send_frame(CLOSE, close_payload(4321, "answer"))
@@ -228,7 +217,7 @@ async def test_both_ends_close_at_once() -> None:
         def on_message(self, message: str | bytes) -> None:
             self.close(4001)
 
-    async with serving([("/", Closing, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Closing, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(TEXT, b"close"), client.frame(CLOSE, close_payload(4002)))
         assert await client.receive_rest() == [Frame(CLOSE, close_payload(4001))]
         await until(lambda: len(calls) == 2)
@@ -246,7 +235,7 @@ async def test_messages_behind_our_close_frame_still_arrive_until_the_peers() ->
             if message == "close":
                 self.close(1001)
 
-    async with serving([("/", Closing, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Closing, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"close")
         assert await client.receive() == Frame(CLOSE, b"\x03\xe9")
         # No pong either: a close frame is the last one.
@@ -281,7 +270,7 @@ async def test_nothing_is_sent_behind_our_close_frame() -> None:
             assert protocol.is_closing()
             self.calls.append("checked")
 
-    async with serving([("/", Closing, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Closing, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"close")
         assert await client.answer_close() == []
         assert await client.receive_rest() == []
@@ -328,7 +317,7 @@ async def test_a_client_that_never_answers_is_cut_off(log: Log) -> None:
         def on_message(self, message: str | bytes) -> None:
             self.close(4000)
 
-    async with serving([("/", Closing, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Closing, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"close")
         assert await client.receive() == Frame(CLOSE, b"\x0f\xa0")
         assert calls == ["open"]
@@ -360,7 +349,7 @@ async def test_an_answer_in_time_counts_though_the_application_is_busy_for_longe
             self.close(4000)
             await asyncio.sleep(1)
 
-    async with serving([("/", Busy, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Busy, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"close")
         assert await client.receive() == Frame(CLOSE, b"\x0f\xa0")
         await client.send_frame(CLOSE, close_payload(4000, "fine"))
@@ -377,7 +366,7 @@ async def test_a_peer_that_hangs_up_instead_of_answering() -> None:
         def on_message(self, message: str | bytes) -> None:
             self.close(4000)
 
-    async with serving([("/", Closing, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Closing, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"close")
         assert await client.receive() == Frame(CLOSE, b"\x0f\xa0")
         client.half_close()
@@ -431,7 +420,7 @@ async def test_a_server_refuses_to_send_them_and_nothing_has_happened(code: int 
             assert not protocol.is_closing()
             return self.write_message("still here")
 
-    async with serving([("/", Closing, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Closing, calls=calls) as url, raw_client(url) as client:
         for _ in range(2):
             await client.send_frame(TEXT, b"close")
             assert await client.receive() == Frame(TEXT, b"still here")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Log
-from tests.peer import BINARY, CLOSE, RSV1, TEXT, deflated, inflated, raw_client, raw_pair, raw_server
+from tests.peer import raw_client, raw_pair, raw_server
 from tests.support import Echo, connected, serving, until
+from tests.wire import BINARY, CLOSE, RSV1, TEXT, Frame, deflated, inflated
 from tornado_ws import WebSocketHandler, websocket_connect
 from tornado_ws.errors import InvalidHandshakeError
 
@@ -310,7 +311,7 @@ async def test_a_message_can_go_uncompressed() -> None:
     async with serving(Handler) as url, raw_client(url, Sec_WebSocket_Extensions="permessage-deflate") as peer:
         for opcode, message in ((TEXT, b"text"), (BINARY, b"\xff")):
             await peer.send_frame(opcode, message)
-            assert await peer.receive() == (opcode, message, 0, True)
+            assert await peer.receive() == Frame(opcode, message)
             frame = await peer.receive()
             assert frame is not None
             assert frame.rsv == RSV1
@@ -326,7 +327,7 @@ async def test_a_message_of_a_client_can_go_uncompressed() -> None:
         conn.write_message("12345", compress=False)
         conn.write_message("1234")
         conn.write_message({"a": 1})
-        assert [await peer.receive() for _ in range(2)] == [(TEXT, b"12345", 0, True), (TEXT, b"1234", 0, True)]
+        assert [await peer.receive() for _ in range(2)] == [Frame(TEXT, b"12345"), Frame(TEXT, b"1234")]
         frame = await peer.receive()
         assert frame is not None
         assert (frame.rsv, inflated(frame.payload)) == (RSV1, b'{"a": 1}')

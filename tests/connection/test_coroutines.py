@@ -15,9 +15,10 @@ from tornado import gen
 from tornado.httpclient import HTTPRequest
 
 from tests.conftest import Log
-from tests.peer import CLOSE, Recording, raw_client
+from tests.peer import Recording, raw_client
 from tests.server.test_shutdown import Served
-from tests.support import Echo, RawClient, connected, serving, until
+from tests.support import Echo, connected, serving, until
+from tests.wire import CLOSE
 from tornado_ws import ClosedAll, WebSocketClientConnection, close_all, reconnect
 from tornado_ws.connection.interfaces import WebSocketProtocol
 
@@ -63,7 +64,7 @@ def slow() -> type[Slow]:
 async def test_a_coroutine_on_close_runs_and_wait_closed_waits_for_it(way: str) -> None:
     calls: list[Any] = []
     handler_class = slow()
-    async with serving([("/", handler_class, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(handler_class, calls=calls) as url, raw_client(url) as client:
         await until(lambda: handler_class.handlers)
         handler = handler_class.handlers[0]
         waiting = asyncio.ensure_future(handler.wait_closed())
@@ -138,7 +139,7 @@ async def test_a_coroutine_on_close_that_waits_for_the_end_does_not_wait_for_its
             await self.wait_closed()
             super().on_close()
 
-    async with serving([("/", Waiting, {"calls": calls})]) as url:
+    async with serving(Waiting, calls=calls) as url:
         async with connected(url):
             await until(lambda: calls)
         await until(lambda: len(calls) == 2)
@@ -153,7 +154,7 @@ async def test_what_else_on_close_returns_means_nothing(log: Log) -> None:
             super().on_close()
             return [True, "text"]
 
-    async with serving([("/", Returning, {"calls": calls})]) as url:
+    async with serving(Returning, calls=calls) as url:
         async with connected(url):
             await until(lambda: calls)
         await until(lambda: len(calls) == 2)
@@ -197,7 +198,7 @@ async def test_coroutines_around_on_close_run_too() -> None:
             await asyncio.sleep(0)
             calls.append("around")
 
-    async with serving([("/", Around, {"calls": calls})]) as url:
+    async with serving(Around, calls=calls) as url:
         async with connected(url):
             await until(lambda: handlers)
             waiting = asyncio.ensure_future(handlers[0].wait_closed())
@@ -217,7 +218,7 @@ async def test_a_plain_on_connection_close_around_a_coroutine_on_close() -> None
             super().on_connection_close()
             calls.append("on_connection_close")
 
-    async with serving([("/", Engine, {"calls": calls})]) as url:
+    async with serving(Engine, calls=calls) as url:
         async with connected(url):
             await until(lambda: Engine.handlers)
             waiting = asyncio.ensure_future(Engine.handlers[0].wait_closed())
@@ -308,7 +309,7 @@ def kinds(value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", kinds(None))
 async def test_an_origin_is_refused_when_its_check_gives_no_answer(kind: str, answer: bool, log: Log) -> None:
     handler = type("Checked", (Echo,), {"check_origin": kinds(answer)[kind]})
-    async with serving(handler) as url, RawClient.connect(url, Origin=FOREIGN) as client:
+    async with serving(handler) as url, raw_client(url, Origin=FOREIGN) as client:
         assert client.status == 403
     errors = [record.getMessage() for record in log.records if record.levelname == "ERROR"]
     assert len(errors) == 1
@@ -335,7 +336,7 @@ async def test_a_hook_that_has_to_return_a_value_is_no_coroutine(hook: str, valu
     method = kinds(value)[kind]
     is_method = hook.startswith(("select", "get"))
     handler = type("Hooked", (Echo,), {hook: method if is_method else property(method)})
-    async with serving(handler) as url, RawClient.connect(url, Sec_WebSocket_Protocol="a") as client:
+    async with serving(handler) as url, raw_client(url, Sec_WebSocket_Protocol="a") as client:
         assert client.status == 500
     errors = [str(record.exc_info[1]) for record in log.records if record.exc_info]
     assert len(errors) == 1

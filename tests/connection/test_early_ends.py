@@ -13,19 +13,10 @@ import pytest
 from tornado.httpclient import HTTPRequest
 
 from tests.conftest import Tls
-from tests.peer import (
-    CLOSE,
-    TEXT,
-    Frame,
-    Recording,
-    close_payload,
-    frame,
-    opening_answer,
-    opening_request,
-    raw_server,
-)
+from tests.peer import Recording, frame, opening_answer, opening_request, raw_server
 from tests.support import disconnect, serving, until
 from tests.tls_wire import connected
+from tests.wire import CLOSE, TEXT, Frame, close_payload
 from tornado_ws import websocket_connect
 
 TRANSPORTS = ["TCP", "TLS"]
@@ -43,7 +34,7 @@ async def test_what_a_client_sends_at_once_before_its_end_is_received(tls: Tls, 
     calls: list[Any] = []
     last, seen, answers = ENDS[end]
     server_context = tls.server if transport == "TLS" else None
-    async with serving([("/", Recording, {"calls": calls})], ssl_options=server_context) as url:
+    async with serving(Recording, calls=calls, ssl_options=server_context) as url:
         with socket.socket() as sock:
             sock.setblocking(False)
             parts = urlsplit(url)

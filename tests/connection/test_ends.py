@@ -21,16 +21,10 @@ from tornado.web import Application
 
 from tests.conftest import Tls
 from tests.peer import (
-    BINARY,
-    CLOSE,
-    PONG,
-    TEXT,
-    Frame,
     RawPeer,
     RawServer,
     Recording,
     StallingEcho,
-    close_payload,
     opening_answer,
     opening_request,
     raw_client,
@@ -40,6 +34,7 @@ from tests.peer import (
 )
 from tests.support import serving, until
 from tests.tls_wire import TlsWire, connected
+from tests.wire import BINARY, CLOSE, PONG, TEXT, Frame, close_payload
 from tornado_ws import WebSocketClosedError, engine, websocket_connect
 from tornado_ws.engine.contract import MESSAGES_PER_TURN
 
@@ -70,7 +65,7 @@ def busy() -> type[Busy]:
 @contextlib.asynccontextmanager
 async def busy_server(handler: type[Busy]) -> AsyncIterator[tuple[RawPeer, list[Any]]]:
     calls: list[Any] = []
-    async with serving([("/", handler, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(handler, calls=calls) as url, raw_client(url) as client:
         yield client, calls
         handler.go_on.set()
 
@@ -121,7 +116,7 @@ async def test_a_half_closed_connection_ends_while_the_application_is_busy(busy:
 async def test_what_came_in_one_segment_with_the_request_and_the_end_is_handed_out() -> None:
     """The kernel has nothing more of such a peer, but it waits for the answers."""
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url, unanswered_client(url) as client:
+    async with serving(Recording, calls=calls) as url, unanswered_client(url) as client:
         frames = client.frame(TEXT, b"a") + client.frame(TEXT, b"b")
         # Before the server has a turn of the loop, so that it reads all at once.
         client.sock.send(opening_request(url) + frames)
@@ -148,7 +143,7 @@ async def test_no_message_is_lost_behind_a_close_of_ours_while_the_application_i
             closed.set()
             await go_on.wait()
 
-    async with serving([("/", Closing, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Closing, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(BINARY, messages[0])
         await closed.wait()
         await client.send(*[client.frame(BINARY, message) for message in messages[1:]], client.frame(CLOSE))
@@ -165,7 +160,7 @@ async def test_keepalive_ends_a_half_closed_connection_that_is_not_read_from(bus
     """Reading stops before the end is seen, and the application takes what it asks for."""
     calls: list[Any] = []
     settings: dict[str, Any] = {"websocket_read_ahead_messages": 1, "websocket_ping_interval": 0.05}
-    async with serving([("/", busy, {"calls": calls})], **settings) as url, raw_client(url) as client:
+    async with serving(busy, calls=calls, **settings) as url, raw_client(url) as client:
         await client.send(client.frame(TEXT, b"a"), client.frame(TEXT, b"b"))
         await until(lambda: calls == ["open", "a"])
         client.half_close()
@@ -183,7 +178,7 @@ async def test_a_quick_coroutine_answers_what_came_before_a_close_frame() -> Non
             await self.write_message(message)
 
     calls: list[Any] = []
-    async with serving([("/", Quick, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Quick, calls=calls) as url, raw_client(url) as client:
         messages = [Frame(TEXT, b"%d" % number) for number in range(20)]
         await client.send(*(client.frame(*frame[:2]) for frame in messages), client.frame(CLOSE))
         assert await client.receive_rest() == [*messages, Frame(CLOSE)]
@@ -223,7 +218,7 @@ async def receive_slowly(client: RawPeer, seconds: float) -> bytes:
 async def test_a_peer_that_takes_what_waits_slowly_gets_it_and_the_close_frame() -> None:
     calls: list[Any] = []
     async with (
-        serving([("/", Sending, {"calls": calls})]) as url,
+        serving(Sending, calls=calls) as url,
         raw_client(url, stalling=True) as first,
         raw_client(url, stalling=True) as second,
     ):
@@ -257,9 +252,8 @@ class Answering(Recording):
 async def test_a_pong_behind_the_peers_close_frame_costs_it_nothing(close_timeout: float) -> None:
     """The kernel resets a connection on which something comes for a socket that is closed, and drops what it holds."""
     calls: list[Any] = []
-    routes = [("/", Answering, {"calls": calls})]
     async with (
-        serving(routes, websocket_close_timeout=close_timeout) as url,
+        serving(Answering, calls=calls, websocket_close_timeout=close_timeout) as url,
         raw_client(url, stalling=True) as client,
     ):
         await client.send_frame(TEXT, b"go")
@@ -329,7 +323,7 @@ async def test_a_loop_that_stood_still_looks_for_the_close_frame() -> None:
     calls: list[Any] = []
     handler = type("Closing", (Recording,), {"websocket_close_timeout": 0.1})
     handler.on_message = lambda self, message: self.close(1000) if message == "close" else None  # type: ignore[attr-defined]
-    async with serving([("/", handler, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(handler, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"close")
         assert await client.receive() == Frame(CLOSE, close_payload(1000))
         answer = client.frame(BINARY, bytes(1 << 20)) + client.frame(CLOSE, close_payload(1000))
@@ -381,7 +375,7 @@ async def test_close_notify_follows_a_closing_handshake(first: str, tls: Tls) ->
             return sock.recv(100)
 
     calls: list[Any] = []
-    async with serving([("/", Handler, {"calls": calls})], ssl_options=tls.server) as url:
+    async with serving(Handler, calls=calls, ssl_options=tls.server) as url:
         port = int(url.rpartition(":")[2])
         assert await asyncio.get_running_loop().run_in_executor(None, talk, port) == b""
         await until(lambda: len(calls) == 2)
@@ -405,7 +399,7 @@ def many_and_close(peer: RawPeer) -> bytes:
 @pytest.mark.usefixtures("each_tls")
 async def test_a_server_delivers_all_that_came_in_one_read_with_close_notify(tls: Tls) -> None:
     calls: list[Any] = []
-    async with serving([("/", Receiving, {"calls": calls})], ssl_options=tls.server) as url:
+    async with serving(Receiving, calls=calls, ssl_options=tls.server) as url:
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as sock:
             client = await connected(sock, tls.client, is_client=True)
             assert isinstance(client, TlsWire)
@@ -468,8 +462,7 @@ async def full_server(path: str, tls: Tls, calls: list[Any], **settings: Any) ->
 
     By Unix sockets, whose room is what they are told. Those of TCP put small pieces behind others all the same.
     """
-    routes = [("/", Full, {"calls": calls})]
-    async with serving(routes, sockets=[bind_unix_socket(path)], ssl_options=tls.server, **settings):
+    async with serving(Full, calls=calls, sockets=[bind_unix_socket(path)], ssl_options=tls.server, **settings):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, path)

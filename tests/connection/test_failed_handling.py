@@ -14,20 +14,9 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from tests.conftest import Log
-from tests.peer import (
-    RSV1,
-    TEXT,
-    Frame,
-    Recording,
-    Sockets,
-    StallingEcho,
-    deflated,
-    exchange,
-    frame,
-    raw_client,
-    raw_server,
-)
+from tests.peer import Recording, Sockets, StallingEcho, exchange, frame, raw_client, raw_server
 from tests.support import Echo, serving, until
+from tests.wire import RSV1, TEXT, Frame, deflated
 from tornado_ws import websocket_connect
 from tornado_ws.connection import protocol13
 from tornado_ws.deflate import codec
@@ -148,7 +137,7 @@ async def test_nothing_is_written_into_the_middle_of_a_frame(log: Log, monkeypat
 async def test_without_memory_a_connection_closes_all_the_same(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(Transport, step, fail)
-    async with serving([("/", Recording, {"calls": calls})]) as url:
+    async with serving(Recording, calls=calls) as url:
         client = await websocket_connect(url)
         await client.write_message("x")
         assert await client.read_message() == "x"
@@ -168,7 +157,7 @@ async def test_without_memory_for_a_reader_a_server_closes_that_connection(
 ) -> None:
     calls: list[Any] = []
     sockets = Sockets()
-    async with serving([("/", Recording, {"calls": calls})]) as url:
+    async with serving(Recording, calls=calls) as url:
         async with raw_client(url) as other:
             await exchange(other)
             with monkeypatch.context() as patches:

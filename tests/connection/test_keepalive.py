@@ -13,22 +13,9 @@ import pytest
 
 from tests.clock import Clock
 from tests.conftest import Log
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    Frame,
-    RawPeer,
-    Recording,
-    close_payload,
-    exchange,
-    raw_client,
-    raw_pair,
-)
+from tests.peer import RawPeer, Recording, exchange, raw_client, raw_pair
 from tests.support import FOREVER, Echo, serving, until
+from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close_payload
 from tornado_ws import WebSocketClosedError, WebSocketHandler
 
 pytestmark = pytest.mark.gen_test(timeout=FOREVER)
@@ -340,7 +327,7 @@ async def test_on_close_of_a_peer_given_up_waits_for_on_message(clock: Clock) ->
                 await self.write_message(message)
             self.calls.append("done")
 
-    async with serving([("/", Busy, {"calls": calls})], **SETTINGS) as url, raw_client(url) as client:
+    async with serving(Busy, calls=calls, **SETTINGS) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"hello")
         await until(lambda: len(calls) == 2)
         await clock.let_pass(INTERVAL)

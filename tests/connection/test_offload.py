@@ -13,22 +13,9 @@ import pytest
 from tornado.iostream import StreamBufferFullError
 
 from tests.conftest import Log
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    RawPeer,
-    Recording,
-    close_payload,
-    deflated,
-    inflated,
-    raw_client,
-)
+from tests.peer import RawPeer, Recording, raw_client
 from tests.support import Echo, connected, serving, until
+from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, close_payload, deflated, inflated
 from tornado_ws import WebSocketClosedError, WriteLimitError, broadcast
 from tornado_ws.deflate import backends, offload
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
@@ -99,7 +86,7 @@ async def test_messages_behind_a_large_one_wait_for_it_and_pings_do_not(threads:
         def on_message(self, message: str | bytes) -> Any:
             self.calls.append(message)
 
-    async with serving([("/", Handler, {"calls": calls})]) as url, client(url) as peer:
+    async with serving(Handler, calls=calls) as url, client(url) as peer:
         await peer.send(
             compressed(peer, "one"),
             compressed(peer, LARGE),
@@ -128,7 +115,7 @@ async def test_a_stream_with_context_takeover_is_inflated_in_its_order() -> None
     messages = [NOISE, b"small", NOISE[:3000], LARGE.encode(), NOISE, b"", b"small", NOISE[10_000:20_000]] * 5
     compressor = zlib.compressobj(wbits=-15)
 
-    async with serving([("/", Offloading, {"calls": calls})]) as url, client(url) as peer:
+    async with serving(Offloading, calls=calls) as url, client(url) as peer:
         for message in messages:
             payload = (compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4] or b"\x00"
             half = len(payload) // 2
@@ -159,8 +146,7 @@ BAD = {
 @pytest.mark.parametrize(("payload", "code"), BAD.values(), ids=BAD)
 async def test_a_violation_inside_a_large_message_is_the_end_behind_those_before_it(payload: bytes, code: int) -> None:
     calls: list[Any] = []
-    routes = [("/", Offloading, {"calls": calls})]
-    async with serving(routes, websocket_max_message_size=100_000) as url, client(url) as peer:
+    async with serving(Offloading, calls=calls, websocket_max_message_size=100_000) as url, client(url) as peer:
         await peer.send(
             compressed(peer, LARGE), peer.frame(TEXT, payload, rsv=RSV1), compressed(peer, "never"), peer.frame(TEXT)
         )
@@ -174,7 +160,7 @@ async def test_a_violation_inside_a_large_message_is_the_end_behind_those_before
 @pytest.mark.gen_test
 async def test_a_close_frame_behind_a_large_message_waits_for_it(threads: Threads) -> None:
     calls: list[Any] = []
-    async with serving([("/", Offloading, {"calls": calls})]) as url, client(url) as peer:
+    async with serving(Offloading, calls=calls) as url, client(url) as peer:
         await peer.send(compressed(peer, LARGE), peer.frame(CLOSE, close_payload(4000, "bye")))
         await until(lambda: threads.waiting)
         threads.finish()
@@ -196,7 +182,7 @@ async def test_a_peer_that_vanishes_while_a_thread_inflates(threads: Threads) ->
         def on_message(self, message: str | bytes) -> Any:
             self.calls.append(message)
 
-    async with serving([("/", Handler, {"calls": calls})]) as url, client(url) as peer:
+    async with serving(Handler, calls=calls) as url, client(url) as peer:
         await peer.send(compressed(peer, LARGE), compressed(peer, "behind"))
         await until(lambda: threads.waiting)
         peer.reset()
@@ -218,7 +204,7 @@ async def test_a_handler_that_closes_while_a_thread_inflates_gets_no_more_messag
             handlers.append(self)
 
     calls: list[Any] = []
-    async with serving([("/", Handler, {"calls": calls})]) as url, client(url) as peer:
+    async with serving(Handler, calls=calls) as url, client(url) as peer:
         await peer.send(compressed(peer, LARGE))
         await until(lambda: threads.waiting)
         handlers[0].ws_connection._abort()
@@ -290,7 +276,7 @@ async def test_the_answer_to_a_close_frame_and_the_end_of_the_socket_wait_too(th
             self.write_message(LARGE)
 
     calls: list[Any] = []
-    async with serving([("/", Handler, {"calls": calls})]) as url, client(url) as peer:
+    async with serving(Handler, calls=calls) as url, client(url) as peer:
         await peer.send(compressed(peer, "small"), peer.frame(CLOSE, close_payload(4000)))
         await until(lambda: threads.waiting)
         await asyncio.sleep(0.02)
@@ -305,7 +291,7 @@ async def test_writes_that_wait_fail_when_the_connection_is_lost(
     threads: Threads, pusher: Callable[[], Pusher]
 ) -> None:
     calls: list[Any] = []
-    async with serving([("/", Pusher, {"calls": calls})]) as url, client(url) as peer:
+    async with serving(Pusher, calls=calls) as url, client(url) as peer:
         await until(lambda: hasattr(Pusher, "handler"))
         handler = pusher()
         written = [handler.write_message(LARGE), handler.write_message("small"), handler.write_message("nobody waits")]
@@ -424,7 +410,7 @@ async def test_a_client_broadcasts_in_turn_too(threads: Threads) -> None:
             self.calls.append(message)
 
     async with (
-        serving([("/", Handler, {"calls": calls})]) as url,
+        serving(Handler, calls=calls) as url,
         connected(url, compression_options={"offload_size": SIZE}) as conn,
     ):
         conn.write_message(LARGE)
@@ -462,7 +448,7 @@ async def test_what_goes_to_all_and_waits_when_a_connection_is_lost_raises_nothi
     threads: Threads, pusher: Callable[[], Pusher], log: Log
 ) -> None:
     calls: list[Any] = []
-    async with serving([("/", Pusher, {"calls": calls})]) as url, client(url) as peer:
+    async with serving(Pusher, calls=calls) as url, client(url) as peer:
         await until(lambda: hasattr(Pusher, "handler"))
         handler = pusher()
         connection: Any = handler.ws_connection
@@ -499,8 +485,7 @@ async def test_what_cannot_be_written_when_its_turn_comes_ends_the_connection(
     threads: Threads, pusher: Callable[[], Pusher], log: Log
 ) -> None:
     calls: list[Any] = []
-    routes = [("/", Pusher, {"calls": calls})]
-    async with serving(routes) as url, client(url, stalling=True):
+    async with serving(Pusher, calls=calls) as url, client(url, stalling=True):
         await until(lambda: hasattr(Pusher, "handler"))
         handler = pusher()
         connection: Any = handler.ws_connection

@@ -9,21 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    Frame,
-    Recording,
-    StallingEcho,
-    frame,
-    raw_client,
-    raw_pair,
-)
+from tests.peer import Recording, StallingEcho, frame, raw_client, raw_pair
 from tests.support import Echo, serving, until
+from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame
 
 
 class Gated(Recording):
@@ -52,7 +40,7 @@ async def test_a_coroutine_on_message_keeps_the_order() -> None:
             self.calls.append(f"end {message!r}")
             self.write_message(message)
 
-    async with serving([("/", Uneven, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Uneven, calls=calls) as url, raw_client(url) as client:
         await client.send(*[client.frame(TEXT, b"%d" % number) for number in range(30, 0, -1)])
         for number in range(30, 0, -1):
             assert await client.receive() == Frame(TEXT, b"%d" % number)

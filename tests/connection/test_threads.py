@@ -15,7 +15,8 @@ from tornado.platform.asyncio import AsyncIOLoop
 
 import tornado_ws.connection.threads as threads
 from tests.peer import raw_client, raw_pair
-from tests.support import TEXT, Echo, connected, serving, until
+from tests.support import Echo, connected, serving, until
+from tests.wire import TEXT, Frame
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 
 SAYS = r"in thread 'worker_0'.* write_message_threadsafe\(\), .* IOLoop.add_callback\(\)"
@@ -361,4 +362,4 @@ async def test_a_subclass_that_replaces_write_message_is_asked(worker: concurren
         await asyncio.wrap_future(worker.submit(kept[0].write_message_threadsafe, "hello").result())
         received = await client.receive()
         assert received is not None
-        assert received == (TEXT, b"HELLO", 0, True)
+        assert received == Frame(TEXT, b"HELLO")

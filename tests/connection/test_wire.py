@@ -9,21 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    Frame,
-    RawPeer,
-    StallingEcho,
-    inflated,
-    raw_client,
-    raw_pair,
-)
+from tests.peer import RawPeer, StallingEcho, raw_client, raw_pair
 from tests.support import Echo, serving
+from tests.wire import BINARY, CLOSE, PING, PONG, RSV1, TEXT, Frame, inflated
 from tornado_ws import WebSocketClosedError
 
 #: Around the sizes at which the length takes more bytes.

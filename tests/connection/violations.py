@@ -7,20 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    RSV1,
-    RSV2,
-    RSV3,
-    TEXT,
-    Builder,
-    close_payload,
-    deflated,
-)
+from tests.peer import Builder
+from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, RSV2, RSV3, TEXT, close_payload, deflated
 
 #: The limit that the receiving side has to be given; the messages that come before a violation are below it.
 MAX_MESSAGE_SIZE = 1000

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.wire import cut_at, each_byte
+from tests.wire import cut_at, deflated, each_byte
 from tornado_ws.deflate.codec import (
     _DecompressTooLargeError,
     _PerMessageDeflateCompressor,
@@ -31,11 +31,6 @@ NOISE = random.Random(0).randbytes(20_000)
 
 def inflater(persistent: bool = True, max_wbits: int | None = None) -> _PerMessageDeflateDecompressor:
     return _PerMessageDeflateDecompressor(persistent, max_wbits, LIMIT)
-
-
-def deflated(data: bytes, level: int = 6, wbits: int = 15, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
-    compressor = zlib.compressobj(level, zlib.DEFLATED, -wbits, 8, strategy)
-    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 def finished(data: bytes, level: int = 6) -> bytes:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.wire import ENGINES, Engine, Peer
+from tests.engine.reading import ENGINES, Engine, Peer
 
 
 @pytest.fixture

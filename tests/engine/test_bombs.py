@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.wire import BINARY, RSV1, TEXT, Frame, Outcome, Peer, cut_at
+from tests.engine.reading import Outcome, Peer
+from tests.wire import BINARY, RSV1, TEXT, Frame, cut_at
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor, compress_alone, inflate_all
 from tornado_ws.deflate.ratio import RatioLimitedInflater
 from tornado_ws.engine.contract import INFLATED_AT_ONCE, Inflater

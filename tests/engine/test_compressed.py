@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.engine.reading import Outcome, Peer, events_now
 from tests.wire import (
     BINARY,
     CLOSE,
@@ -20,11 +21,8 @@ from tests.wire import (
     RSV3,
     TEXT,
     Frame,
-    Outcome,
-    Peer,
     cut_at,
     each_byte,
-    events_now,
 )
 from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
 from tornado_ws.engine.contract import DEFERRED

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.engine.reading import Peer
 from tests.engine.test_properties import Conversation, any_kind, chunks_of, cuts, quietly
-from tests.wire import BINARY, CLOSE, CONTINUATION, MESSAGES, PING, RSV1, TEXT, Frame, Peer, each_byte
+from tests.wire import BINARY, CLOSE, CONTINUATION, MESSAGES, PING, RSV1, TEXT, Frame, each_byte
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 from tornado_ws.engine.contract import BUDGET_SPENT, CLOCK_SIZE, PENDING, RAISED, TURN_TIME, VIOLATION, Event
 from tornado_ws.engine.reader import FrameReader

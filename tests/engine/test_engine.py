@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import tornado_ws.engine
+from tests.engine.reading import ENGINES
 from tests.needs import need
-from tests.wire import ENGINES
 from tornado_ws.engine import pure
 
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.wire import BINARY, RSV1, TEXT, Frame, Outcome, Peer, cut_at, each_byte
+from tests.engine.reading import Outcome, Peer
+from tests.wire import BINARY, RSV1, TEXT, Frame, cut_at, each_byte
 from tornado_ws.deflate.backends import Codec
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor, inflate_all
 from tornado_ws.deflate.module_streams import BYTES_A_FINAL, MAX_FINALS, is_empty_stream

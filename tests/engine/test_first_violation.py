@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.wire import BINARY, CONTINUATION, ENGINES, RSV1, TEXT, Frame, Outcome, Peer, cut_at, each_byte, read
+from tests.engine.reading import ENGINES, Outcome, Peer, read
+from tests.wire import BINARY, CONTINUATION, RSV1, TEXT, Frame, cut_at, each_byte
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 from tornado_ws.engine.contract import INFLATED_AT_ONCE
 from tornado_ws.errors import ProtocolError
@@ -20,13 +21,13 @@ pytestmark = pytest.mark.usefixtures("streams")
 GARBAGE = b"\xff" * 8
 
 
-def deflated(data: bytes, strategy: int = zlib.Z_FIXED, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
+def blocks(data: bytes, strategy: int = zlib.Z_FIXED, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
     compressor = zlib.compressobj(9, wbits=-15, strategy=strategy)
     return compressor.compress(data) + compressor.flush(flush)
 
 
 def cut_inside(data: bytes, strategy: int, cut: int) -> bytes:
-    payload = deflated(data, strategy)
+    payload = blocks(data, strategy)
     return payload[: cut % (len(payload) + 1)]
 
 
@@ -49,15 +50,15 @@ def outcomes(wire_of: list[Frame], limit: int, *cuts: int) -> list[Outcome]:
 def test_garbage_behind_the_limit_is_too_big_and_before_it_is_garbage(good: bytes, opcode: int) -> None:
     # The flush ends a block, so that the garbage is the header of the next one.
     for payload in (
-        deflated(good) + GARBAGE,
-        deflated(good)[:-5] + GARBAGE,
-        deflated(good, flush=zlib.Z_FINISH) + GARBAGE,
+        blocks(good) + GARBAGE,
+        blocks(good)[:-5] + GARBAGE,
+        blocks(good, flush=zlib.Z_FINISH) + GARBAGE,
     ):
         for limit in (1, 5, len(good) - 2, len(good) - 1, len(good), len(good) + 1, 1 << 20):
             frames = [Frame(opcode, payload, rsv=RSV1)]
             found = outcomes(frames, limit, 7, 9, 12, len(payload))
             assert found == [found[0]] * len(found)
-            if payload != deflated(good)[:-5] + GARBAGE:
+            if payload != blocks(good)[:-5] + GARBAGE:
                 assert found[0] == Outcome([], 1009 if limit < len(good) else 1007)
 
 
@@ -72,8 +73,8 @@ messages = st.one_of(
 @given(
     parts=st.lists(
         st.one_of(
-            messages.map(deflated),
-            messages.map(lambda data: deflated(data, flush=zlib.Z_FINISH)),
+            messages.map(blocks),
+            messages.map(lambda data: blocks(data, flush=zlib.Z_FINISH)),
             st.builds(cut_inside, messages, st.sampled_from([zlib.Z_FIXED, zlib.Z_FILTERED]), st.integers(0, 10_000)),
             st.binary(max_size=4),
             st.just(GARBAGE),
@@ -106,9 +107,9 @@ def test_the_first_violation_is_the_same_in_both_engines_and_however_it_is_cut(
         (100, [Frame(TEXT, b"a", fin=False), Frame(CONTINUATION, b"\xff\xff")]),
         (100, [Frame(TEXT, b"a", fin=False), Frame(TEXT, b"b")]),
         (10, [Frame(BINARY, b"a", fin=False), Frame(CONTINUATION, b"b" * 10)]),
-        (100, [Frame(TEXT, deflated(b"a"), False, RSV1), Frame(CONTINUATION, GARBAGE)]),
-        (10, [Frame(TEXT, deflated(b"a" * 20), False, RSV1), Frame(CONTINUATION, b"\x00")]),
-        (100, [Frame(TEXT, deflated(b"ab")[:3], True, RSV1)]),
+        (100, [Frame(TEXT, blocks(b"a"), False, RSV1), Frame(CONTINUATION, GARBAGE)]),
+        (10, [Frame(TEXT, blocks(b"a" * 20), False, RSV1), Frame(CONTINUATION, b"\x00")]),
+        (100, [Frame(TEXT, blocks(b"ab")[:3], True, RSV1)]),
         (1, [Frame(TEXT, b"abc")]),
     ],
 )
@@ -126,6 +127,6 @@ def test_behind_a_violation_no_message_is_under_way(peer: Peer, limit: int, sent
 def test_what_does_not_inflate_stays_so() -> None:
     for size in (10, 5000, 40_000):
         inflater = _PerMessageDeflateDecompressor(True, None, size - 1)
-        assert len(inflater.inflate(deflated(b"ab" * (size // 2)) + GARBAGE, size - 1)) == size
+        assert len(inflater.inflate(blocks(b"ab" * (size // 2)) + GARBAGE, size - 1)) == size
         with pytest.raises(ProtocolError):
             inflater.inflate(b"", size)

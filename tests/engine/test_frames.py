@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
+from tests.engine.reading import LIMIT, Engine, Outcome, Peer, events_now, is_finished, read
 from tests.wire import (
     BINARY,
     CLOSE,
     CONTINUATION,
     CONTROLS,
-    LIMIT,
     MASK,
     MESSAGES,
     PING,
@@ -22,15 +22,9 @@ from tests.wire import (
     RSV2,
     RSV3,
     TEXT,
-    Engine,
     Frame,
-    Outcome,
-    Peer,
     cut_at,
     each_byte,
-    events_now,
-    is_finished,
-    read,
     xor,
 )
 from tornado_ws.engine.contract import Event

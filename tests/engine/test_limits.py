@@ -11,20 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.wire import (
-    BINARY,
-    CONTINUATION,
-    MESSAGES,
-    PING,
-    RSV1,
-    TEXT,
-    Frame,
-    Outcome,
-    Peer,
-    cut_at,
-    each_byte,
-    events_now,
-)
+from tests.engine.reading import Outcome, Peer, events_now
+from tests.wire import BINARY, CONTINUATION, MESSAGES, PING, RSV1, TEXT, Frame, cut_at, deflated, each_byte
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
@@ -36,11 +24,6 @@ MIB = 1024 * 1024
 def inflater() -> _PerMessageDeflateDecompressor:
     # The limit of its own is for `decompress` alone: a reader says how much it may give.
     return _PerMessageDeflateDecompressor(True, None, 0)
-
-
-def deflate(data: bytes, level: int = 6) -> bytes:
-    compressor = zlib.compressobj(level, wbits=-15)
-    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 # The limit on the wire
@@ -113,9 +96,9 @@ def test_the_limit_of_a_compressed_message_is_after_inflating(peer: Peer, opcode
     payload = b"x" * limit
     expected = Outcome([(opcode, payload.decode() if opcode == TEXT else payload, limit)])
     for level in (0, 6):
-        wire = peer.send(Frame(opcode, deflate(payload, level), rsv=RSV1))
+        wire = peer.send(Frame(opcode, deflated(payload, level), rsv=RSV1))
         assert peer.outcome(wire, limit=limit, inflater=inflater()) == expected
-        wire = peer.send(Frame(opcode, deflate(payload + b"x", level), rsv=RSV1))
+        wire = peer.send(Frame(opcode, deflated(payload + b"x", level), rsv=RSV1))
         assert peer.outcome(wire, limit=limit, inflater=inflater()) == Outcome([], 1009)
         chunks = cut_at(wire, *range(0, len(wire), max(1, len(wire) // 100)))
         assert peer.outcome(*chunks, limit=limit, inflater=inflater()) == Outcome([], 1009)
@@ -123,7 +106,7 @@ def test_the_limit_of_a_compressed_message_is_after_inflating(peer: Peer, opcode
 
 def test_a_compressed_message_may_be_larger_on_the_wire_than_its_limit(peer: Peer) -> None:
     payload = b"incompressible"
-    stored = deflate(payload, level=0)
+    stored = deflated(payload, level=0)
     assert len(stored) > len(payload)
     wire = peer.send(Frame(BINARY, stored[:9], fin=False, rsv=RSV1), Frame(CONTINUATION, stored[9:]))
     expected = Outcome([(BINARY, payload, len(payload))])
@@ -141,7 +124,7 @@ def test_the_fragments_of_a_compressed_message_count_together(peer: Peer) -> Non
 
 
 def test_refuses_a_bomb_before_the_rest_of_it_arrives(peer: Peer) -> None:
-    bomb = deflate(bytes(10 * MIB))
+    bomb = deflated(bytes(10 * MIB))
     wire = peer.send(Frame(BINARY, bomb, fin=False, rsv=RSV1))
     assert peer.outcome(wire[: len(wire) // 10], limit=MIB // 2, inflater=inflater()) == Outcome([], 1009)
 
@@ -149,21 +132,21 @@ def test_refuses_a_bomb_before_the_rest_of_it_arrives(peer: Peer) -> None:
 def test_an_uncompressed_message_is_limited_on_a_compressed_connection_too(peer: Peer) -> None:
     header = peer.header(Frame(BINARY), 11)
     assert peer.outcome(header, limit=10, inflater=inflater()) == Outcome([], 1009)
-    begun = peer.send(Frame(BINARY, deflate(b"x" * 10), rsv=RSV1), Frame(BINARY, b"x" * 6, fin=False))
+    begun = peer.send(Frame(BINARY, deflated(b"x" * 10), rsv=RSV1), Frame(BINARY, b"x" * 6, fin=False))
     header = peer.header(Frame(CONTINUATION), 5)
     expected = Outcome([(BINARY, b"x" * 10, 10)], 1009)
     assert peer.outcome(begun, header, limit=10, inflater=inflater()) == expected
 
 
 def test_text_that_is_not_utf8_within_the_limit_is_refused_as_that_however_it_arrives(peer: Peer) -> None:
-    wire = peer.send(Frame(TEXT, deflate(b"ok\xff" + b"a" * 100), rsv=RSV1))
+    wire = peer.send(Frame(TEXT, deflated(b"ok\xff" + b"a" * 100), rsv=RSV1))
     assert peer.outcome(*each_byte(wire), limit=50, inflater=inflater()) == Outcome([], 1007)
     assert peer.outcome(wire, limit=50, inflater=inflater()) == Outcome([], 1007)
 
 
 @pytest.mark.parametrize("limit", [sys.maxsize - 1, sys.maxsize])
 def test_there_may_be_no_limit_to_speak_of(peer: Peer, limit: int) -> None:
-    wire = peer.send(Frame(TEXT, b"Hello"), Frame(TEXT, deflate(b"Hello"), rsv=RSV1))
+    wire = peer.send(Frame(TEXT, b"Hello"), Frame(TEXT, deflated(b"Hello"), rsv=RSV1))
     expected = Outcome([(TEXT, "Hello", 5), (TEXT, "Hello", 5)])
     assert peer.outcome(wire, limit=limit, inflater=inflater()) == expected
 
@@ -207,11 +190,11 @@ def many_fragments(peer: Peer) -> Iterator[bytes]:
 
 
 def compressed(peer: Peer) -> Iterator[bytes]:
-    yield peer.send(Frame(BINARY, deflate(bytes(MIB)), rsv=RSV1))
+    yield peer.send(Frame(BINARY, deflated(bytes(MIB)), rsv=RSV1))
 
 
 def incompressible(peer: Peer) -> Iterator[bytes]:
-    yield peer.send(Frame(BINARY, deflate(bytes(MIB), level=0), rsv=RSV1))
+    yield peer.send(Frame(BINARY, deflated(bytes(MIB), level=0), rsv=RSV1))
 
 
 ARRIVALS = [one_chunk, many_chunks, many_fragments, compressed, incompressible]
@@ -223,7 +206,7 @@ def test_an_idle_reader_keeps_nothing_of_the_messages_it_read(
 ) -> None:
     # Without takeover, so that the window does not count.
     reader = peer.reader(inflater=_PerMessageDeflateDecompressor(False, None, 0))
-    consume(reader, [peer.send(Frame(TEXT, deflate(b"warm"), rsv=RSV1), Frame(TEXT, b"up"))])
+    consume(reader, [peer.send(Frame(TEXT, deflated(b"warm"), rsv=RSV1), Frame(TEXT, b"up"))])
     # The process keeps the memory of a few large messages for those to come.
     consume(reader, arrives(peer))
     assert kept_after(lambda: consume(reader, arrives(peer))) < 8 * KIB
@@ -297,7 +280,7 @@ def peak_of(work: Callable[[], object]) -> int:
 
 def test_a_bomb_costs_no_more_memory_than_the_limit_allows(peer: Peer) -> None:
     limit = 256 * KIB
-    wire = peer.send(Frame(BINARY, deflate(bytes(64 * MIB)), rsv=RSV1))
+    wire = peer.send(Frame(BINARY, deflated(bytes(64 * MIB)), rsv=RSV1))
     outcomes: list[Outcome] = []
     peak = peak_of(lambda: outcomes.append(peer.outcome(wire, limit=limit, inflater=inflater())))
     assert outcomes == [Outcome([], 1009)]

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.wire import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    CONTROLS,
-    MESSAGES,
-    PING,
-    PONG,
-    TEXT,
-    Frame,
-    Outcome,
-    Peer,
-    cut_at,
-    each_byte,
-    events_now,
-)
+from tests.engine.reading import Outcome, Peer, events_now
+from tests.wire import BINARY, CLOSE, CONTINUATION, CONTROLS, MESSAGES, PING, PONG, TEXT, Frame, cut_at, each_byte
 
 
 def fragments(opcode: int, *payloads: bytes) -> list[Frame]:

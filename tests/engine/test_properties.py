@@ -10,24 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.model import expected, is_start_of_utf8, is_utf8
-from tests.wire import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    MESSAGES,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    Engine,
-    Frame,
-    Outcome,
-    Peer,
-    cut_at,
-    each_byte,
-    events_now,
-    read,
-)
+from tests.engine.reading import Engine, Outcome, Peer, events_now, read
+from tests.wire import BINARY, CLOSE, CONTINUATION, MESSAGES, PING, PONG, RSV1, TEXT, Frame, cut_at, each_byte
 from tornado_ws.close_codes import decode_close, encode_close
 from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
 from tornado_ws.deflate.negotiation import accept_deflate_offer

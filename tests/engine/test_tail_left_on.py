@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.wire import CONTINUATION, RSV1, TEXT, Frame, Outcome, Peer, cut_at, each_byte
+from tests.engine.reading import Outcome, Peer
+from tests.wire import CONTINUATION, RSV1, TEXT, Frame, cut_at, each_byte
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 from tornado_ws.deflate.module_streams import TAIL
 

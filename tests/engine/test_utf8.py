@@ -8,21 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.engine.model import is_start_of_utf8
-from tests.wire import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    RSV1,
-    TEXT,
-    Frame,
-    Outcome,
-    Peer,
-    cut_at,
-    each_byte,
-    events_now,
-    read,
-)
+from tests.engine.reading import Outcome, Peer, events_now, read
+from tests.wire import BINARY, CLOSE, CONTINUATION, PING, RSV1, TEXT, Frame, cut_at, each_byte
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
 
 #: Each with the index of the first byte that decides.

@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from tests.hostile.measure import Program, Report
-from tests.peer import BINARY, RSV1, RawPeer
+from tests.peer import RawPeer
+from tests.wire import BINARY, RSV1
 
 KIB = 1024
 MIB = 1024 * KIB

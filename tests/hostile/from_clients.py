@@ -33,20 +33,8 @@ from tests.hostile.attacks import (
     sent,
 )
 from tests.hostile.measure import Report
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    RawPeer,
-    close_payload,
-    frame,
-    opening_request,
-    unanswered_client,
-)
+from tests.peer import RawPeer, frame, opening_request, unanswered_client
+from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, close_payload
 
 
 class Clients(Attackers):

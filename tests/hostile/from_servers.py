@@ -30,20 +30,8 @@ from tests.hostile.attacks import (
     sent,
 )
 from tests.hostile.measure import Program, Report
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    RawPeer,
-    RawServer,
-    close_payload,
-    frame,
-    opening_answer,
-)
+from tests.peer import RawPeer, RawServer, frame, opening_answer
+from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, close_payload
 
 #: Connections at a time of a client whose servers do not answer.
 _UNANSWERED = 100
@@ -180,14 +168,14 @@ ATTACKS = {
         ),
         Attack(
             "fragments of one byte",
-            flood("plain", _unmasked(CONTINUATION, b"x", fin=False), before=_BEGUN, size=4 * MIB),
+            flood("plain", _unmasked(CONTINUATION, b"x", fin=False), before=_BEGUN, size=2 * MIB),
             MESSAGE,
             0,
             2 * CHUNK,
         ),
         Attack(
             "empty fragments",
-            flood("plain", _unmasked(CONTINUATION, fin=False), before=_BEGUN, size=2 * MIB),
+            flood("plain", _unmasked(CONTINUATION, fin=False), before=_BEGUN, size=MIB // 2),
             MIB,
             0,
             2 * CHUNK,

@@ -23,7 +23,8 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
-from tests.peer import TEXT, frame, raw_client
+from tests.peer import frame, raw_client
+from tests.wire import TEXT
 from tornado_ws import WebSocketHandler
 
 _QUESTION = frame(TEXT, b"?", masked=True)

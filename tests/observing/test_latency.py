@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.peer import PING, PONG, Frame, raw_client, raw_pair
+from tests.peer import raw_client, raw_pair
 from tests.support import PATIENCE, Echo, connected, serving, until
+from tests.wire import PING, PONG, Frame
 from tornado_ws import counters
 from tornado_ws.observing.latency import UNKNOWN, Latency, RoundTrips
 

@@ -12,20 +12,9 @@ import pytest
 
 import tornado_ws
 from tests.conftest import Log
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    RSV1,
-    TEXT,
-    Recording,
-    StallingEcho,
-    deflated,
-    raw_client,
-    raw_pair,
-)
+from tests.peer import Recording, StallingEcho, raw_client, raw_pair
 from tests.support import Echo, connected, serving, until
+from tests.wire import BINARY, CLOSE, CONTINUATION, PING, RSV1, TEXT, deflated
 from tornado_ws import ConnectionFilter, Counters, WebSocketHandler
 from tornado_ws.observing import logs
 
@@ -154,7 +143,7 @@ async def test_messages_handled_after_the_socket_is_closed_count_once() -> None:
             await gate.wait()
             self.calls.append(message)
 
-    async with serving([("/", Slow, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Slow, calls=calls) as url, raw_client(url) as client:
         await client.send(*[client.frame(TEXT, b"%d" % number) for number in range(5)])
         await until(lambda: since(before)["wire_bytes_in"] == 35)
         client.reset()

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.peer import BINARY, TEXT, Frame, RawPeer, StallingEcho, raw_client
+from tests.peer import RawPeer, StallingEcho, raw_client
 from tests.support import Echo, connected, serving, until
+from tests.wire import BINARY, TEXT, Frame
 from tornado_ws import WebSocketClientConnection, WebSocketHandler, broadcast
 from tornado_ws.connection.interfaces import _WebSocketParams
 from tornado_ws.connection.protocol13 import WebSocketProtocol13

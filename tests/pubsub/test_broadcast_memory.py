@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.peer import BINARY, TEXT, RawPeer, StallingEcho, raw_client
+from tests.peer import RawPeer, StallingEcho, raw_client
 from tests.support import serving, until
+from tests.wire import BINARY, TEXT
 from tornado_ws import WebSocketHandler, broadcast
 
 #: How many do not read.

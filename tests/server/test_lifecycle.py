@@ -12,22 +12,9 @@ import pytest
 from tornado.httpclient import HTTPRequest
 
 from tests.conftest import Log, Tls
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    Frame,
-    RawPeer,
-    Recording,
-    frame,
-    opening_request,
-    raw_client,
-    raw_pair,
-    unanswered_client,
-)
+from tests.peer import RawPeer, Recording, frame, opening_request, raw_client, raw_pair, unanswered_client
 from tests.support import Echo, connected, disconnect, serving, until
+from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, Frame
 from tornado_ws import WebSocketClosedError, websocket_connect
 
 
@@ -49,7 +36,7 @@ async def test_on_close_is_called_exactly_once(way: str) -> None:
             super().open()
             handlers.append(self)
 
-    async with serving([("/", Handler, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Handler, calls=calls) as url, raw_client(url) as client:
         await until(lambda: handlers)
         protocol: Any = handlers[0].ws_connection
         if way == "close frame":
@@ -91,7 +78,7 @@ async def test_on_close_waits_for_a_slow_open() -> None:
             await asyncio.sleep(0.03)
             self.calls.append("opened")
 
-    async with serving([("/", Slow, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Slow, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(TEXT, b"1"), client.frame(CLOSE, b"\x03\xe8"))
         client.half_close()
         await until(lambda: len(calls) == 4)
@@ -108,7 +95,7 @@ async def test_on_close_waits_for_a_slow_on_message() -> None:
             await asyncio.sleep(0.02)
             self.calls.append("done")
 
-    async with serving([("/", Slow, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Slow, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(TEXT, b"1"), client.frame(TEXT, b"2"))
         client.half_close()
         await until(lambda: len(calls) == 6)
@@ -132,7 +119,7 @@ async def test_open_is_not_called_for_a_client_that_left_during_prepare(
         async def wait(self) -> None:
             await prepared.wait()
 
-    async with serving([("/", Handler, {"calls": calls})], ssl_options=tls.server if secure else None) as url:
+    async with serving(Handler, calls=calls, ssl_options=tls.server if secure else None) as url:
         host, port = url.removeprefix("ws://").split(":")
         _, writer = await asyncio.open_connection(
             host, int(port), ssl=tls.client if secure else None, server_hostname="localhost" if secure else None
@@ -168,7 +155,7 @@ async def test_what_a_client_left_behind_is_handed_out_if_it_may_still_listen(wa
             await super().get(*args, **kwargs)
             self.calls.append("end of get")
 
-    async with serving([("/", Handler, {"calls": calls})]) as url:
+    async with serving(Handler, calls=calls) as url:
         async with unanswered_client(url) as client:
             await client.send(opening_request(url), client.frame(TEXT, b"hello"))
             await until(lambda: calls)
@@ -185,7 +172,7 @@ async def test_what_a_client_left_behind_is_handed_out_if_it_may_still_listen(wa
 async def test_a_client_may_say_all_it_has_to_say_before_open() -> None:
     calls: list[Any] = []
     early = frame(TEXT, b"hello", masked=True) + frame(CLOSE, b"\x03\xe8", masked=True)
-    async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url, early=early) as client:
+    async with serving(Recording, calls=calls) as url, raw_client(url, early=early) as client:
         assert await client.receive_rest() == [Frame(TEXT, b"hello"), Frame(CLOSE, b"\x03\xe8")]
         await until(lambda: len(calls) == 3)
     assert calls == ["open", "hello", ("close", 1000, None)]
@@ -327,7 +314,7 @@ async def test_no_message_is_handed_out_after_one_that_raised(coroutine: bool, l
             await asyncio.sleep(0.01)
             raise Broken
 
-    async with serving([("/", Handler, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Handler, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(TEXT, b"1"), client.frame(TEXT, b"2"), client.frame(TEXT, b"3"))
         assert await client.receive_rest() == []
         await until(lambda: calls[-1][0] == "close")
@@ -353,7 +340,7 @@ async def test_no_message_is_handed_out_after_an_abort(coroutine: bool) -> None:
             protocol: Any = self.ws_connection
             protocol._abort()
 
-    async with serving([("/", Handler, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Handler, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(TEXT, b"1"), client.frame(TEXT, b"2"), client.frame(TEXT, b"3"))
         assert await client.receive_rest() == []
         await until(lambda: calls[-1][0] == "close")
@@ -385,7 +372,7 @@ async def test_a_cancelled_on_message_is_as_one_that_raised() -> None:
         async def on_message(self, message: str | bytes) -> None:
             raise asyncio.CancelledError
 
-    async with serving([("/", Handler, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Handler, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"1")
         assert await client.receive_rest() == []
         await until(lambda: len(calls) == 2)
@@ -405,7 +392,7 @@ async def test_what_on_message_returns_may_be_wrong(result: str, log: Log) -> No
             future.set_exception(Broken())
             return future
 
-    async with serving([("/", Handler, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Handler, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(TEXT, b"1"), client.frame(TEXT, b"2"))
         assert await client.receive_rest() == []
         await until(lambda: len(calls) == 2)
@@ -432,7 +419,7 @@ async def test_cancelling_a_slow_open() -> None:
             super().open()
             await asyncio.sleep(10)
 
-    async with serving([("/", Slow, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Slow, calls=calls) as url, raw_client(url) as client:
         await until(lambda: calls)
         request_task().cancel()
         assert await client.receive() is None
@@ -451,7 +438,7 @@ async def test_a_get_of_the_applications_lasts_as_long_as_the_connection(cancell
             await super().get()
             self.calls.append("end")
 
-    async with serving([("/", Handler, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Handler, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"x")
         assert await client.receive() == Frame(TEXT, b"x")
         assert calls == ["begin", "open", "x"]
@@ -478,7 +465,7 @@ async def test_close_in_open() -> None:
             self.write_message("go away")
             self.close(4000, "full")
 
-    async with serving([("/", Handler, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Handler, calls=calls) as url, raw_client(url) as client:
         assert await client.answer_close() == [Frame(TEXT, b"go away")]
         assert await client.receive() is None
         await until(lambda: len(calls) == 2)
@@ -505,7 +492,7 @@ async def test_close_of_another_connection_in_on_message() -> None:
                         handler.close(4001)
 
     async with (
-        serving([("/", Handler, {"calls": calls})]) as url,
+        serving(Handler, calls=calls) as url,
         raw_client(url) as first,
         raw_client(url) as second,
         raw_client(url) as third,
@@ -537,7 +524,7 @@ async def test_abort_of_another_connection_in_on_message() -> None:
                     protocol._abort()
             self.write_message("alone")
 
-    async with serving([("/", Handler, {"calls": calls})]) as url, raw_client(url) as first, raw_client(url) as second:
+    async with serving(Handler, calls=calls) as url, raw_client(url) as first, raw_client(url) as second:
         await until(lambda: len(handlers) == 2)
         await asyncio.gather(first.send_frame(TEXT, b"abort"), second.send_frame(TEXT, b"abort"))
 
@@ -582,7 +569,7 @@ async def test_a_client_callback_gets_none_exactly_once(way: str) -> None:
 @pytest.mark.gen_test
 async def test_a_client_that_closes_at_once() -> None:
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url:
+    async with serving(Recording, calls=calls) as url:
         conn = await websocket_connect(url)
         conn.close(1001, "changed my mind")
         assert await conn.read_message() is None

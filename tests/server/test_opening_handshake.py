@@ -7,24 +7,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.conftest import Log
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    KEY,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    Frame,
-    Recording,
-    deflated,
-    frame,
-    inflated,
-    opening_request,
-    raw_client,
-    unanswered_client,
-)
+from tests.peer import KEY, Recording, frame, opening_request, raw_client, unanswered_client
 from tests.support import Echo, serving, until
+from tests.wire import BINARY, CLOSE, PING, PONG, RSV1, TEXT, Frame, deflated, inflated
 from tornado_ws import WebSocketHandler
 
 
@@ -77,7 +62,7 @@ async def test_a_bad_request_is_refused(name: str, log: Log) -> None:
     bad = BAD_REQUESTS[name]
     calls: list[Any] = []
     async with (
-        serving([("/", Recording, {"calls": calls})]) as url,
+        serving(Recording, calls=calls) as url,
         raw_client(url, start=bad.start, **bad.headers) as client,
     ):
         assert client.status == bad.status
@@ -237,7 +222,7 @@ async def test_a_subprotocol_that_was_not_offered_is_a_500_and_one_line(header: 
             return "100% mine"
 
     async with (
-        serving([("/", Handler, {"calls": calls})]) as url,
+        serving(Handler, calls=calls) as url,
         raw_client(url, Sec_WebSocket_Protocol=header) as client,
     ):
         assert client.status == 500

@@ -13,19 +13,9 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.ioloop import IOLoop
 
 import tornado_ws
-from tests.support import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    Echo,
-    Frame,
-    RawClient,
-    connected,
-    serving,
-    until,
-)
+from tests.peer import RawPeer, raw_client
+from tests.support import Echo, connected, serving, until
+from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, Frame
 from tornado_ws import WebSocketHandler, WebSocketProtocol13
 
 HTTP_METHODS = ("write", "redirect", "set_header", "set_cookie", "set_status", "flush", "finish")
@@ -62,13 +52,13 @@ async def test_get_websocket_protocol_may_return_a_subclass_with_its_own_accept_
             )
             return Protocol(self, mask_outgoing=True, params=params)
 
-    async with serving(Handler) as url, RawClient.connect(url) as client:
+    async with serving(Handler) as url, raw_client(url) as client:
         assert client.status == (101 if allowed else 403)
         if allowed:
-            client.send(BINARY, b"through the tunnel")
-            assert await client.receive() == Frame(BINARY, True, b"through the tunnel")
-            client.send(CLOSE)
-            assert await client.receive() == Frame(CLOSE, True, b"")
+            await client.send_frame(BINARY, b"through the tunnel")
+            assert await client.receive(masked=True) == Frame(BINARY, b"through the tunnel")
+            await client.send_frame(CLOSE)
+            assert await client.receive(masked=True) == Frame(CLOSE)
 
 
 @pytest.mark.gen_test
@@ -127,15 +117,15 @@ async def test_ping_interval_and_ping_timeout_may_be_overridden_as_properties() 
         def on_close(self) -> None:
             closed.append(True)
 
-    async with serving(Handler, ws_ping_interval=0.5, ws_ping_timeout=0.4) as url, RawClient.connect(url) as client:
-        assert await client.receive() == Frame(PING, False, b"")
-        client.send(PONG)
-        assert await client.receive() == Frame(PING, False, b"")
+    async with serving(Handler, ws_ping_interval=0.5, ws_ping_timeout=0.4) as url, raw_client(url) as client:
+        assert await client.receive() == Frame(PING, b"")
+        await client.send_frame(PONG)
+        assert await client.receive() == Frame(PING, b"")
         last = await client.receive()
         assert last is not None
         assert last.opcode == CLOSE
         # Tornado waits five seconds more for the answer to that.
-        client.send(CLOSE)
+        await client.send_frame(CLOSE)
         await until(lambda: closed)
 
 
@@ -260,19 +250,19 @@ async def test_execute_may_be_overridden() -> None:
     assert executed == ["GET"]
 
 
-Ending = Callable[[RawClient], Any]
+Ending = Callable[[RawPeer], Any]
 
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(
     "end",
     [
-        pytest.param(lambda client: client.send(CLOSE, b"\x03\xe8"), id="close frame"),
-        pytest.param(lambda client: client.send(TEXT, b"close"), id="handler closes"),
-        pytest.param(lambda client: client.send(TEXT, b"abort"), id="handler aborts"),
-        pytest.param(lambda client: client.send(TEXT, b"raise"), id="on_message raises"),
-        pytest.param(lambda client: client.send(TEXT, b"x", masked=False), id="violation"),
-        pytest.param(lambda client: client.send(TEXT, b"x" * 100), id="too big"),
+        pytest.param(lambda client: client.send_frame(CLOSE, b"\x03\xe8"), id="close frame"),
+        pytest.param(lambda client: client.send_frame(TEXT, b"close"), id="handler closes"),
+        pytest.param(lambda client: client.send_frame(TEXT, b"abort"), id="handler aborts"),
+        pytest.param(lambda client: client.send_frame(TEXT, b"raise"), id="on_message raises"),
+        pytest.param(lambda client: client.send_frame(TEXT, b"x", masked=False), id="violation"),
+        pytest.param(lambda client: client.send_frame(TEXT, b"x" * 100), id="too big"),
         pytest.param(lambda client: client.reset(), id="reset"),
     ],
 )
@@ -307,12 +297,13 @@ async def test_close_without_arguments_and_on_connection_close_may_be_overridden
         def on_close(self) -> None:
             calls.append("on_close")
 
-    async with serving(Handler, websocket_max_message_size=50) as url, RawClient.connect(url) as client:
-        client.send(TEXT, b"hello")
-        assert await client.receive() == Frame(TEXT, False, b"hello")
-        end(client)
-        if (frame := await client.receive()) is not None and frame.opcode == CLOSE:
-            client.send(CLOSE)
+    async with serving(Handler, websocket_max_message_size=50) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"hello")
+        assert await client.receive() == Frame(TEXT, b"hello")
+        if (ending := end(client)) is not None:
+            await ending
+        if client.sock.fileno() >= 0 and (frame := await client.receive()) is not None and frame.opcode == CLOSE:
+            await client.send_frame(CLOSE)
         await until(lambda: "on_connection_close" in calls)
         await asyncio.sleep(0.01)
     closed_by_handler = request.node.callspec.id == "handler closes"

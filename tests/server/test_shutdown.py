@@ -13,20 +13,9 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    Frame,
-    Recording,
-    close_payload,
-    opening_request,
-    raw_client,
-    unanswered_client,
-)
+from tests.peer import Recording, opening_request, raw_client, unanswered_client
 from tests.support import PATIENCE, Echo, connected, until
+from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, Frame, close_payload
 from tornado_ws import ClosedAll, HandshakeRejectedError, close_all, websocket_connect
 
 GOING_AWAY = Frame(CLOSE, close_payload(1001))

@@ -10,20 +10,9 @@ import pytest
 
 from tests.conftest import Log
 from tests.connection.violations import MAX_MESSAGE_SIZE, UNMASKED, VIOLATIONS, Violation, each
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    PING,
-    RSV1,
-    TEXT,
-    Frame,
-    Recording,
-    deflated,
-    frame,
-    inflated,
-    raw_client,
-)
+from tests.peer import Recording, frame, raw_client
 from tests.support import serving, until
+from tests.wire import BINARY, CLOSE, PING, RSV1, TEXT, Frame, deflated, inflated
 
 DEFLATE = "permessage-deflate"
 
@@ -39,10 +28,9 @@ class DeflatingRecording(Recording):
 @pytest.mark.rfc("6455-10.7-validated", "6455-10.7-close-frame")
 async def test_a_violation_is_answered_logged_and_told_to_on_close(violation: Violation, log: Log) -> None:
     calls: list[Any] = []
-    routes = [("/", DeflatingRecording, {"calls": calls})]
     offer: dict[str, Any] = {"Sec_WebSocket_Extensions": DEFLATE} if violation.deflate else {}
     async with (
-        serving(routes, websocket_max_message_size=MAX_MESSAGE_SIZE) as url,
+        serving(DeflatingRecording, calls=calls, websocket_max_message_size=MAX_MESSAGE_SIZE) as url,
         raw_client(url, **offer) as client,
     ):
         assert client.header("Sec-WebSocket-Extensions") == (DEFLATE if violation.deflate else None)
@@ -82,7 +70,7 @@ async def test_messages_before_a_violation_are_handled_by_a_slow_coroutine_first
             self.calls.append(message)
             self.write_message(message)
 
-    async with serving([("/", Slow, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Slow, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(TEXT, b"1"), client.frame(TEXT, b"2"), client.frame(0x3))
         assert [frame.opcode for frame in await client.receive_rest()] == [TEXT, TEXT, CLOSE]
         await until(lambda: len(calls) == 4)
@@ -100,7 +88,7 @@ async def test_a_violation_waits_for_open() -> None:
             self.calls.append("open")
             self.write_message("welcome")
 
-    async with serving([("/", Slow, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Slow, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(0x3)
         assert [frame.opcode for frame in await client.receive_rest()] == [TEXT, CLOSE]
         await until(lambda: len(calls) == 2)
@@ -115,7 +103,7 @@ async def test_a_violation_after_our_close_frame_gets_no_second_one(log: Log) ->
         def on_message(self, message: str | bytes) -> None:
             self.close(4000)
 
-    async with serving([("/", Closing, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Closing, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(TEXT, b"close"), client.frame(0x3))
         assert await client.receive_rest() == [Frame(CLOSE, b"\x0f\xa0")]
         await until(lambda: len(calls) == 2)
@@ -127,7 +115,7 @@ async def test_a_violation_after_our_close_frame_gets_no_second_one(log: Log) ->
 @pytest.mark.rfc("6455-7.1.7-nothing-more")
 async def test_nothing_that_follows_a_violation_is_looked_at_a_close_frame_neither() -> None:
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Recording, calls=calls) as url, raw_client(url) as client:
         late = client.frame(TEXT, b"late"), client.frame(PING, b"?"), client.frame(CLOSE, b"\x0f\xa0")
         await client.send(client.frame(0x3), *late)
         (answer,) = await client.receive_rest()
@@ -140,7 +128,7 @@ async def test_nothing_that_follows_a_violation_is_looked_at_a_close_frame_neith
 async def test_what_follows_a_close_frame_is_no_violation(log: Log) -> None:
     """Section 5.5.1: data after a close frame is not looked at any more."""
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Recording, calls=calls) as url, raw_client(url) as client:
         await client.send(client.frame(CLOSE, b"\x03\xe8"), client.frame(0x3), client.frame(TEXT, b"too late"))
         assert await client.receive_rest() == [Frame(CLOSE, b"\x03\xe8")]
         await until(lambda: len(calls) == 2)
@@ -151,7 +139,7 @@ async def test_what_follows_a_close_frame_is_no_violation(log: Log) -> None:
 @pytest.mark.gen_test
 async def test_a_violation_in_the_same_segment_as_the_opening_handshake() -> None:
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url:
+    async with serving(Recording, calls=calls) as url:
         early = frame(TEXT, b"early", masked=True) + frame(TEXT, b"x", masked=False)
         async with raw_client(url, early=early) as client:
             assert [received.opcode for received in await client.receive_rest()] == [TEXT, CLOSE]

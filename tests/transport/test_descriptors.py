@@ -16,9 +16,6 @@ from tornado.ioloop import IOLoop
 
 from tests.conftest import Log, Tls
 from tests.peer import (
-    CLOSE,
-    TEXT,
-    Frame,
     RawPeer,
     Recording,
     Sockets,
@@ -31,6 +28,7 @@ from tests.peer import (
     unanswered_client,
 )
 from tests.support import Echo, serving, until
+from tests.wire import CLOSE, TEXT, Frame
 from tornado_ws import WebSocketClosedError, WebSocketHandler
 from tornado_ws.transport import transport
 from tornado_ws.transport.poller import poller_of
@@ -90,8 +88,9 @@ async def is_ended(client: RawPeer) -> list[Frame]:
 async def test_a_connection_that_we_end_needs_no_descriptor(secure: bool, tls: Tls) -> None:
     calls: list[Any] = []
     sockets = Sockets()
-    routes = [("/", Recording, {"calls": calls})]
-    async with serving(routes, ssl_options=tls.server if secure else None, websocket_max_message_size=100) as url:
+    async with serving(
+        Recording, calls=calls, ssl_options=tls.server if secure else None, websocket_max_message_size=100
+    ) as url:
         async with (
             tls_client(url, tls.client) if secure else raw_client(url) as too_big,
             tls_client(url, tls.client) if secure else raw_client(url) as unmasked,
@@ -117,7 +116,7 @@ async def test_what_fails_while_lingering_is_begun_does_not_keep_the_stream_open
 
     calls: list[Any] = []
     sockets = Sockets()
-    async with serving([("/", Recording, {"calls": calls})]) as url:
+    async with serving(Recording, calls=calls) as url:
         async with raw_client(url) as client:
             monkeypatch.setattr(transport, "detach", fail)
             await client.send_frame(TEXT, b"x", masked=False)
@@ -196,7 +195,7 @@ async def test_a_connection_that_cannot_be_watched_is_closed_with_a_line(
     calls: list[Any] = []
     lay_off(monkeypatch, "register", errno.ENOSPC, lambda: full)
     async with (
-        serving([("/", Recording, {"calls": calls})]) as url,
+        serving(Recording, calls=calls) as url,
         raw_client(url) as first,
         raw_client(url) as second,
     ):

@@ -14,22 +14,9 @@ import pytest
 from tornado.httpclient import HTTPRequest
 
 from tests.conftest import Log, Tls
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    Frame,
-    close_payload,
-    deflated,
-    raw_client,
-    raw_pair,
-    tls_client,
-)
+from tests.peer import raw_client, raw_pair, tls_client
 from tests.support import Echo, connected, serving, until
+from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, Frame, close_payload, deflated
 from tornado_ws import WebSocketClosedError, broadcast
 from tornado_ws.engine.contract import FIN
 from tornado_ws.transport import frame_log

@@ -9,23 +9,9 @@ from typing import Any
 import pytest
 from tornado.escape import utf8
 
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    Frame,
-    RawPeer,
-    Recording,
-    deflated,
-    inflated,
-    raw_client,
-    raw_pair,
-)
+from tests.peer import RawPeer, Recording, raw_client, raw_pair
 from tests.support import Echo, connected, serving, until
+from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, Frame, deflated, inflated
 from tornado_ws import WebSocketHandler
 
 #: Around the sizes at which an engine changes its ways.
@@ -95,7 +81,7 @@ async def test_fragments_with_control_frames_between() -> None:
 @pytest.mark.parametrize("before", [0, 20_000, 300_000])
 async def test_text_is_checked_while_it_comes(before: int) -> None:
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Recording, calls=calls) as url, raw_client(url) as client:
         beginning = client.frame(TEXT, text_of(before), length=1_000_000)
         await client.send(beginning)
         await asyncio.sleep(0.02)
@@ -150,7 +136,7 @@ async def test_by_default_the_limit_is_10_mib() -> None:
 @pytest.mark.parametrize("where", ["in the header", "in the payload"])
 async def test_the_end_of_the_connection_inside_a_message(where: str) -> None:
     calls: list[Any] = []
-    async with serving([("/", Recording, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Recording, calls=calls) as url, raw_client(url) as client:
         whole = client.frame(BINARY, bytes(500_000))
         await client.send(whole[:5] if where == "in the header" else whole[:100_000])
         client.half_close()

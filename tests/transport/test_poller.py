@@ -13,10 +13,6 @@ from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.peer import (
-    BINARY,
-    CLOSE,
-    TEXT,
-    Frame,
     RawServer,
     Recording,
     Sockets,
@@ -29,6 +25,7 @@ from tests.peer import (
     unanswered_client,
 )
 from tests.support import Echo, serving, until
+from tests.wire import BINARY, CLOSE, TEXT, Frame
 from tornado_ws import WebSocketHandler, websocket_connect
 from tornado_ws.transport.poller import poller_of
 
@@ -131,7 +128,7 @@ async def test_waiting_costs_no_processor_time(what: str, monkeypatch: pytest.Mo
             self.calls.append(message)
             await released.wait()
 
-    async with serving([("/", Busy, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Busy, calls=calls) as url, raw_client(url) as client:
         await client.send(*[client.frame(TEXT, b"%d" % number) for number in range(5)])
         await until(lambda: "0" in calls)
         if what != "nothing":

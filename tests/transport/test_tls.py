@@ -14,8 +14,9 @@ from tornado.httpclient import HTTPRequest
 from tornado.iostream import StreamBufferFullError
 
 from tests.conftest import Log, Tls
-from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, Frame, Recording, tls_client
+from tests.peer import Recording, tls_client
 from tests.support import Echo, connected, serving, until
+from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, Frame
 from tornado_ws import WebSocketClosedError, WebSocketHandler, engine
 
 
@@ -100,7 +101,7 @@ async def test_frames_sent_together_with_the_request(tls: Tls) -> None:
 async def test_a_violation_is_answered_and_the_message_before_it_too(tls: Tls, log: Log) -> None:
     calls: list[Any] = []
     async with (
-        serving([("/", Recording, {"calls": calls})], ssl_options=tls.server) as url,
+        serving(Recording, calls=calls, ssl_options=tls.server) as url,
         tls_client(url, tls.client) as client,
     ):
         await client.send(client.frame(TEXT, b"before"), client.frame(0x3), client.frame(BINARY, bytes(100)) * 1000)
@@ -118,7 +119,7 @@ async def test_a_violation_is_answered_and_the_message_before_it_too(tls: Tls, l
 async def test_the_closing_handshake(tls: Tls) -> None:
     calls: list[Any] = []
     async with (
-        serving([("/", Recording, {"calls": calls})], ssl_options=tls.server) as url,
+        serving(Recording, calls=calls, ssl_options=tls.server) as url,
         tls_client(url, tls.client) as client,
     ):
         await client.send_frame(CLOSE, b"\x03\xe9")
@@ -132,7 +133,7 @@ async def test_the_closing_handshake(tls: Tls) -> None:
 async def test_the_end_without_a_closing_handshake(way: str, tls: Tls, log: Log) -> None:
     calls: list[Any] = []
     async with (
-        serving([("/", Recording, {"calls": calls})], ssl_options=tls.server) as url,
+        serving(Recording, calls=calls, ssl_options=tls.server) as url,
         tls_client(url, tls.client) as client,
     ):
         await until(lambda: calls)
@@ -149,7 +150,7 @@ async def test_the_end_without_a_closing_handshake(way: str, tls: Tls, log: Log)
 async def test_garbage_in_the_place_of_a_record(tls: Tls, log: Log) -> None:
     calls: list[Any] = []
     async with (
-        serving([("/", Recording, {"calls": calls})], ssl_options=tls.server) as url,
+        serving(Recording, calls=calls, ssl_options=tls.server) as url,
         tls_client(url, tls.client) as client,
     ):
         await until(lambda: calls)

@@ -15,14 +15,7 @@ from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
 from tests.conftest import Log
 from tests.peer import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    RSV1,
     SMALL_BUFFER,
-    TEXT,
-    Frame,
     Recording,
     Sockets,
     StallingEcho,
@@ -33,6 +26,7 @@ from tests.peer import (
     unanswered_client,
 )
 from tests.support import Echo, serving, until
+from tests.wire import BINARY, CLOSE, PING, PONG, RSV1, TEXT, Frame
 from tornado_ws import WebSocketClosedError, websocket_connect
 from tornado_ws.engine.channel import plain_socket
 
@@ -195,7 +189,7 @@ async def test_a_write_that_finds_the_peer_gone() -> None:
             except WebSocketClosedError:
                 self.calls.append("closed")
 
-    async with serving([("/", Busy, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Busy, calls=calls) as url, raw_client(url) as client:
         await client.send_frame(TEXT, b"x")
         await until(lambda: "x" in calls)
         client.reset()
@@ -368,7 +362,7 @@ async def test_writes_on_a_stream_that_the_application_has_just_closed() -> None
                     raised.append(name)
 
     calls: list[Any] = []
-    async with serving([("/", Closing, {"calls": calls})]) as url, raw_client(url) as client:
+    async with serving(Closing, calls=calls) as url, raw_client(url) as client:
         # The ping in the same segment cannot be answered any more.
         await client.send(client.frame(TEXT, b"x"), client.frame(PING, b"x"), client.frame(TEXT, b"y"))
         await until(lambda: len(calls) == 2)
@@ -474,7 +468,7 @@ async def test_frames_follow_an_answer_that_has_to_wait() -> None:
             super().open()
             self.write_message("welcome")
 
-    async with serving([("/", Handler, {"calls": calls})]) as url:
+    async with serving(Handler, calls=calls) as url:
         async with raw_client(url, stalling=True) as client:
             assert len(client.header("X-Long") or "") == 1_000_000
             assert await client.receive() == Frame(TEXT, b"welcome")
@@ -485,7 +479,7 @@ async def test_frames_follow_an_answer_that_has_to_wait() -> None:
 @pytest.mark.parametrize("way", ["RST", "FIN"])
 async def test_a_client_that_leaves_with_the_answer_unread(way: str, log: Log) -> None:
     calls: list[Any] = []
-    async with serving([("/", LongAnswer, {"calls": calls})]) as url:
+    async with serving(LongAnswer, calls=calls) as url:
         async with unanswered_client(url, stalling=True) as client:
             await client.send(opening_request(url))
             await until(lambda: calls)

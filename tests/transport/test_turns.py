@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import NESTED_POLLERS
-from tests.peer import TEXT, raw_client
+from tests.peer import raw_client
 from tests.support import Echo, serving, until
+from tests.wire import TEXT
 from tornado_ws.engine.contract import TURN_TIME
 from tornado_ws.transport import poller
 

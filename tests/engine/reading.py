@@ -1,0 +1,105 @@
+"""The engines under test, and what a reader makes of frames."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from tests.wire import MASK, PING, Frame
+from tornado_ws.close_codes import encode_close
+from tornado_ws.engine import pure
+from tornado_ws.engine.contract import Event, Inflater
+from tornado_ws.engine.reader import FrameReader
+from tornado_ws.errors import ProtocolError
+
+LIMIT = 1 << 20
+
+
+class Engine(NamedTuple):
+    name: str
+    FrameReader: type[FrameReader]
+    encode_frame: Callable[[int, bytes, bool], bytes]
+    apply_mask: Callable[[bytes, bytes], bytes]
+
+
+def _engines() -> list[Engine]:
+    modules: list[Any] = [pure]
+    # Looked for, and not tried: a native engine that is there and broken has to fail the run.
+    if importlib.util.find_spec("tornado_ws.engine._native") is not None:
+        modules.append(importlib.import_module("tornado_ws.engine._native"))
+    return [Engine(module.__name__, module.FrameReader, module.encode_frame, module.apply_mask) for module in modules]
+
+
+ENGINES = _engines()
+
+
+class Outcome(NamedTuple):
+    """The events that a reader gave, and the code that the connection is to be failed with, if it is."""
+
+    events: list[Event]
+    close_code: int | None = None
+
+
+class Peer:
+    """One end of a connection: it makes the frames that this end sends, and readers for who receives them."""
+
+    def __init__(self, engine: Engine, is_client: bool) -> None:
+        self.engine = engine
+        self.is_client = is_client
+        self.mask = MASK if is_client else None
+
+    def send(self, *sent: Frame) -> bytes:
+        return b"".join(frame.encode(self.mask) for frame in sent)
+
+    def header(self, frame: Frame, length: int, length_bytes: int | None = None) -> bytes:
+        return frame.header(self.mask, length, length_bytes)
+
+    def reader(self, limit: int = LIMIT, inflater: Inflater | None = None) -> FrameReader:
+        return self.engine.FrameReader(self.is_client, limit, inflater)
+
+    def outcome(self, *chunks: bytes, limit: int = LIMIT, inflater: Inflater | None = None) -> Outcome:
+        return read(self.reader(limit, inflater), chunks)
+
+
+def events_now(reader: FrameReader) -> list[Event]:
+    """The events up to where the reader wants another chunk."""
+    events: list[Event] = []
+    for event in reader:
+        if event is None:
+            return events
+        events.append(event)
+    raise AssertionError("the reader ended, and no violation was raised")
+
+
+def read(reader: FrameReader, chunks: Iterable[bytes]) -> Outcome:
+    """Feed ``chunks`` one at a time and take what the reader gives after each, to the end or to a violation."""
+    events: list[Event] = []
+    violation: ProtocolError | None = None
+    try:
+        for chunk in chunks:
+            reader.feed(chunk)
+            for event in reader:
+                if event is None:
+                    break
+                events.append(event)
+            else:
+                raise AssertionError("the reader ended, and no violation was raised")
+    except ProtocolError as error:
+        violation = error
+    if violation is None:
+        return Outcome(events)
+    # True of each violation, so looked at here for all: it can go into a close frame, and it is the end.
+    assert violation.reason
+    encode_close(violation.close_code, violation.reason)
+    assert is_finished(reader)
+    return Outcome(events, violation.close_code)
+
+
+def is_finished(reader: FrameReader) -> bool:
+    finished = object()
+    if next(iter(reader), finished) is not finished:
+        return False
+    reader.feed(Frame(PING).encode(None) + Frame(PING).encode(MASK))
+    return next(iter(reader), finished) is finished
