@@ -16,6 +16,8 @@ from tests.autobahn.run import cores, parts_of, run_parts
 from tests.autobahn.wstest import Wstest, ensure_wstest, find_python27
 from tests.needs import need
 
+pytestmark = pytest.mark.xdist_group("autobahn")
+
 KNOWN = ["1.1.1", "6.4.1", "6.4.2", "6.40.1", "7.1.6", "9.1.1", "10.1.1", "12.1.1", "12.1.2", "12.1.10", *SAMPLE]
 
 

@@ -22,6 +22,8 @@ import tornado_ws
 from tests.needs import need
 from tests.support import PATIENCE
 
+pytestmark = pytest.mark.xdist_group("browser")
+
 ROOT = Path(__file__).parent.parent
 
 _T = TypeVar("_T")

@@ -20,6 +20,8 @@ import tornado
 from tests.needs import need
 from tests.tornado_suite.run import Report
 
+pytestmark = pytest.mark.xdist_group("tornado_suite")
+
 RUN_INSTALLED = [sys.executable, "-m", "tornado_ws.run", "-m", "tests.tornado_suite.run"]
 ROOT = Path(__file__).parent.parent
 

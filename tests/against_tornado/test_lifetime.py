@@ -9,6 +9,8 @@ import tornado
 
 from tests.against_tornado import Both, run_both
 
+pytestmark = pytest.mark.xdist_group("against_lifetime")
+
 # What Tornado does is that of the version the documentation speaks of.
 is_6_6 = tornado.version_info >= (6, 6)
 

@@ -14,6 +14,8 @@ import tornado
 
 from tests.programs import ROOT, run
 
+pytestmark = pytest.mark.xdist_group("installed")
+
 OURS = "tornado_ws.server.handler\n"
 TORNADOS = "tornado.websocket\n"
 WHOSE = "import tornado.websocket; print(tornado.websocket.WebSocketHandler.__module__, flush=True)"
