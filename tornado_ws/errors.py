@@ -18,11 +18,9 @@ class WebSocketError(Exception):
 
 
 class WebSocketClosedError(WebSocketError):
-    """Raised by operations on a closed connection.
+    """Operations on a closed connection raise this (Tornado 3.2).
 
-    ``close_code`` and ``close_reason`` tell how it ended where that is known, else they are None.
-
-    .. versionadded:: Tornado 3.2
+    ``close_code`` (int) and ``close_reason`` (str) tell how it ended where that is known, else they are None.
     """
 
     def __init__(self, *args: object, close_code: int | None = None, close_reason: str | None = None) -> None:
@@ -32,7 +30,7 @@ class WebSocketClosedError(WebSocketError):
 
 
 class WriteLimitError(WebSocketError):
-    """Raised by ``write_message`` when ``write_limit`` bytes wait already, under the policy "raise".
+    """``write_message`` raises this when ``write_limit`` bytes wait already, under the policy "raise".
 
     The message is not sent; the connection is open, and takes messages again when the peer has read some.
     """

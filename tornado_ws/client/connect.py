@@ -35,35 +35,42 @@ def websocket_connect(
     resolver: Resolver | None = None,
     **options: Unpack[OptionArguments],
 ) -> ConnectFuture[WebSocketClientConnection]:
-    """Connect to a WebSocket server; returns a Future of a `WebSocketClientConnection`.
+    """Connect to a WebSocket server.
 
-    To close the connection whatever happens: ``async with websocket_connect(...) as conn``.
+    To close the connection whatever happens: ``async with websocket_connect(...) as conn``. Cancelling the Future
+    closes the socket.
 
-    ``url`` is a ``ws://`` or ``wss://`` URL or an `.HTTPRequest` with one, which stays as it is. User and password in
-    the URL are sent as Basic authentication (RFC 7617), a host in other letters as A-labels (IDNA 2003), and what may
-    not stand in a path or a query is percent-encoded (RFC 3986). ``connect_timeout`` is in seconds and covers all
-    steps: name resolution, TCP, TLS and the opening handshake; 20 by default, as Tornado's. With
-    ``on_message_callback`` each message is given to it, and None at the end; without, `read_message` gives them.
-    ``compression_options`` is as in `.WebSocketHandler.get_compression_options`, ``ping_interval`` and
-    ``ping_timeout`` (seconds) and ``max_message_size`` (bytes) as the handler's. ``subprotocols`` are offered in order,
-    and ``resolver`` is a `.Resolver` to use. Cancelling the Future closes the socket.
+    :param url: a ``ws://`` or ``wss://`` URL, or an `.HTTPRequest` with one, which stays as it is. User and password in
+        the URL are sent as Basic authentication (RFC 7617), a host in other letters as A-labels (IDNA 2003), and what
+        may not stand in a path or a query is percent-encoded (RFC 3986).
+    :param callback: is called with the Future; deprecated as in Tornado 6.5.
+    :param connect_timeout: seconds for all steps: name resolution, TCP, TLS and the opening handshake. 20 by default,
+        as Tornado's.
+    :param on_message_callback: is called with each message, and with None at the end. Without it
+        `~WebSocketClientConnection.read_message` gives them.
+    :param compression_options: as in `.WebSocketHandler.get_compression_options`; None, the default, offers no
+        compression.
+    :param ping_interval: seconds between pings, as `.WebSocketHandler.ping_interval`.
+    :param ping_timeout: seconds, as `.WebSocketHandler.ping_timeout`.
+    :param max_message_size: bytes, as `.WebSocketHandler.max_message_size`.
+    :param subprotocols: a list of names, which are offered in order.
+    :param resolver: the `.Resolver` to use.
+    :param options: what Tornado does not have. ``close_timeout`` is how many seconds the server has to answer a close
+        frame (5). ``keepalive_timeout`` is how many seconds of silence after a ping the server may keep; it goes before
+        ``ping_timeout`` and may be longer than ``ping_interval`` (None). The others are those of `.WebSocketHandler`,
+        without their prefix.
+    :returns: a Future of a `WebSocketClientConnection`. It fails with what follows from `HandshakeRejectedError` on.
+    :raises ValueError: for a URL that cannot be connected to, for an `.HTTPRequest` with a body or another method than
+        GET, and for a wrong option.
+    :raises HandshakeRejectedError: (an `.HTTPError`) when the server answers with an error status.
+    :raises HandshakeError: for any other status but 101. Both have at most 64 KiB of the body, and what had come of it
+        when the server is silent for a second.
+    :raises InvalidHandshakeError: (a `.StreamClosedError`) for a 101 that breaks RFC 6455.
+    :raises HTTPTimeoutError: at the timeout.
+    :raises OSError: when there is no connection or it ends inside the answer; `.StreamClosedError` and
+        `.HTTPStreamClosedError` in the place of some.
 
-    What Tornado does not have: ``close_timeout`` is how many seconds the server has to answer a close frame (5).
-    ``keepalive_timeout`` is how many seconds of silence after a ping the server may keep; it goes before
-    ``ping_timeout`` and may be longer than ``ping_interval`` (None). The other options are those of
-    `.WebSocketHandler`, without their prefix.
-
-    Raises ValueError for a URL that cannot be connected to, and for an `.HTTPRequest` with a body or another method
-    than GET.
-
-    Raises `HandshakeRejectedError` (an `.HTTPError`) when the server answers with an error status, `HandshakeError` (a
-    `WebSocketError`) for any other status but 101, both with at most 64 KiB of the body, and what had come of it when
-    it is silent for a second, `InvalidHandshakeError` (a `.StreamClosedError`) for a 101 that
-    breaks RFC 6455, `.HTTPTimeoutError` at the timeout, `.StreamClosedError`, `.HTTPStreamClosedError` or OSError when
-    there is no connection or it ends inside the answer.
-
-    The ``io_loop`` argument of Tornado 4 is accepted, in its old place or by name, and not used; ``callback`` is
-    deprecated as in Tornado 6.5.
+    The ``io_loop`` argument of Tornado 4 is accepted, in its old place or by name, and not used.
     """
     if isinstance(url, httpclient.HTTPRequest):
         assert connect_timeout is None, "connect_timeout belongs into the HTTPRequest"

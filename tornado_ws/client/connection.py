@@ -184,7 +184,7 @@ class WebSocketClientConnection(AnsweredConnection):
     def write_message(
         self, message: str | bytes | dict[str, Any], binary: bool = False, *, compress: bool = True
     ) -> Future[None]:
-        """Send ``message`` to the server; see `.WebSocketHandler.write_message`."""
+        """Send a message to the server; all is as in `.WebSocketHandler.write_message`."""
         if self.protocol is None:
             raise WebSocketClosedError("Client connection has been closed")
         if not compress:
@@ -194,20 +194,22 @@ class WebSocketClientConnection(AnsweredConnection):
     def write_message_threadsafe(
         self, message: str | bytes | dict[str, Any], binary: bool = False
     ) -> concurrent.futures.Future[None]:
-        """Send from any thread; see `.WebSocketHandler.write_message_threadsafe`."""
+        """Send a message from any thread; all is as in `.WebSocketHandler.write_message_threadsafe`."""
         return write_message_threadsafe(self.protocol, self.write_message, message, binary)
 
     @property
     def buffered_amount(self) -> int:
-        """Bytes of frames that wait for the kernel to take them; 0 on a closed connection."""
+        """This is how many bytes of frames wait for the kernel to take them; 0 on a closed connection."""
         return self.protocol.buffered_amount if self.protocol is not None else 0
 
     def read_message(
         self, callback: Callable[[Future[str | bytes | None]], Any] | None = None
     ) -> Awaitable[str | bytes | None]:
-        """Return a Future of the next message: str, bytes, or None when the connection is closed, then and after.
+        """Wait for the next message.
 
-        If ``on_message_callback`` was given there is never a message here. ``callback`` is called with the Future.
+        :param callback: is called with the Future.
+        :returns: a Future of the message: a str, bytes, or None when the connection is closed, then and after. If
+            ``on_message_callback`` was given there is never a message here.
         """
         future = self.read_queue.get()
         if callback is not None:
@@ -218,11 +220,12 @@ class WebSocketClientConnection(AnsweredConnection):
         return self
 
     async def __anext__(self) -> str | bytes:
-        """Return the next message.
+        """Return the next message, a str or bytes.
 
-        Raises StopAsyncIteration after a closing handshake that `close` of this side began, or that came with code
-        1000, 1001 or none. Raises `WebSocketClosedError`, with ``close_code`` and ``close_reason``, after any other
-        end. The code is 1006 when there was no close frame (RFC 6455 section 7.1.5).
+        :raises StopAsyncIteration: after a closing handshake that `close` of this side began, or that came with code
+            1000, 1001 or none.
+        :raises WebSocketClosedError: with ``close_code`` and ``close_reason``, after any other end. The code is 1006
+            when there was no close frame (RFC 6455 section 7.1.5).
         """
         message = await self.read_message()
         if message is not None:
@@ -248,9 +251,11 @@ class WebSocketClientConnection(AnsweredConnection):
         return None
 
     def ping(self, data: str | bytes = b"") -> None:
-        """Send a ping frame with at most 125 bytes of ``data``.
+        """Send a ping frame (RFC 6455 section 5.5.2).
 
-        Raises ValueError for more, and `WebSocketClosedError` on a closed connection.
+        :param data: at most 125 bytes; a str is sent as UTF-8.
+        :raises ValueError: for more than 125 bytes.
+        :raises WebSocketClosedError: on a closed connection.
         """
         data = utf8(data)
         if self.protocol is None:
@@ -258,15 +263,21 @@ class WebSocketClientConnection(AnsweredConnection):
         self.protocol.write_ping(data)
 
     def on_pong(self, data: bytes) -> None:
-        """Called when a pong frame is received."""
+        """Override this to hear of pong frames.
+
+        :param data: the payload, at most 125 bytes.
+        """
 
     def on_ping(self, data: bytes) -> None:
-        """Called when a ping frame is received; the pong is sent already."""
+        """Override this to hear of ping frames; the pong is sent already.
+
+        :param data: the payload, at most 125 bytes.
+        """
 
     # Closing
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Close the connection; see `.WebSocketHandler.close`."""
+        """Close the connection; all is as in `.WebSocketHandler.close`."""
         if self.protocol is not None:
             self.protocol.close(code, reason)
             self.protocol = None
@@ -317,7 +328,7 @@ class WebSocketClientConnection(AnsweredConnection):
 
     @property
     def latency(self) -> Latency:
-        """The round trip from a ping of ours to its pong, ``last`` and ``smoothed``, in seconds; None before the first.
+        """This is the round trip from a ping of ours to its pong: a `Latency`, in seconds.
 
         Pings are sent every ``ping_interval`` seconds, and by `ping`.
         """
@@ -325,7 +336,7 @@ class WebSocketClientConnection(AnsweredConnection):
 
     @property
     def selected_subprotocol(self) -> str | None:
-        """The subprotocol selected by the server."""
+        """This is the subprotocol that the server has selected, a str or None."""
         assert self.protocol is not None
         return self.protocol.selected_subprotocol
 

@@ -55,21 +55,24 @@ async def reconnect(
     the loop; what may happen to a connection is for the body to catch. The loop is left with ``break``, and then the
     connection is closed soon after; to wait for that, wrap ``reconnect(...)`` in `contextlib.aclosing`.
 
-    Between two attempts it waits a random time from 0 to a limit ("full jitter"), in seconds: ``first_delay`` at first,
-    doubled for each attempt after that up to ``max_delay``. The limit is ``first_delay`` again after a connection that
-    lasted for ``reset_after`` seconds. There is no wait before the first attempt. A refusal with a ``Retry-After``
-    (RFC 9110 section 10.2.3: seconds or a date) is waited for at least so long, but no longer than ``max_delay``.
+    Between two attempts it waits a random time from 0 to a limit ("full jitter"): ``first_delay`` at first, doubled for
+    each attempt after that up to ``max_delay``. There is no wait before the first attempt. A refusal with a
+    ``Retry-After`` (RFC 9110 section 10.2.3: seconds or a date) is waited for at least so long, but no longer than
+    ``max_delay``. Each attempt is one line of the log ``tornado.general``, at INFO and without the URL's query.
 
-    An attempt may fail with an OSError (`.StreamClosedError` and the errors of `ssl` and of name resolution are),
-    a `WebSocketError` or an `.HTTPError`. ``final`` says which of those are raised instead of trying again: exception
-    types, or a function that is called with the exception and returns True. By default a refusal with a 4xx status is
-    final, unless it is 408, 425 or 429; with ``()`` nothing is. Any other exception, such as ValueError for a wrong
-    argument, is raised at once.
-
-    ``sleep``, ``clock`` and ``random`` are for tests. ``arguments`` are those of `websocket_connect`. Each attempt is
-    one line of the log ``tornado.general``, at INFO and without the URL's query.
-
-    Raises ValueError unless ``0 < first_delay <= max_delay`` and ``reset_after >= 0``.
+    :param url: as in `websocket_connect`.
+    :param first_delay: seconds (0.5).
+    :param max_delay: seconds (60).
+    :param reset_after: seconds (10); after a connection that lasted so long the limit is ``first_delay`` again.
+    :param final: which failures are raised instead of trying again: exception types, or a function that is called with
+        the exception and returns True. By default a refusal with a 4xx status is final, unless it is 408, 425 or 429;
+        with ``()`` nothing is.
+    :param sleep: for tests, as ``clock`` and ``random``.
+    :param arguments: those of `websocket_connect`.
+    :raises ValueError: unless ``0 < first_delay <= max_delay`` and ``reset_after >= 0``.
+    :raises Exception: what ``final`` says of OSError (`.StreamClosedError` and the errors of `ssl` and of name
+        resolution are), `WebSocketError` and `.HTTPError`; and at once any other exception of an attempt, such as
+        ValueError for a wrong argument.
     """
     _check_delays(first_delay, max_delay, reset_after)
     name = _name(url if isinstance(url, str) else url.url)

@@ -14,9 +14,10 @@ _NAME = "tornado.websocket"
 def install() -> None:
     """Put `tornado_ws` in the place of `tornado.websocket`, for ``import`` in all its forms and for every package.
 
-    Call it before anything that uses ``tornado.websocket`` is imported. Raises RuntimeError, with nothing changed,
-    when Tornado's own module or a class or function of it is in somebody's hands already, and names who. Calling it
-    again does nothing.
+    It has to be called before anything that uses ``tornado.websocket`` is imported. Calling it again does nothing.
+
+    :raises RuntimeError: with nothing changed, when Tornado's own module or a class or function of it is in somebody's
+        hands already; it names who.
     """
     ours = sys.modules["tornado_ws"]
     theirs = sys.modules.get(_NAME)

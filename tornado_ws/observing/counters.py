@@ -39,12 +39,12 @@ class Counters:
 
     @property
     def compression_ratio_in(self) -> float | None:
-        """Message bytes to a byte on the wire, None before the first one."""
+        """This is how many message bytes came to a byte on the wire; None before the first one."""
         return self.message_bytes_in / self.wire_bytes_in if self.wire_bytes_in else None
 
     @property
     def compression_ratio_out(self) -> float | None:
-        """Message bytes to a byte on the wire, None before the first one."""
+        """This is how many message bytes went to a byte on the wire; None before the first one."""
         return self.message_bytes_out / self.wire_bytes_out if self.wire_bytes_out else None
 
 

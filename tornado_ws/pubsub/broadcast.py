@@ -14,20 +14,21 @@ from tornado_ws.server.handler import WebSocketHandler
 
 
 def broadcast(connections: Iterable[Any], message: str | bytes | dict[str, Any], binary: bool = False) -> int:
-    """Send ``message`` to all ``connections``; returns to how many.
+    """Send a message to many connections.
 
-    They are `WebSocketHandler` or `WebSocketClientConnection` objects, of one loop. ``message`` and ``binary`` are as
-    in `.WebSocketHandler.write_message`. Connections that are closed or closing are left out, and so are those whose
-    write limit refuses the message. Nothing is awaited: how much waits for a slow peer is bounded by its write limit.
-
-    A message that has to wait for slow peers is in memory once for all of them. Clients have a copy each, since each
-    masks its own.
+    Connections that are closed or closing are left out, and so are those whose write limit refuses the message. Nothing
+    is awaited: how much waits for a slow peer is bounded by its write limit. A message that has to wait for slow peers
+    is in memory once for all of them; clients have a copy each, since each masks its own.
 
     With permessage-deflate the message is compressed once, not once a connection, and refers to nothing that was sent
     before: that takes a small part of the time, and some more bytes for messages that resemble each other.
 
-    Raises TypeError for anything else than str, bytes or dict, and ValueError for bytes that are to go as text and are
-    not UTF-8; nothing is sent then.
+    :param connections: `WebSocketHandler` or `WebSocketClientConnection` objects, of one loop.
+    :param message: as in `.WebSocketHandler.write_message`.
+    :param binary: as in `.WebSocketHandler.write_message`.
+    :returns: to how many connections it was sent, an int.
+    :raises TypeError: for anything else than str, bytes, bytearray, memoryview or dict.
+    :raises ValueError: for bytes that are to go as text and are not UTF-8; nothing is sent then.
     """
     shared = SharedMessage(sendable(message), binary)
     # A callback of the application may change what it gave us.

@@ -153,27 +153,27 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
     @property
     def ping_interval(self) -> float | None:
-        """Seconds between pings that we send, None or 0 for none.
+        """This is the number of seconds between the pings that we send; None or 0 sends none.
 
-        Default: the ``websocket_ping_interval`` setting, None.
+        It is the ``websocket_ping_interval`` setting, None by default. Override it for another one (Tornado 6.3).
         """
         return cast("float | None", self.settings.get("websocket_ping_interval", None))
 
     @property
     def ping_timeout(self) -> float | None:
-        """Seconds after a ping within which something has to be heard from the peer, 0 for no limit.
+        """This is the number of seconds after a ping within which the peer has to be heard; 0 is no limit.
 
-        At the timeout ``on_close`` is called with ``close_code`` 1006 and a reason. It cannot be longer than
-        `ping_interval`, and is equal to it by default, as in Tornado 6.5; ``websocket_keepalive_timeout`` can. Default:
-        the ``websocket_ping_timeout`` setting.
+        At the timeout `on_close` is called with ``close_code`` 1006 and a reason. The time cannot be longer than
+        `ping_interval`, and is equal to it by default, as in Tornado 6.5; ``websocket_keepalive_timeout`` can be
+        longer. It is the ``websocket_ping_timeout`` setting.
         """
         return cast("float | None", self.settings.get("websocket_ping_timeout", None))
 
     @property
     def max_message_size(self) -> int:
-        """Bytes that a message may have, after inflating; a larger one closes the connection with 1009.
+        """This is the number of bytes that a message may have, after inflating; a larger one is refused with 1009.
 
-        Default: the ``websocket_max_message_size`` setting, 10 MiB.
+        It is the ``websocket_max_message_size`` setting, 10 MiB by default.
         """
         # Applications assign to this module's public face, as they do to tornado.websocket.
         default = sys.modules["tornado_ws"]._default_max_message_size
@@ -182,16 +182,20 @@ class WebSocketHandler(tornado.web.RequestHandler):
     def write_message(
         self, message: bytes | str | dict[str, Any], binary: bool = False, *, compress: bool = True
     ) -> Future[None]:
-        """Send ``message`` to the client.
+        """Send a message to the client.
 
-        A dict is sent as JSON. With ``binary`` false the message goes as text, and bytes have to be UTF-8. With
-        ``compress`` false it goes as it is though compression was agreed on: for what is compressed already, and for
-        secrets beside text that others choose. Returns a `.Future` for flow control, done when the operating system
-        has taken the message, or earlier as the watermarks allow.
-
-        Raises `WebSocketClosedError` when the connection is closed or closing; the Future fails with it when the
-        connection is lost later, and may be ignored. Raises ValueError for bytes that are not UTF-8, and RuntimeError
-        in another thread than the one that runs the connection's IOLoop.
+        :param message: a str, bytes, bytearray or memoryview; a dict is sent as JSON.
+        :param binary: send it as a binary message. Otherwise it goes as text, and bytes have to be UTF-8.
+        :param compress: compress it, if that was agreed on (RFC 7692). False is for what is compressed already, and for
+            secrets beside text that others choose.
+        :returns: a `.Future` for flow control. It is done when the operating system has taken the message, or earlier
+            as the watermarks allow. It fails with `WebSocketClosedError` when the connection is lost before, and may be
+            ignored.
+        :raises WebSocketClosedError: when the connection is closed or closing.
+        :raises WriteLimitError: when too much waits already, under the policy "raise".
+        :raises ValueError: for bytes that are to go as text and are not UTF-8.
+        :raises TypeError: for any other type.
+        :raises RuntimeError: in another thread than the one that runs the connection's IOLoop.
         """
         if self.ws_connection is None or self.ws_connection.is_closing():
             raise WebSocketClosedError()
@@ -207,33 +211,42 @@ class WebSocketHandler(tornado.web.RequestHandler):
     ) -> concurrent.futures.Future[None]:
         """Have the connection's own thread call `write_message`, from any thread.
 
-        Returns a `concurrent.futures.Future` that ends as the one of `write_message` does, with what that raises too:
-        `WebSocketClosedError` when the connection is closed by then, or the loop has ended. Messages of one thread keep
-        their order. A thread that sends much has to wait for the Futures (``result``, with a timeout), or its messages
-        pile up; in the connection's own thread waiting would block its IOLoop.
+        Messages of one thread keep their order. A thread that sends much has to wait for the Futures (``result``, with
+        a timeout), or its messages pile up; in the connection's own thread waiting would block its IOLoop.
+
+        :param message: as `write_message` has it.
+        :param binary: as `write_message` has it.
+        :returns: a `concurrent.futures.Future` that ends as the one of `write_message` does, with what that raises too:
+            `WebSocketClosedError` when the connection is closed by then, or the loop has ended.
         """
         return write_message_threadsafe(self.ws_connection, self.write_message, message, binary)
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
-        """Override to choose one of the ``subprotocols`` that the client offers, or None.
+        """Override this to choose one of the subprotocols that the client offers (RFC 6455 section 1.9).
 
-        Called exactly once before `open`, with an empty list when the client offers none (Tornado 5.1).
+        It is called exactly once before `open` (Tornado 5.1).
+
+        :param subprotocols: the offered names, in the client's order; empty when it offers none.
+        :returns: one of them, or None, the default.
         """
         return None
 
     @property
     def selected_subprotocol(self) -> str | None:
-        """The subprotocol returned by `select_subprotocol`."""
+        """This is the subprotocol that `select_subprotocol` returned, a str or None."""
         assert self.ws_connection is not None
         return self.ws_connection.selected_subprotocol
 
     def get_compression_options(self) -> dict[str, Any] | None:
-        """Override to return options for permessage-deflate (RFC 7692); None, the default, leaves it off.
+        """Override this to agree to permessage-deflate (RFC 7692).
 
-        An empty dict turns it on. ``compression_level`` (0 to 9, default 6) and ``mem_level`` (1 to 9, default 8) are
-        those of `zlib.compressobj`. All that can be set is in `.DeflateOptions`, and what it is good for in
-        docs/compression.md. A wrong option is a ValueError that names it: when the class is made, if this method can
-        be called without a request then (it is called once to see), else a 500 at the opening handshake.
+        :returns: a dict of options; an empty one has the defaults. None, the default, leaves compression off.
+            ``compression_level`` (0 to 9, default 6) and ``mem_level`` (1 to 9, default 8) are those of
+            `zlib.compressobj`. All that can be set is in `.DeflateOptions`, and what it is good for in
+            docs/compression.md.
+
+        A wrong option is a ValueError that names it: when the class is made, if this method can be called without a
+        request then (it is called once to see), else a 500 at the opening handshake.
         """
         return None
 
@@ -241,22 +254,26 @@ class WebSocketHandler(tornado.web.RequestHandler):
         pass
 
     open: Callable[..., Awaitable[None] | None] = _open
-    """Called when the WebSocket is open, with the arguments that the `.URLSpec` took from the URL.
+    """Override this to begin; it is called when the WebSocket is open, with what the `.URLSpec` took from the URL.
 
-    May be a coroutine; `on_message` is not called before it has returned (Tornado 5.1).
+    It may be a coroutine; `on_message` is not called before it has returned (Tornado 5.1).
     """
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
-        """Handle a message: str for text, bytes for binary. Has to be overridden.
+        """Handle a message; this has to be overridden.
 
-        May be a coroutine; the next message waits for it (Tornado 4.5).
+        It may be a coroutine; the next message waits for it (Tornado 4.5).
+
+        :param message: a str for text, bytes for binary.
         """
         raise NotImplementedError
 
     def ping(self, data: str | bytes = b"") -> None:
-        """Send a ping frame with at most 125 bytes of ``data``.
+        """Send a ping frame (RFC 6455 section 5.5.2).
 
-        Raises ValueError for more, and `WebSocketClosedError` when the connection is closed or closing.
+        :param data: at most 125 bytes; a str is sent as UTF-8.
+        :raises ValueError: for more than 125 bytes.
+        :raises WebSocketClosedError: when the connection is closed or closing.
         """
         data = utf8(data)
         if self.ws_connection is None or self.ws_connection.is_closing():
@@ -264,25 +281,35 @@ class WebSocketHandler(tornado.web.RequestHandler):
         self.ws_connection.write_ping(data)
 
     def on_pong(self, data: bytes) -> None:
-        """Called when a pong frame is received."""
+        """Override this to hear of pong frames.
+
+        :param data: the payload, at most 125 bytes.
+        """
 
     def on_ping(self, data: bytes) -> None:
-        """Called when a ping frame is received; the pong is sent already."""
+        """Override this to hear of ping frames; the pong is sent already (Tornado 5.1).
+
+        :param data: the payload, at most 125 bytes.
+        """
 
     def on_close(self) -> Awaitable[None] | None:
-        """Called exactly once when the connection is closed, if `open` was called.
+        """Override this to hear of the end; it is called exactly once, if `open` was called.
 
-        May be a coroutine: it runs as a task, an exception is logged, and `wait_closed` and `.close_all` wait for it.
-        ``self.close_code`` and ``self.close_reason`` are those of the client's close frame, or of ours if we refused
-        what the client sent, or 1006 with a reason if we gave the client up. Both are None when the client went away
-        without a close frame, and whatever a close frame left out.
+        It may be a coroutine: it runs as a task, an exception is logged, and `wait_closed` and `.close_all` wait for
+        it. ``self.close_code`` and ``self.close_reason`` are those of the client's close frame, or of ours if we
+        refused what the client sent, or 1006 with a reason if we gave the client up. Both are None when the client went
+        away without a close frame, and whatever a close frame left out.
         """
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Close the WebSocket: send a close frame, and close the socket when the client has answered (5 seconds).
+        """Close the WebSocket: send a close frame, and close the socket when the client has answered.
 
-        ``code`` is one of RFC 6455 section 7.4 that may be sent (1000-1003, 1007-1014, 3000-4999), ``reason`` at most
-        123 bytes of UTF-8. Raises ValueError for any other, with nothing changed.
+        The client has ``websocket_close_timeout`` seconds for that, 5 by default.
+
+        :param code: a close code that may be sent (RFC 6455 section 7.4): 1000-1003, 1007-1014 or 3000-4999; None sends
+            none.
+        :param reason: a text of at most 123 bytes of UTF-8.
+        :raises ValueError: for any other code or reason, with nothing changed.
         """
         if self.ws_connection:
             self.ws_connection.close(code, reason)
@@ -291,33 +318,38 @@ class WebSocketHandler(tornado.web.RequestHandler):
     async def wait_closed(self) -> None:
         """Wait until the connection is closed and `on_close` has returned; return at once where it is not open.
 
-        A coroutine `on_close` is waited for. Not to be awaited in `on_message`: `on_close` is called when that has
-        returned. Cancelling this cancels nothing else.
+        A coroutine `on_close` is waited for. This is not to be awaited in `on_message`: `on_close` is called when that
+        has returned. Cancelling this cancels nothing else.
         """
         connection = self.ws_connection or self._ws_closing
         if self._ws_opened and connection is not None:
             await connection.wait_closed()
 
     def check_origin(self, origin: str) -> bool:
-        """Override to allow other origins; return True to accept the connection.
+        """Override this to allow other origins (RFC 6455 section 10.2).
 
-        It cannot be a coroutine, whose answer nobody would wait for: then every origin is refused, with an error in
-        the log. To ask somebody first, do so in a coroutine `~tornado.web.RequestHandler.prepare`.
+        It is a protection against scripts of other sites: browsers let any page open a WebSocket to any host, with that
+        host's cookies, and do not use CORS headers for it.
 
-        ``origin`` is the value of the Origin header. As in the Tornado that is installed: since 6.6 this is called
-        only for requests that are not same-origin (Sec-Fetch-Site, else Origin against Host), and by default asks
-        `.RequestHandler.check_trusted_origin`; before, it is called for every request that has an Origin, and by
-        default compares that with Host.
+        As in the Tornado that is installed: since 6.6 this is called only for requests that are not same-origin
+        (Sec-Fetch-Site, else Origin against Host), and by default asks `.RequestHandler.check_trusted_origin`; before,
+        it is called for every request that has an Origin, and by default compares that with Host.
 
-        This is a security protection against cross-site scripting attacks on browsers, since WebSockets bypass the
-        same-origin policy and do not use CORS headers.
+        It cannot be a coroutine, whose answer nobody would wait for: then every origin is refused, with an error in the
+        log. To ask somebody first, do so in a coroutine `~tornado.web.RequestHandler.prepare`.
+
+        :param origin: the value of the Origin header.
+        :returns: True to accept the connection; otherwise the client gets a 403.
         """
         if TORNADO_CHECKS_ORIGIN:
             return self.check_trusted_origin(origin)
         return urllib.parse.urlparse(origin).netloc.lower() == self.request.headers.get("Host")
 
     def set_nodelay(self, value: bool) -> None:
-        """Set the no-delay flag of the stream; see `.BaseIOStream.set_nodelay`."""
+        """Set the no-delay flag of the stream; see `.BaseIOStream.set_nodelay`.
+
+        :param value: True sends small messages at once; it is True from the opening handshake on.
+        """
         assert self.ws_connection is not None
         self.ws_connection.set_nodelay(value)
 

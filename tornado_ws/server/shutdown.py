@@ -60,24 +60,27 @@ class _Closing:
 async def close_all(
     application: Application, code: int = GOING_AWAY, reason: str | None = None, timeout: float = 10.0
 ) -> ClosedAll:
-    """Close all WebSocket connections of ``application`` and wait until they are closed.
+    """Close all WebSocket connections of an application and wait until they are closed.
 
     What a connection has received by now is handled first, and what its `.on_message` sends goes out before the close
     frame: a coroutine is waited for. What arrives later is not delivered any more, since nobody could answer it. So a
-    client knows of every message whether it was handled: if, and only if, it was answered.
-
-    ``code`` and ``reason`` are those of `.WebSocketHandler.close`. After ``timeout`` seconds (10) whatever is not
-    closed is aborted, and its `.on_close` sees 1006; a client has no longer than ``close_timeout`` to answer the close
-    frame in any case. Until this returns, opening handshakes are refused with 503.
-
-    Returns how many connections ended with a closing handshake and how many did not. `.on_close` was called for all
-    but those whose `.on_message` goes on nevertheless, and has returned if it is a coroutine that took no longer than
-    ``timeout``. None is cancelled.
+    client knows of every message whether it was handled: if, and only if, it was answered. Until this returns, opening
+    handshakes are refused with 503.
 
     It does not touch HTTP: call `.HTTPServer.stop` before it, and `.HTTPServer.close_all_connections` after it. It
-    closes the connections of the current loop; an application served by several has it called in each. Not to be
-    awaited in an `.on_message`, which it would wait for. Raises ValueError for a code or reason that may not be sent
-    and for a timeout that is not a number of seconds from 0.
+    closes the connections of the current loop; an application served by several has it called in each. It is not to be
+    awaited in an `.on_message`, which it would wait for.
+
+    :param application: the `.Application`.
+    :param code: the close code, as in `.WebSocketHandler.close`; 1001 by default.
+    :param reason: as in `.WebSocketHandler.close`.
+    :param timeout: seconds (10) after which whatever is not closed is aborted, and its `.on_close` sees 1006; a client
+        has no longer than ``close_timeout`` to answer the close frame in any case.
+    :returns: how many connections ended with a closing handshake and how many did not, a `ClosedAll`. `.on_close` was
+        called for all but those whose `.on_message` goes on nevertheless, and has returned if it is a coroutine that
+        took no longer than ``timeout``. None is cancelled.
+    :raises ValueError: for a code or reason that may not be sent, and for a timeout that is not a number of seconds
+        from 0.
     """
     encode_close(code, reason)
     if not 0 <= timeout < float("inf"):
