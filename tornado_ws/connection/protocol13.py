@@ -6,6 +6,8 @@ set, are made of it: in ``client_terminated`` "client" is the peer, in ``server_
 client connection too.
 
 What arrives goes one way: the transport reads bytes, and a `Delivery` takes what the engine made of them.
+
+The file is long since applications override Tornado's names, which have to be methods of one class.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 
 A stream of theirs tells what is in its window, so neither is kept beside it; and it tells where a block ends, so that an
 inflater goes on from message to message, where the Python modules would need a new one for each.
+
+Both directions are in one file, though a long one, since they share how a stream begins, ends and keeps its history.
 """
 
 import os

@@ -1,7 +1,7 @@
 """`WebSocketHandler`, the server's end: what `tornado.web.Application` routes to and applications subclass.
 
 State of the connection lives on ``ws_connection``. Subclasses out there have taken every likely name, so what is
-private here starts with ``_ws_``, save what Tornado's own class has.
+private here starts with ``_ws_``, save what Tornado's own class has. The file is long by what applications read here.
 """
 
 from __future__ import annotations

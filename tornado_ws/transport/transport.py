@@ -5,6 +5,8 @@ descriptor off the IOLoop, watches it with a `poller`, and moves bytes with the 
 ``write_to_fd`` (the documented primitives, which carry TLS too), or past them where they do nothing to the bytes. The
 stream stays what applications see: it answers ``closed()``, ``socket``, ``set_nodelay()`` and ``error``, it may be
 written to, and closing it closes the connection.
+
+The file is long since reading, writing and closing share the descriptor, and what waits for it.
 """
 
 from __future__ import annotations

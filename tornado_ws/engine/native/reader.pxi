@@ -1,4 +1,4 @@
-# Frames to messages.
+# Frames to messages. One class, and a long one: its fields are the state of the parser, which a call would have to pass.
 
 @cython.final
 cdef class FrameReader:
