@@ -51,7 +51,7 @@ from tornado_ws.server.handler import WebSocketHandler
 from tornado_ws.server.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
 from tornado_ws.server.shutdown import ClosedAll, close_all
 
-#: What clients alone need, and where it is made: imported when somebody asks for it, which servers never do.
+#: Names that clients alone need, and their modules: imported when somebody asks for one, which servers never do.
 _OF_CLIENTS = {
     "Queue": "tornado.queues",
     "TCPClient": "tornado.tcpclient",

@@ -1,4 +1,4 @@
-"""Text that somebody else has chosen, as it may stand in a log line or in an exception."""
+"""Text from others, escaped and cut so that it can stand in a log line or in an exception."""
 
 from __future__ import annotations
 

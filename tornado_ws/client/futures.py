@@ -1,4 +1,4 @@
-"""Futures whose results are not lost when whoever awaits them is cancelled."""
+"""Futures that do not lose their result when the task that awaits them is cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connecting a client's socket: side by side to the addresses that a name has, and so that giving up closes all."""
+"""Connects a client's socket: tries the addresses of a name in parallel, and closes all of them when it is given up."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ async def keep_alive(connection: Pinged, interval: float, timeout: float) -> Non
 
     Any byte from the peer counts as life. While we do not read, the bytes that it takes from us count instead.
     """
-    # Not IOLoop.time, which is the wall clock: whoever sets that would end connections, or stop the pings.
+    # Not IOLoop.time, which is the wall clock: setting that would end connections, or stop the pings.
     clock = asyncio.get_running_loop().time
     ping_time = clock()
     # When the first ping was sent that waits for a sign of life, and how things stood then.

@@ -1,6 +1,6 @@
 """One open connection (RFC 6455): messages in order, control frames, the closing handshake.
 
-A `WebSocketProtocol13` stands between an end (`handler` or `client`: whoever has ``on_message`` and the rest of
+A `WebSocketProtocol13` stands between an end (`handler` or `client`, with ``on_message`` and the rest of
 `_WebSocketDelegate`) and a `Transport`. `closing.State` is its state. Tornado's two flags, which applications read and
 set, are made of it: in ``client_terminated`` "client" is the peer, in ``server_terminated`` "server" is this side, on a
 client connection too.

@@ -1,4 +1,4 @@
-"""What is written while a thread deflates a message before it (``offload_size``): it waits, so that order is kept."""
+"""Keeps writes in order while a thread compresses one of them (``offload_size``)."""
 
 from __future__ import annotations
 

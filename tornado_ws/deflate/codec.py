@@ -163,7 +163,7 @@ class _PerMessageDeflateDecompressor:
         if self._stream is None or codec is not self._codec:
             history = self._stream.history if self._stream is not None else b""
             self._codec = codec
-            # Without takeover it ends with its message.
+            # Without context takeover the stream ends with its message.
             admit = self._options.live.admit if self._persistent else None
             self._stream = codec.make_inflater(self._max_wbits, history, admit)
         return self._stream

@@ -9,7 +9,7 @@ class Live(Protocol):
     """A stream that takes ``memory`` bytes between two messages while it is ``live``."""
 
     memory: int
-    #: Whether it was in use again since somebody looked.
+    #: Whether it was used since the pool last looked for streams to freeze.
     used: bool
 
     @property

@@ -1,11 +1,11 @@
-"""One direction of a connection with permessage-deflate as a stream of deflate (RFC 1951), message by message.
+"""Streams of deflate (RFC 1951) made of objects of the zlib module, or of a module like it.
 
-These go by the objects of the zlib module, or of one like it. The native engine has classes of the same names and the
-same contracts for libraries that it can call itself; only those know where a block ends, and what is in a window.
+A stream is one direction of a connection with permessage-deflate. The native engine has classes of the same names and
+contracts for libraries that it can call itself; only those know where a block ends, and what is in a window.
 
-Between two messages neither direction needs more than the last bytes that went through it, for a stream can be taken
-up anew by whoever knows them. So an inflater here begins anew with each message, since the peer may refer back to all
-of its window. A deflater in use is kept, since it finds more the longer it lives: it is `live`, until `freeze`.
+Between two messages a stream needs no more than the last bytes that went through it: a new object that gets them can go
+on. So an inflater here begins a new object with each message, which gets the whole window of the peer. A deflater in
+use is kept, since it compresses better the longer it lives: it is `live`, until `freeze`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _EMPTY_STREAMS = re.compile(
 #: Bytes inflated at a time, and how many behind a block with BFINAL at first.
 _MAX_STEP = 64 * 1024
 _MIN_STEP = 1024
-#: Most bytes that a byte of a stream gives, and how many may be on their way from those before.
+#: The most bytes that one byte of a stream inflates to, and that may still come from the bytes before it.
 _MOST_OF_A_BYTE = 1032
 _LONGEST_MATCH = 258
 #: Blocks with BFINAL that any message may have, and bytes of its payload for one more.
@@ -96,7 +96,7 @@ class Deflater:
             payload: bytes = (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
             self._remember(data)
         except BaseException:
-            # It may have taken the data, which nobody will get.
+            # The stream may have taken the data, which nobody will get.
             self.forget()
             raise
         return payload
@@ -308,7 +308,7 @@ class Inflater:
             if last == TAIL:
                 # The sender left it on, as some do. What a sender takes it from never ends so: its last bits are zeros.
                 return not stream.decompress(_FINAL_BLOCK) and stream.eof and not stream.unused_data
-            # It has to add nothing, and to be the end of a block: after that either of the stream or of the next block.
+            # It has to add nothing and to end a block; behind it is the end of the stream, or the next block.
             whole = not stream.decompress(TAIL + _FINAL_BLOCK) and stream.eof
         except self.error:
             return False

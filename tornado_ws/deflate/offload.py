@@ -38,7 +38,7 @@ def run_in_thread(work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
     """Return a Future of what ``work`` returns. Where no thread can be started it is done at once, in this one."""
     global _executor
     done: Future[Any] = Future()
-    # Taken out by whoever does it: an executor that cannot start a thread keeps what it was given.
+    # Taken out by the thread that does it: an executor that cannot start a thread keeps what it was given.
     claim = [work]
 
     def run() -> None:

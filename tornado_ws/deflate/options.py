@@ -149,9 +149,9 @@ def _share(**known: Any) -> DeflateOptions:
 def _make(**known: Any) -> DeflateOptions:
     options = DeflateOptions(**known)
     try:
-        # Now, so that what a backend lacks is found where the options are given.
+        # Done now, so that a missing backend is reported where the options are given.
         assert options.codecs
-        # Now too, while no other thread has them that could make a second one.
+        # Done now too, while no other thread has the options and could make a second one.
         assert options.live is not None
     except ValueError as error:
         raise ValueError(f"compression option {error}") from None

@@ -1,8 +1,8 @@
-"""What streams of deflate keep between messages, bounded.
+"""The memory that streams of deflate keep between messages, and its bounds.
 
-A deflater takes some 150 KiB, an inflater 40. One that refers to earlier messages (context takeover) is kept live while
-it is in use and there is room for it; one that was put out for another keeps what it needs to go on. A deflater that
-refers to nothing is the same for all connections with equal parameters, so they share it.
+A deflater takes some 150 KiB, an inflater 40. A deflater with context takeover is kept live while it is in use and
+there is room for it; one that was evicted to make room keeps the bytes that it needs to go on. A deflater without
+context takeover is the same for all connections with equal parameters, so they share it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LiveStreams:
         # It may have been dropped and begun anew since it was here.
         self._size += stream.memory - self._entries.pop(weakref.ref(stream), 0)
         self._entries[weakref.ref(stream)] = stream.memory
-        # Twice round at most: those at work cannot be put out.
+        # Twice round at most: streams at work cannot be evicted.
         for _ in range(2 * len(self._entries)):
             if self._size <= self._limit:
                 break

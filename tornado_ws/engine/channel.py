@@ -3,8 +3,8 @@
 A `Channel` is the busy half of a `transport.Transport`, which subclasses it and does what happens once a connection.
 The native engine has a class of the same name; this one says what both do.
 
-The way in: `handle_events` reads a chunk, feeds it to the reader and, while ``direct`` is true, lets the reader hand
-out its messages. Whatever that ends with goes to ``advance`` of the receiver, which is also asked for everything while
+The way in: `handle_events` reads a chunk, feeds it to the reader and, while ``direct`` is true, lets the reader
+deliver its messages. What that ends with goes to ``advance`` of the receiver, which is also asked for everything while
 ``direct`` is false. The way out: `write_message` and `write_frame` make a frame. Inside `dispatch` frames are held back
 (corked) and go to the kernel together at its end.
 """
@@ -50,7 +50,7 @@ from tornado_ws.engine.write_queue import WriteQueue
 def serve_until(until: float, fds: list[int], channels: Mapping[int, Servable]) -> list[int]:
     """Call ``handle_events`` of the channels of ``fds`` until that time; returns those whose turn has not come."""
     for index, fd in enumerate(fds):
-        # One that was closed by another's callback is no longer there.
+        # A callback of another connection may have closed it.
         channel = channels.get(fd)
         if channel is not None:
             channel.handle_events()
@@ -75,7 +75,7 @@ def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable], late: lis
     if late:
         left -= len(late)
         late[:] = serve_until(until, late, channels)
-    # Where many are ready others will be by then, and another look costs less than another turn of the loop.
+    # With many ready sockets, more are ready by then: to look again costs less than a turn of the loop.
     count = BUSY
     while count >= BUSY and left > 0 and not late and not epoll.closed:
         ready = [fd for fd, _ in epoll.poll(0, left)]

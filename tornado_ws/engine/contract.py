@@ -9,8 +9,8 @@ allow (inside an unfinished frame too), after all the events before it, and is f
 `FrameReader.deliver` is the same for messages that are to be handled as they come: it takes the steps itself and
 gives each message to ``on_message``, until one of them is not done with at once, or something else turns up.
 
-What is a violation, and how it is told, is said once, in `validation`: an engine calls that for whatever it does not
-know to be right.
+What a violation is, and how the peer and the log are told, is said once, in `validation`. An engine implements the
+common, valid cases, and calls `validation` for everything else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONTROL = 0x8
 WHOLE_MESSAGE = (FIN | TEXT, FIN | BINARY)
 OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 
-#: Marks the opcode of a message that is not inflated to its end.
+#: Marks the opcode of a message that is inflated in part only.
 DEFERRED = 0x100
 
 Event: TypeAlias = tuple[int, Any, int]
@@ -36,7 +36,7 @@ TURN_TIME = 0.002
 CLOCK_STRIDE = 3
 #: And for each of so many bytes: a few hundred on the wire may inflate to megabytes.
 CLOCK_SIZE = 64 * 1024
-#: What `FrameReader.deliver` tells beside control frames, in the place of an opcode.
+#: What `FrameReader.deliver` returns in the place of an opcode, apart from control frames.
 PENDING, RAISED, VIOLATION, BUDGET_SPENT = -1, -2, -3, -4
 Outcome: TypeAlias = tuple[int, Any, int]
 

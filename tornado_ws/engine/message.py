@@ -32,11 +32,11 @@ class Message:
         self._inflater = inflater
         self._pieces: list[bytes | bytearray] = []
         self._check_utf8 = Utf8Checker() if opcode == TEXT else None
-        #: Bytes that there are of it, after inflating.
+        #: Bytes of the message so far, after inflating.
         self.size = 0
         #: Whether the payload of a frame is coming.
         self.in_frame = False
-        #: Whether there is no frame after that.
+        #: Whether this frame is the last one of the message.
         self.is_whole = False
 
     @property

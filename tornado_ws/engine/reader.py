@@ -136,7 +136,7 @@ class FrameReader:
             self._pos = 0
             return None
         try:
-            # Most frames are a short message, and here from end to end: right, whichever rule is asked.
+            # Most frames are short whole messages that have arrived completely, and break no rule.
             if have > 1 and self._message is None and buffer[pos] in WHOLE_MESSAGE:
                 begin = pos + 2
                 length = buffer[pos + 1]
@@ -153,7 +153,7 @@ class FrameReader:
                     return opcode, decode_text(payload) if opcode == TEXT else payload, length
             return self._any_step()
         except BaseException:
-            # Whatever it was, a MemoryError too: nobody knows any more what the next byte belongs to.
+            # After any error, a MemoryError too, it is unknown what the next byte belongs to.
             self._stopped = self._finished = True
             self._buffer, self._pos, self._message = b"", 0, None
             raise

@@ -1,4 +1,4 @@
-"""What was written and the kernel has not taken yet."""
+"""Bytes written but not yet accepted by the kernel."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What went over connections, counted: one by one, and all of the process together.
+"""Counts messages and bytes: of one connection, and of all connections of the process.
 
-Nothing is added up while messages pass. A connection has its own counts anyway, those of the process are the sums over
-the ones that are open and what the closed ones have left.
+Nothing is added up while messages pass. Each connection has its own counts; those of the process are the sums over the
+open connections, and what the closed ones had counted.
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
             return
         connection = self.ws_connection
         await connection.accept_connection(self)
-        # As in Tornado this lasts as long as the connection, where somebody can see it; else its memory is saved.
+        # Tornado keeps `get` running for the whole connection. We do so only if a subclass overrides it or `_execute`:
+        # the coroutine costs memory.
         cls = type(self)
         is_seen = cls.get is not WebSocketHandler.get or cls._execute is not tornado.web.RequestHandler._execute
         if is_seen and connection.stream is not None:
@@ -406,7 +407,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
     def _detach_stream(self) -> IOStream:
         for method in _HTTP_METHODS:
             setattr(self, method, _raise_not_supported_for_websockets)
-        # They are sent, and nobody may set others: half a kilobyte for each open connection.
+        # They are sent, and nobody may set others. They would take half a kilobyte for each open connection.
         self._headers = httputil.HTTPHeaders()
         return self.detach()
 

@@ -2,7 +2,7 @@
 
 asyncio spends about a microsecond on each event of its selector (handle, context, callback); an epoll or kqueue, itself
 registered with the loop, spends that once a turn for all its ready sockets, where there are several. Events are hints:
-whoever is called finds out by reading or writing, so one that outlived its socket in a batch does no harm.
+a connection finds out by reading or writing, so an event for a socket that is closed already does no harm.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Poller:
         self._goes_on = False
         #: Until when sockets that are the loop's own are served in this turn of it, None before the first one.
         self._until: float | None = None
-        #: Those of them that were ready when the time was up, and are the first in the next turn.
+        #: The sockets that were ready when the time was up; they come first in the next turn.
         self._late: dict[Pollable, None] = {}
 
     def _serve_in_turn(self, pollable: Pollable) -> None:

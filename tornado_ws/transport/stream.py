@@ -73,7 +73,7 @@ def peer_has_closed(stream: IOStream) -> bool:
 def unread(stream: IOStream) -> bytes | None:
     """Return a byte of what the kernel has from the peer, b"" at the end of the connection, None for nothing yet."""
     try:
-        # Past what TLS makes of it: this is about bytes.
+        # Not SSLSocket.recv: this asks for bytes of the socket, not for decrypted ones.
         return socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)
     except BlockingIOError:
         return None
@@ -92,7 +92,7 @@ def send_close_notify(stream: IOStream) -> bool:
         except ssl.SSLWantWriteError:
             return False
         except (OSError, ValueError):
-            # The peer's has not come: for a socket without blocking that is an error.
+            # The peer's close_notify has not come; on a non-blocking socket that is an error.
             pass
     return True
 

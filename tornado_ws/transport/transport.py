@@ -72,11 +72,11 @@ class Transport(Channel):
             self._early = b""
             self._drain_futures: deque[tuple[int, asyncio.Future[None]]] | None = None
             self._shut_when_drained = False
-            #: Until the peer has to have taken some of what waits when the connection closes.
+            #: The timeout until which the peer has to take some of the waiting bytes, when the connection closes.
             self._drain_timeout: object | None = None
             self._left: Sums | None = None
             self._room_future: asyncio.Future[None] | None = None
-            #: Why the stream has ended, where that came while nobody read: told when reading is resumed.
+            #: Why the stream has ended while reading was paused; handled when reading is resumed.
             self._held_end: tuple[Exception | None] | None = None
             #: How many bytes the peer had taken when somebody asked, and since when, in the loop's time.
             self._stall: tuple[int, float] | None = None
@@ -116,7 +116,7 @@ class Transport(Channel):
             self.resume_reading()
 
     def resume_reading(self) -> None:
-        # What the kernel has comes behind what was read before.
+        # Bytes in the kernel come behind those that were read before.
         if not self.reading and self.fd >= 0 and not self._early:
             self.reading = True
             self._watch()
@@ -193,7 +193,7 @@ class Transport(Channel):
 
     @property
     def buffered(self) -> int:
-        """Bytes that the kernel has not taken yet."""
+        """Bytes written but not yet accepted by the kernel."""
         return self._corked_size + (len(self._write_queue) if self._write_queue is not None else 0)
 
     def taken(self) -> int:
@@ -392,7 +392,7 @@ class Transport(Channel):
         if not self._shut_when_drained:
             self._shut_later()
         if self._write_queue is None:
-            # An empty one: what waits is inside the session.
+            # An empty queue: the waiting bytes are inside the TLS session.
             self._write_queue = WriteQueue()
             self._watch()
 
@@ -401,7 +401,7 @@ class Transport(Channel):
         return self.write(bytes(data))
 
     def close_fd(self) -> None:
-        """What the stream's own ``close_fd`` does: it is about to close its descriptor, whoever asked for it."""
+        """Called in the place of the stream's own ``close_fd``: the stream is about to close its descriptor."""
         del self._stream.close_fd, self._stream.write
         self.reading = self.direct = False
         try:

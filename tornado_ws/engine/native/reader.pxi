@@ -164,7 +164,7 @@ cdef class FrameReader:
                 self._pos = self._end = 0
             return payload
         except:
-            # Whatever it was, a MemoryError too: nobody knows any more what the next byte belongs to.
+            # After any error, a MemoryError too, it is unknown what the next byte belongs to.
             self.end()
             raise
 

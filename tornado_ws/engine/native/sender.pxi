@@ -78,12 +78,12 @@ def serve_ready(epoll, dict channels, list late):
                 if tws_now() > until:
                     late += fds[i + 1:]
                     return
-    # Where many are ready others will be by then, and another look costs less than another turn of the loop.
+    # With many ready sockets, more are ready by then: to look again costs less than a turn of the loop.
     while count >= BUSY and left > 0 and not epoll.closed:
         count = tws_epoll_wait(epoll.fileno(), ready, left)
         left -= count
         for i in range(count):
-            # One that was closed by another's callback is no longer there.
+            # A callback of another connection may have closed it.
             channel = channels.get(ready[i])
             if channel is not None:
                 (<Channel?>channel).serve()
