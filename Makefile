@@ -58,8 +58,8 @@ bench: $(VENV)/benched-with
 # start other programs, which do not use it.
 SANITIZED = reports/sanitized
 SANITIZED_TESTS = tests
-NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado test_autobahn.py test_browser.py test_conformance.py \
-    compat/test_installed.py test_metrics_example.py test_names.py test_peers.py test_shutdown_example.py \
+NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado compat test_autobahn.py test_browser.py test_conformance.py \
+    test_metrics_example.py test_names.py test_peers.py test_shutdown_example.py \
     test_tornado_suite.py)
 # All of them take too long for CI.
 SANITIZED_IN_CI = tests/test_fuzz_corpus.py $(addprefix tests/transport/test_,large_messages.py tls.py) \
@@ -80,7 +80,7 @@ sanitize: $(VENV)/tested-with
 	cd $(SANITIZED) && export PYTHONPATH="$(CURDIR)/$(SANITIZED):$(CURDIR)" PYTHONSAFEPATH=1 && \
 	    export PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	        LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" && \
-	    $(CURDIR)/$(RUN) pytest -p no:cacheprovider --import-mode=append -k "not tornado_ws.engine.pure" \
+	    $(CURDIR)/$(RUN) pytest $(PARALLEL) -p no:cacheprovider --import-mode=append -k "not tornado_ws.engine.pure" \
 	    $(addprefix --ignore=,$(NOT_SANITIZED)) $(addprefix $(CURDIR)/,$(SANITIZED_TESTS))
 
 # Made anew, not updated: what an older setup.cfg had asked for would hide what this one forgot.
