@@ -360,6 +360,26 @@ async def raw_pair(
             await until(conn.stream.closed)
 
 
+#: How `end_by` ends a connection of a client's.
+WAYS_TO_END = ("close frame", "FIN", "RST", "our close", "abort")
+
+
+async def end_by(way: str, conn: WebSocketClientConnection, peer: RawPeer) -> None:
+    """End a client's connection by one of `WAYS_TO_END`."""
+    if way == "close frame":
+        await peer.send_frame(CLOSE)
+    elif way == "FIN":
+        peer.half_close()
+    elif way == "RST":
+        peer.reset()
+    elif way == "our close":
+        conn.close()
+        await peer.answer_close()
+    else:
+        protocol: Any = conn.protocol
+        protocol._abort()
+
+
 class Recording(Echo):
     """Echoes, and writes down in a list of the test's what was called."""
 

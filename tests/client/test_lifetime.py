@@ -12,7 +12,7 @@ import pytest
 from tornado import gen
 from tornado.concurrent import Future
 
-from tests.peer import Recording, Sockets, raw_client, raw_pair, raw_server
+from tests.peer import WAYS_TO_END, Recording, Sockets, end_by, raw_client, raw_pair, raw_server
 from tests.support import PATIENCE, Echo, connected, serving, until
 from tests.wire import BINARY, CLOSE, TEXT, Frame, close_payload
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError, websocket_connect
@@ -180,7 +180,7 @@ async def test_a_loop_that_was_left_goes_on_where_it_was() -> None:
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("way", ["close frame", "FIN", "RST", "our close", "abort", "stream"])
+@pytest.mark.parametrize("way", [*WAYS_TO_END, "stream"])
 async def test_a_client_can_wait_for_the_end_and_need_not_read(way: str) -> None:
     async with raw_pair() as (conn, peer):
         # Something that nobody reads.
@@ -188,18 +188,8 @@ async def test_a_client_can_wait_for_the_end_and_need_not_read(way: str) -> None
         waiting = [asyncio.ensure_future(conn.wait_closed()) for _ in range(3)]
         await asyncio.sleep(0.02)
         waiting[0].cancel()
-        protocol: Any = conn.protocol
-        if way == "close frame":
-            await peer.send_frame(CLOSE)
-        elif way == "FIN":
-            peer.half_close()
-        elif way == "RST":
-            peer.reset()
-        elif way == "our close":
-            conn.close()
-            await peer.answer_close()
-        elif way == "abort":
-            protocol._abort()
+        if way in WAYS_TO_END:
+            await end_by(way, conn, peer)
         else:
             conn.stream.close()
         await asyncio.wait_for(asyncio.gather(*waiting[1:]), PATIENCE)

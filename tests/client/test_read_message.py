@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tornado import gen
 
-from tests.peer import raw_pair
+from tests.peer import WAYS_TO_END, end_by, raw_pair
 from tests.support import until
 from tests.wire import CLOSE, TEXT, Frame
 from tornado_ws.client import read_queue
@@ -20,22 +20,11 @@ from tornado_ws.client.read_queue import MessageQueue
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("way", ["close frame", "FIN", "RST", "our close", "abort"])
+@pytest.mark.parametrize("way", WAYS_TO_END)
 async def test_none_is_the_end_now_and_for_ever(way: str) -> None:
     async with raw_pair() as (conn, peer):
         waiting: list[Any] = [conn.read_message(), conn.read_message()]
-        if way == "close frame":
-            await peer.send_frame(CLOSE)
-        elif way == "FIN":
-            peer.half_close()
-        elif way == "RST":
-            peer.reset()
-        elif way == "our close":
-            conn.close()
-            await peer.answer_close()
-        else:
-            protocol: Any = conn.protocol
-            protocol._abort()
+        await end_by(way, conn, peer)
         assert await asyncio.gather(*waiting) == [None, None]
         for _ in range(3):
             assert await conn.read_message() is None

@@ -11,7 +11,6 @@ import contextlib
 import faulthandler
 import gc
 import importlib
-import itertools
 import logging
 import os
 import random
@@ -64,7 +63,8 @@ class _Complaints(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         # One line about a connection that ended is right; a traceback is not, but where an application may be to blame.
-        if record.getMessage().startswith("Uncaught exception") and isinstance(_raised(record), MemoryError):
+        raised = record.exc_info[0] if record.exc_info else None
+        if raised is MemoryError and record.getMessage().startswith("Uncaught exception"):
             return
         if record.name == "asyncio" or (record.exc_info and not record.name.startswith("websockets")):
             text = f"{record.name}: {self.format(record)}"
@@ -75,10 +75,6 @@ class _Complaints(logging.Handler):
 
     def _unraisable(self, unraisable: Any) -> None:
         self.lines.append(f"unraisable in {unraisable.object!r}: {unraisable.exc_value!r}")
-
-
-def _raised(record: logging.LogRecord) -> BaseException | None:
-    return record.exc_info[1] if record.exc_info else None
 
 
 class _Broken(Exception):
@@ -376,10 +372,13 @@ def _faults(counts: Counter[str], seed: int, functions: Iterable[str]) -> Iterat
 
 def _chosen(faults: list[Fault], most: int, seed: int) -> list[Fault]:
     """Return ``most`` of ``faults``, of each function as many: some are called a hundred times as often as others."""
-    faults = random.Random(seed).sample(faults, len(faults))
-    kinds = [[each for each in faults if each.function == function] for function in (*FUNCTIONS, None)]
-    in_turn = [each for turn in itertools.zip_longest(*random.Random(seed).sample(kinds, len(kinds))) for each in turn]
-    return [each for each in in_turn if each is not None][:most]
+    turns: Counter[str | None] = Counter()
+
+    def turn(fault: Fault) -> int:
+        turns[fault.function] += 1
+        return turns[fault.function]
+
+    return sorted(random.Random(seed).sample(faults, len(faults)), key=turn)[:most]
 
 
 @contextlib.contextmanager
@@ -448,11 +447,8 @@ def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     shim = Shim()
     if engine.name == "native":
-        modules = [
-            importlib.import_module(name) for name in ("tornado_ws.deflate._deflate", "tornado_ws.engine._native")
-        ]
-
-        shim.count_allocations_of(modules)
+        names = ("tornado_ws.deflate._deflate", "tornado_ws.engine._native")
+        shim.count_allocations_of(map(importlib.import_module, names))
     sys.exit(bool(asyncio.run(_sweep(shim, options))))
 
 

@@ -29,9 +29,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("scenario", ["server-violation", "client-small-tls-deflate"])
 def test_an_allocation_of_native_code_that_fails_ends_one_connection_at_most(scenario: str, library: Path) -> None:
     result = sweep(library, scenario, "--functions", "alloc")
-    assert result.returncode == 0, (
-        f"python -m tests.faults {scenario} --functions alloc\n{result.stdout}{result.stderr}"
-    )
+    _check(result, f"{scenario} --functions alloc")
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

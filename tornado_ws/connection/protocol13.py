@@ -13,7 +13,6 @@ The file is long since applications override Tornado's names, which have to be m
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 import time
@@ -376,9 +375,7 @@ class WebSocketProtocol13(Writing):
         self._stop_waiting()
         self._stop_pinging()
         if self._transport is not None:
-            # The application hears of the end also where there is no memory to count.
-            with contextlib.suppress(MemoryError):
-                self._transport.record_counts()
+            self._transport.record_counts()
         if not self.has_ended:
             self._closing.on(Event.FINISH)
             code, reason = self._closing.for_on_close()

@@ -338,8 +338,10 @@ class Transport(Channel):
 
     def record_counts(self) -> None:
         """Leave what was counted to the sums of the process: when the socket closes, and when all is delivered."""
-        before, self._left = self._left, self._sums()
-        add_closed(before, self._left)
+        # Where there is no memory to count, the connection ends all the same.
+        with contextlib.suppress(MemoryError):
+            before, self._left = self._left, self._sums()
+            add_closed(before, self._left)
 
     # Closing
 
@@ -405,10 +407,10 @@ class Transport(Channel):
         del self._stream.close_fd, self._stream.write
         self.reading = self.direct = False
         try:
-            for step in (self._give_up_writes, self.record_counts):
-                # Tornado expects that this works, also where there is no memory.
-                with contextlib.suppress(MemoryError):
-                    step()
+            # Tornado expects that this works, also where there is no memory.
+            with contextlib.suppress(MemoryError):
+                self._give_up_writes()
+            self.record_counts()
         finally:
             # Nobody else would close it, or tell the application.
             self._poller.remove(self)
