@@ -18,6 +18,14 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **changes}
 
 
+def untraced() -> dict[str, str]:
+    """Return the environment of the tests for a program of which no coverage is measured.
+
+    Under a tracer what keeps a core busy takes several times as long, and there are unit tests for what it reaches.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 def run(
     *arguments: str, cwd: Path | None = None, python: str | Path = sys.executable, **changes: str
 ) -> subprocess.CompletedProcess[str]:

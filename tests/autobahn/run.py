@@ -26,6 +26,7 @@ from pathlib import Path
 from tests.autobahn.cases import TIMED_GROUPS, SelectionError, all_cases, group_of, select, time_allowed
 from tests.autobahn.judge import SIDES, Outcome, counts, failures, judge, summary
 from tests.autobahn.wstest import BuildError, Wstest, ensure_wstest, environment27, find_python27
+from tests.programs import untraced
 
 CHECKOUT = Path(__file__).absolute().parents[2]
 AGENT = "tornado_ws"
@@ -133,9 +134,7 @@ async def _test_client(wstest: Wstest, part: Part, directory: Path) -> None:
 
 
 def _environment(part: Part) -> dict[str, str]:
-    # Under a tracer the heavy cases take minutes more, and there are unit tests for what they alone reach.
-    traced = part.timed
-    return {name: value for name, value in os.environ.items() if traced or not name.startswith("COVERAGE_")}
+    return dict(os.environ) if part.timed else untraced()
 
 
 def _write_spec(part: Part, directory: Path, peer: Mapping[str, object]) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import ssl
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import trustme
 
+from tests.programs import untraced
 from tests.support import PATIENCE
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -85,7 +85,8 @@ async def answer(process: asyncio.subprocess.Process) -> dict[str, Any]:
 async def _running(
     name: str, memory: str, engine: str | None, context: ssl.SSLContext | None = None, **arguments: Any
 ) -> AsyncIterator[Program]:
-    environment = dict(os.environ)
+    # What a tracer allocates is no cost of an attack either.
+    environment = untraced()
     if memory == "heap":
         environment["PYTHONMALLOC"] = "malloc"
     if engine is not None:
