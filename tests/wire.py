@@ -17,6 +17,8 @@ RSV1, RSV2, RSV3 = 0x40, 0x20, 0x10
 #: The masking key of the RFC's examples.
 MASK = b"\x37\xfa\x21\x3d"
 
+_SINGLE_BYTES = [bytes((byte,)) for byte in range(256)]
+
 
 def xor(payload: bytes, mask: bytes) -> bytes:
     key = (mask * (len(payload) // 4 + 1))[: len(payload)]
@@ -67,7 +69,8 @@ def close_payload(code: int, reason: str | bytes = b"") -> bytes:
 
 
 def each_byte(wire: bytes) -> Iterator[bytes]:
-    return (wire[i : i + 1] for i in range(len(wire)))
+    # Not a generator: a tracer would be called twice for each byte.
+    return map(_SINGLE_BYTES.__getitem__, wire)
 
 
 def cut_at(wire: bytes, *points: int) -> list[bytes]:

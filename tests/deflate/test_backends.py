@@ -51,7 +51,7 @@ def strictly_inflated(payloads: list[bytes], wbits: int, takeover: bool) -> list
     messages = []
     inflater = zlib.decompressobj(-wbits)
     for payload in payloads:
-        messages.append(b"".join(inflater.decompress(byte) for byte in each_byte(payload + b"\x00\x00\xff\xff")))
+        messages.append(b"".join(map(inflater.decompress, each_byte(payload + b"\x00\x00\xff\xff"))))
         if not takeover:
             inflater = zlib.decompressobj(-wbits)
     return messages
