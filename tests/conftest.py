@@ -17,6 +17,7 @@ from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.clock import Clock
 from tests.kqueue import imitate_kqueue
+from tests.programs import cores
 from tornado_ws.deflate import backends, codec
 from tornado_ws.deflate.streams import StreamPool
 from tornado_ws.transport import poller
@@ -36,6 +37,12 @@ class _Complaints(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.texts.append(self.format(record))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have one more worker than cores: many tests wait, for time to pass, for a browser or for other programs."""
+    return cores() + 1
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

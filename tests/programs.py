@@ -12,6 +12,10 @@ from tests.support import PATIENCE
 ROOT = Path(__file__).parent.parent
 
 
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment(**changes: str) -> dict[str, str]:
     """Return the environment of the tests, with this checkout importable, and ``changes``."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

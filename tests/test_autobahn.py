@@ -12,9 +12,10 @@ import pytest
 
 from tests.autobahn.cases import SAMPLE, SelectionError, all_cases, select
 from tests.autobahn.judge import SIDES, Outcome, failures, judge, summary
-from tests.autobahn.run import cores, parts_of, run_parts
+from tests.autobahn.run import parts_of, run_parts
 from tests.autobahn.wstest import Wstest, ensure_wstest, find_python27
 from tests.needs import need
+from tests.programs import cores
 
 pytestmark = pytest.mark.xdist_group("autobahn")
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from tests.autobahn.cases import TIMED_GROUPS, SelectionError, all_cases, group_of, select, time_allowed
 from tests.autobahn.judge import SIDES, Outcome, counts, failures, judge, summary
 from tests.autobahn.wstest import BuildError, Wstest, ensure_wstest, environment27, find_python27
-from tests.programs import untraced
+from tests.programs import cores, untraced
 
 CHECKOUT = Path(__file__).absolute().parents[2]
 AGENT = "tornado_ws"
@@ -224,10 +224,6 @@ def versions() -> dict[str, str]:
         "tornado_ws": getattr(tornado_ws, "__version__", "unknown"),
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
     }
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 async def _until_terminated(wstest: Wstest, parts: Sequence[Part], reports: Path, jobs: int) -> list[Outcome]:
