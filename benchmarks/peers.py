@@ -17,7 +17,7 @@ NODE = "Node ws"
 IOSTREAM = "IOStream, no WebSocket"
 FLOOR = "C floor"
 
-_ALL = frozenset({"echo", "tls", "deflate", "json", "broadcast", "uvloop", "idle", "churn"})
+_ALL = frozenset({"echo", "tls", "deflate", "json", "broadcast", "uvloop", "idle", "churn", "shapes"})
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ SERVERS = (
     Server(FAST, "tornado_ws", ("isal", "zlib_ng"), only="deflate", compression='{"backend": "auto"}'),
     Server(TORNADO, "tornado_websocket"),
     Server(WEBSOCKETS, "websockets", ("websockets",)),
-    Server(AIOHTTP, "aiohttp", ("aiohttp",)),
-    Server(PICOWS, "picows", ("picows",), can=_ALL - {"deflate"}),
+    Server(AIOHTTP, "aiohttp", ("aiohttp",), can=_ALL - {"shapes"}),
+    Server(PICOWS, "picows", ("picows",), can=_ALL - {"deflate", "shapes"}),
     Server(PICOWS_WEBSOCKETS, "picows_websockets", ("picows",)),
-    Server(NODE, None, can=_ALL - {"uvloop"}),
+    Server(NODE, None, can=_ALL - {"uvloop", "shapes"}),
     Server(IOSTREAM, "iostream", can=frozenset({"echo"})),
     Server(FLOOR, None, can=frozenset({"echo", "broadcast", "churn", "idle"})),
 )

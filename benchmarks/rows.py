@@ -36,6 +36,8 @@ class Row:
     needs: frozenset[str] = frozenset({"echo"})
     style: str = ""
     exchange: bool = False
+    #: One of `benchmarks.servers.common.SHAPES`.
+    shape: str = "plain"
     targets: tuple[Target, ...] = ()
 
 
@@ -49,9 +51,36 @@ FIGURES = {
     "importing": ("cpu_ms", "ms of CPU"),
 }
 
+_SHAPES = frozenset({"shapes"})
 _TLS = frozenset({"tls"})
 _DEFLATE = frozenset({"deflate"})
 _PURE_TARGET = Target(1 / 3, TORNADO, subject=PURE)
+
+
+def _shape_rows(
+    shape: str, label: str, targets_100: tuple[Target, ...] = (), targets_64: tuple[Target, ...] = ()
+) -> tuple[Row, Row]:
+    return (
+        Row(
+            f"{shape}-x100-1",
+            f"{label}, 32 B text, 100 connections, 1 in flight",
+            "echo",
+            connections=100,
+            needs=_SHAPES,
+            shape=shape,
+            targets=targets_100,
+        ),
+        Row(
+            f"{shape}-x1-64",
+            f"{label}, 32 B text, 1 connection, 64 in flight",
+            "echo",
+            depth=64,
+            needs=_SHAPES,
+            shape=shape,
+            targets=targets_64,
+        ),
+    )
+
 
 ROWS = (
     Row(
@@ -76,6 +105,23 @@ ROWS = (
         depth=64,
         targets=(Target(0.18, PICOWS), Target(1 / 35, TORNADO), _PURE_TARGET),
     ),
+    *_shape_rows(
+        "awaiting",
+        "a coroutine that awaits its write",
+        (Target(0.6, PICOWS_WEBSOCKETS),),
+        (Target(0.2, PICOWS_WEBSOCKETS), Target(1 / 30, TORNADO)),
+    ),
+    *_shape_rows("not-awaiting", "a coroutine that awaits nothing"),
+    *_shape_rows(
+        "sleeping",
+        "a coroutine that sleeps for a turn first",
+        (Target(0.6, PICOWS_WEBSOCKETS),),
+        (Target(0.6, PICOWS_WEBSOCKETS),),
+    ),
+    *_shape_rows("gen-coroutine", "gen.coroutine"),
+    *_shape_rows("task", "a task for each message", (), (Target(0.5, PICOWS_WEBSOCKETS),)),
+    *_shape_rows("call-soon", "call_soon for each message", (), (Target(0.5, PICOWS_WEBSOCKETS),)),
+    *_shape_rows("queue", "a queue and a task that answers", (), (Target(0.5, PICOWS_WEBSOCKETS),)),
     Row("text-32-x1000-1", "32 B text, 1,000 connections, 1 in flight", "echo", connections=1000),
     Row("text-1k-x100-1", "1 KiB text, 100 connections, 1 in flight", "echo", "text 1 KiB", connections=100),
     Row(

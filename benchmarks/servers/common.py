@@ -16,6 +16,10 @@ from typing import Any, NamedTuple
 
 HOST = "127.0.0.1"
 BACKLOG = 4096
+#: How an application answers a message: in a plain function; in a coroutine that awaits the write, or does not, or
+#: sleeps first for a turn of the loop; in a generator of Tornado's; in a task, or a callback of the loop's, of each
+#: message; in one task that takes messages from a queue. Where a library has no such thing its server does the nearest.
+SHAPES = ("plain", "awaiting", "not-awaiting", "sleeping", "gen-coroutine", "task", "call-soon", "queue")
 #: A server ends by itself, whatever becomes of whoever started it.
 _LIFETIME = 900
 
@@ -29,6 +33,7 @@ class Options(NamedTuple):
     json: bool
     broadcast: bool
     uvloop: bool
+    shape: str
 
 
 def parse_options() -> Options:
@@ -40,13 +45,20 @@ def parse_options() -> Options:
     parser.add_argument("--json", action="store_true", help="decode each message and send it encoded anew")
     parser.add_argument("--broadcast", action="store_true", help="send each message to all clients")
     parser.add_argument("--uvloop", action="store_true")
+    parser.add_argument("--shape", choices=SHAPES, default="plain", help="how the application answers a message")
     arguments = parser.parse_args()
     tls = None
     if arguments.tls:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(*arguments.tls)
     return Options(
-        tls, arguments.compression, arguments.max_size, arguments.json, arguments.broadcast, arguments.uvloop
+        tls,
+        arguments.compression,
+        arguments.max_size,
+        arguments.json,
+        arguments.broadcast,
+        arguments.uvloop,
+        arguments.shape,
     )
 
 

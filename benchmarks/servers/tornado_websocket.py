@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from tornado import gen
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -20,8 +21,76 @@ class Echo(WebSocketHandler):
         compression: dict[str, Any] | None = self.settings["compression"]
         return compression
 
-    def on_message(self, message: str | bytes) -> None:
+    def on_message(self, message: str | bytes) -> Any:
         self.write_message(message, binary=isinstance(message, bytes))
+
+
+class Awaiting(Echo):
+    async def on_message(self, message: str | bytes) -> None:
+        await self.write_message(message, binary=isinstance(message, bytes))
+
+
+class NotAwaiting(Echo):
+    async def on_message(self, message: str | bytes) -> None:
+        self.write_message(message, binary=isinstance(message, bytes))
+
+
+class Sleeping(Echo):
+    async def on_message(self, message: str | bytes) -> None:
+        await asyncio.sleep(0)
+        await self.write_message(message, binary=isinstance(message, bytes))
+
+
+class GenCoroutine(Echo):
+    @gen.coroutine
+    def on_message(self, message: str | bytes) -> Any:
+        yield self.write_message(message, binary=isinstance(message, bytes))
+
+
+class InTasks(Echo):
+    tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012
+
+    def on_message(self, message: str | bytes) -> None:
+        task = asyncio.create_task(self.answer(message))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def answer(self, message: str | bytes) -> None:
+        await self.write_message(message, binary=isinstance(message, bytes))
+
+
+class CallSoon(Echo):
+    def on_message(self, message: str | bytes) -> None:
+        asyncio.get_running_loop().call_soon(self.write_message, message, isinstance(message, bytes))
+
+
+class Queued(Echo):
+    def open(self, *args: str, **kwargs: str) -> None:
+        self.queue: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self.pump = asyncio.create_task(self.answer())
+
+    def on_message(self, message: str | bytes) -> None:
+        self.queue.put_nowait(message)
+
+    def on_close(self) -> None:
+        self.pump.cancel()
+
+    async def answer(self) -> None:
+        while True:
+            message = await self.queue.get()
+            await self.write_message(message, binary=isinstance(message, bytes))
+
+
+_SHAPES = {
+    "plain": Echo,
+    "awaiting": Awaiting,
+    "not-awaiting": NotAwaiting,
+    "sleeping": Sleeping,
+    "gen-coroutine": GenCoroutine,
+    "task": InTasks,
+    "call-soon": CallSoon,
+    "queue": Queued,
+}
 
 
 class EchoJSON(Echo):
@@ -49,7 +118,7 @@ class Broadcast(Echo):
 
 
 async def serve(options: Options, **more: str) -> None:
-    handler = EchoJSON if options.json else Broadcast if options.broadcast else Echo
+    handler = EchoJSON if options.json else Broadcast if options.broadcast else _SHAPES[options.shape]
     application = Application(
         [("/", handler)], compression=options.compression, websocket_max_message_size=options.max_size
     )

@@ -19,6 +19,31 @@ async def application(
         async for message in websocket:
             await websocket.send(message)
 
+    async def sleep(websocket: Any) -> None:
+        async for message in websocket:
+            await asyncio.sleep(0)
+            await websocket.send(message)
+
+    async def begin_tasks(websocket: Any) -> None:
+        tasks: set[asyncio.Task[None]] = set()
+        async for message in websocket:
+            task = asyncio.create_task(websocket.send(message))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    async def put(websocket: Any) -> None:
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        pump = asyncio.create_task(answer(websocket, queue))
+        try:
+            async for message in websocket:
+                queue.put_nowait(message)
+        finally:
+            pump.cancel()
+
+    async def answer(websocket: Any, queue: asyncio.Queue[Any]) -> None:
+        while True:
+            await websocket.send(await queue.get())
+
     async def echo_json(websocket: Any) -> None:
         async for message in websocket:
             await websocket.send(json.dumps(json.loads(message)))
@@ -31,7 +56,8 @@ async def application(
         finally:
             clients.discard(websocket)
 
-    handler = echo_json if options.json else to_all if options.broadcast else echo
+    shapes = {"sleeping": sleep, "task": begin_tasks, "call-soon": begin_tasks, "queue": put}
+    handler = echo_json if options.json else to_all if options.broadcast else shapes.get(options.shape, echo)
     server = serve(handler, HOST, 0, ssl=options.tls, max_size=options.max_size, backlog=BACKLOG)
     async with server as listening:
         port = next(iter(listening.sockets)).getsockname()[1]
