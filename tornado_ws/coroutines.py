@@ -30,6 +30,10 @@ _NOT_A_VALUE = (Awaitable, Generator, AsyncGenerator, concurrent.futures.Future)
 _running: set[asyncio.Future[Any]] = set()
 
 
+async def nothing() -> None:
+    """Await nothing."""
+
+
 def value_of(owner: object, hook: str, value: _T) -> _T:
     """Return ``value``, which ``hook`` of ``owner`` has returned.
 

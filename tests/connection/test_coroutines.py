@@ -227,7 +227,7 @@ async def test_a_plain_on_connection_close_around_a_coroutine_on_close() -> None
         assert not waiting.done()
         handler_class.may_end.set()
         await waiting
-    assert calls == ["open", "on_connection_close", "closing", ("close", None, None)]
+    assert calls == ["open", "closing", "on_connection_close", ("close", None, None)]
     Engine.handlers.clear()
 
 

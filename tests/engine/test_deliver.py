@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.engine.reading import Peer
 from tests.engine.test_properties import Conversation, any_kind, chunks_of, cuts, quietly
 from tests.wire import BINARY, CLOSE, CONTINUATION, MESSAGES, PING, RSV1, TEXT, Frame, each_byte
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
-from tornado_ws.engine.contract import BUDGET_SPENT, CLOCK_SIZE, PENDING, RAISED, TURN_TIME, VIOLATION, Event
+from tornado_ws.engine.contract import BUDGET_SPENT, CLOCK_SIZE, PENDING, RAISED, SUSPENDED, TURN_TIME, VIOLATION, Event
 from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
 
@@ -129,6 +130,43 @@ def test_a_handler_that_raises_ends_it(peer: Peer, error: BaseException) -> None
     assert frames[-1] == "answer"
     assert reader.deliver(handler, ANY_NUMBER) is None
     assert handler.messages == ["good", "bad", "next"]
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_a_coroutine_takes_its_first_step_if_asked_for(peer: Peer, steps: bool) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+
+    async def answer(message: str) -> str:
+        assert variable.get(None) is None
+        variable.set(message)
+        if message == "bad":
+            raise ValueError
+        if message == "slow":
+            await asyncio.sleep(0)
+        return message
+
+    begun: list[Coroutine[Any, Any, str]] = []
+
+    def begin(message: str) -> object:
+        begun.append(answer(message))
+        return begun[-1]
+
+    reader = fed(peer, *(Frame(TEXT, text) for text in (b"quick", b"slow", b"bad", b"next")))
+    ended = [reader.deliver(Handler(begin), ANY_NUMBER, False, steps) for _ in range(3 if steps else 5)]
+    if not steps:
+        assert ended == [(PENDING, coroutine, 0) for coroutine in begun] + [None]
+        for coroutine in begun:
+            coroutine.close()
+        return
+    assert ended[2] is None
+    assert ended[0] is not None
+    kind, (coroutine, context, yielded), size = ended[0]
+    assert (kind, coroutine, context[variable], yielded, size) == (SUSPENDED, begun[1], "slow", None, 0)
+    with pytest.raises(StopIteration) as stopped:
+        context.run(coroutine.send, None)
+    assert stopped.value.value == "slow"
+    assert ended[1] is not None
+    assert (ended[1][0], ended[1][1][0], len(begun)) == (RAISED, ValueError, 4)
 
 
 def test_an_interrupt_is_nobodys_to_catch(peer: Peer) -> None:

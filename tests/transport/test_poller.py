@@ -171,13 +171,13 @@ def test_closing_the_loop_with_all_fds_closes_every_socket(loop_of_its_own: Asyn
             streams.append(conn.stream)
             await conn.write_message("x")
             assert await conn.read_message() == "x"
-        # Tornado leaves these to whoever closes its loop.
+        # Tornado leaves these to whoever closes its loop. The server's connections end with theirs.
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
 
     server = serving(Echo)
     loop_of_its_own.run_sync(connect)
-    assert len(sockets.new()) >= 5
+    assert len(sockets.new()) >= 3
     loop_of_its_own.close(all_fds=True)
     assert all(stream.closed() for stream in streams)
     assert not sockets.new()

@@ -8,9 +8,10 @@ violation, loss of the connection) is handled when all the messages before it ha
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from tornado.escape import utf8
@@ -29,6 +30,7 @@ from tornado_ws.engine.contract import (
     MESSAGES_PER_TURN,
     PENDING,
     RAISED,
+    SUSPENDED,
     TURN_TIME,
     VIOLATION,
     Outcome,
@@ -61,6 +63,9 @@ class Owner(Protocol):
 
     def _check_result(self, result: Any) -> Any:
         """Return what is still busy, of what a callback has returned."""
+
+    def _go_on(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, yielded: Any) -> Any:
+        """Go on with a coroutine of a callback's, which waits for ``yielded``; return what is still busy."""
 
     def _log_and_abort(self, error: BaseException) -> None:
         """Log what a callback has raised, and abort."""
@@ -189,7 +194,7 @@ class Delivery:
 
     def _read(self) -> Outcome | None:
         if self.is_direct():
-            return self.reader.deliver(self.handler, MESSAGES_PER_TURN, True)
+            return self.reader.deliver(self.handler, MESSAGES_PER_TURN, True, self._transport.task is not None)
         try:
             return next(iter(self.reader))
         except ProtocolError as error:
@@ -203,6 +208,8 @@ class Delivery:
                 self._closing.end_read(End.VIOLATION, error)
         elif opcode == PENDING:
             self._wait_for(self._owner._check_result(payload))
+        elif opcode == SUSPENDED:
+            self._wait_for(self._owner._go_on(*payload))
         elif opcode == RAISED:
             self._owner._log_and_abort(payload[1])
         elif opcode == VIOLATION:

@@ -176,7 +176,7 @@ class WebSocketProtocol(abc.ABC):
 
     @abc.abstractmethod
     # Any: those that override it name a WebSocketHandler, which a floor below the server's cannot.
-    async def accept_connection(self, handler: Any) -> None: ...
+    def accept_connection(self, handler: Any) -> Awaitable[None]: ...
 
     @property
     def buffered_amount(self) -> int:
@@ -202,7 +202,7 @@ class WebSocketProtocol(abc.ABC):
     def start_pinging(self) -> None: ...
 
     @abc.abstractmethod
-    async def _receive_frame_loop(self) -> None: ...
+    def _receive_frame_loop(self) -> Awaitable[None]: ...
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed and ``on_close`` has been called."""

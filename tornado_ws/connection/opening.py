@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import zlib
+from collections.abc import Awaitable
 from typing import Any
 
 from tornado import httputil
@@ -17,7 +18,7 @@ from tornado.web import HTTPError
 
 from tornado_ws import handshake
 from tornado_ws.connection.interfaces import ServerEnd, WebSocketProtocol, _WebSocketDelegate, _WebSocketParams
-from tornado_ws.coroutines import value_of
+from tornado_ws.coroutines import nothing, value_of
 from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
 from tornado_ws.deflate.negotiation import (
     DeflateParams,
@@ -62,7 +63,8 @@ class Opening(WebSocketProtocol):
 
     # Server
 
-    async def accept_connection(self, handler: Any) -> None:
+    # Not a coroutine, and the next one has no more than it needs: each lives as long as the connection.
+    def accept_connection(self, handler: Any) -> Awaitable[None]:
         try:
             self._handle_websocket_headers(handler)
         except ValueError as error:
@@ -70,9 +72,15 @@ class Opening(WebSocketProtocol):
             log_msg = f"Missing/Invalid WebSocket headers: {error}"
             handler.finish(log_msg)
             gen_log.debug(log_msg)
-            return
+            return nothing()
+        return self._accept_connection(handler)
+
+    async def _accept_connection(self, handler: ServerEnd) -> None:
         try:
-            await self._accept_connection(handler)
+            if self._answer(handler):
+                self.start_pinging()
+                await self._open(handler)
+                await self._receive_frame_loop()
         except asyncio.CancelledError:
             self._abort()
 
@@ -89,7 +97,8 @@ class Opening(WebSocketProtocol):
     def _challenge_response(self, handler: ServerEnd) -> str:
         return self.compute_accept_value(handler.request.headers["Sec-WebSocket-Key"])
 
-    async def _accept_connection(self, handler: ServerEnd) -> None:
+    def _answer(self, handler: ServerEnd) -> bool:
+        """Send the 101, and take the stream from HTTP; return whether the peer is still there."""
         headers = handler.request.headers
         offered = handshake.list_tokens(headers.get("Sec-WebSocket-Protocol", ""))
         selected = value_of(handler, "select_subprotocol", handler.select_subprotocol(offered))
@@ -122,9 +131,8 @@ class Opening(WebSocketProtocol):
         free_http_state(handler.request, completed_future(self.stream.io_loop))
         if peer_has_closed(self.stream):
             self._abort()
-            return
-        self.start_pinging()
-        await self._open(handler)
+            return False
+        return True
 
     # Client
 

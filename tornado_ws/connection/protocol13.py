@@ -16,7 +16,8 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from types import CoroutineType
 from typing import Any
 
 from tornado.concurrent import Future
@@ -38,6 +39,7 @@ from tornado_ws.connection.delivery import Delivery
 from tornado_ws.connection.interfaces import ServerEnd, _WebSocketDelegate, _WebSocketParams
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.replaceable import ReplaceableMethod, all_replaceable
+from tornado_ws.connection.task import ConnectionTask
 from tornado_ws.connection.writing import Writing
 from tornado_ws.coroutines import log_error
 from tornado_ws.engine import FrameReader
@@ -85,6 +87,7 @@ class WebSocketProtocol13(Writing):
         super().__init__(handler, mask_outgoing, params)
         self._is_finished = False
         self._closed: Future[None] | None = None
+        self._task: ConnectionTask | None = None
         self._close_timeout: object = None
         self._ping_coroutine: asyncio.Task[None] | None = None
 
@@ -131,6 +134,7 @@ class WebSocketProtocol13(Writing):
         delivery = self._start_receiving(busy_with=handler.open)
         if delivery is None:
             return
+        self._task = ConnectionTask(self, self._attach())
         try:
             result = handler.open(*handler.open_args, **handler.open_kwargs)
             if result is not None:
@@ -142,18 +146,20 @@ class WebSocketProtocol13(Writing):
             raise
         finally:
             delivery.busy_with = None
-        transport = self._attach()
-        # What prepare and open set is visible in on_message: in Tornado they all run in one task.
-        transport.context = contextvars.copy_context()
-        transport.dispatch(delivery.advance)
+
+    def _begin(self) -> None:
+        assert self._delivery is not None
+        self._attach().dispatch(self._delivery.advance)
 
     # Receiving
 
-    async def _receive_frame_loop(self) -> None:
+    def _receive_frame_loop(self) -> Awaitable[None]:
         """Receive until the connection is closed and ``on_close`` has been called."""
+        if self._task is not None:
+            return self._task
         if self._delivery is None and self._start_receiving() is None:
             self._notify_closed()
-        await self.wait_closed()
+        return self.wait_closed()
 
     @property
     def has_ended(self) -> bool:
@@ -162,7 +168,9 @@ class WebSocketProtocol13(Writing):
 
     async def wait_closed(self) -> None:
         # A coroutine on_close that waits here would wait for itself.
-        if not (self._is_finished or asyncio.current_task() in self._endings):
+        current = asyncio.current_task()
+        is_ending = self.has_ended and self._task is not None and self._task.is_task(current)
+        if not (self._is_finished or is_ending or current in self._endings):
             if self._closed is None:
                 self._closed = Future()
             # Whoever gives up waiting does so for nobody else.
@@ -248,8 +256,27 @@ class WebSocketProtocol13(Writing):
             self._watch_over(self.handler.on_pong, data)
         return None
 
-    def _watch_over(self, callback: Callable[[bytes], None], data: bytes) -> None:
-        handled = self._run_callback(callback, data)
+    def _check_result(self, result: Any) -> Any:
+        if type(result) is CoroutineType and self._task is not None and self._task.is_free:
+            try:
+                return self._task.run(result)
+            except (Exception, asyncio.CancelledError) as error:
+                self._log_and_abort(error)
+                return None
+        return super()._check_result(result)
+
+    def _go_on(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, yielded: Any) -> Any:
+        assert self._task is not None
+        return self._task.go_on(coroutine, context, yielded)
+
+    def _run_to_end(self, hook: str, result: Any) -> asyncio.Future[Any] | None:
+        if type(result) is CoroutineType and self._task is not None and self._task.is_free:
+            result = self._task.run_to_end(result)
+        return super()._run_to_end(hook, result)
+
+    def _watch_over(self, callback: Callable[[bytes], Any], data: bytes) -> None:
+        # The connection's own task is for messages: nothing waits for a coroutine on_ping.
+        handled = self._run_callback(lambda: _begun(callback(data)))
         if self._delivery is not None:
             self._delivery.watch_over(handled)
 
@@ -398,6 +425,8 @@ class WebSocketProtocol13(Writing):
             connections_of(self.handler.application).remove(self)
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
+        if self._task is not None:
+            self._task.end()
 
     def set_nodelay(self, x: bool) -> None:
         self.stream.set_nodelay(x)
@@ -460,3 +489,8 @@ class WebSocketProtocol13(Writing):
         self.close(reason=reason)
         if unsent:
             transport.close()
+
+
+def _begun(result: Any) -> Any:
+    """Return what a callback has returned, a coroutine as a task of its own."""
+    return asyncio.ensure_future(result) if type(result) is CoroutineType else result

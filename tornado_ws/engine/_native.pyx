@@ -47,6 +47,11 @@ cdef extern from "Python.h":
     Py_ssize_t Py_SIZE(PyObject*)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
+    object PyContext_CopyCurrent()
+    bint PyCoro_CheckExact(object value)
+    enum:
+        PYGEN_RETURN
+    int PyIter_Send(object iterator, object value, PyObject** result) except -1
     unsigned long PyThread_get_thread_ident()
 
 cdef extern from "sys/types.h":
@@ -116,6 +121,7 @@ cdef enum:
 cdef object PENDING = _contract.PENDING
 cdef object RAISED = _contract.RAISED
 cdef object VIOLATION = _contract.VIOLATION
+cdef object SUSPENDED = _contract.SUSPENDED
 cdef int DEFERRED = _contract.DEFERRED
 cdef Py_ssize_t INFLATED_AT_ONCE = _contract.INFLATED_AT_ONCE
 cdef tuple _BUDGET_SPENT = (_contract.BUDGET_SPENT, None, 0)
@@ -140,6 +146,7 @@ def _set_turn_time(double seconds):
 
 include "native/encoding.pxi"
 include "native/message.pxi"
+include "native/tasks.pxi"
 include "native/reader.pxi"
 include "native/buffers.pxi"
 include "native/tls.pxi"

@@ -44,6 +44,7 @@ from tornado_ws.engine.contract import (
 )
 from tornado_ws.engine.encoding import encode_frame_parts, encode_message
 from tornado_ws.engine.reader import FrameReader
+from tornado_ws.engine.tasks import enter_task, leave_task
 from tornado_ws.engine.write_queue import WriteQueue
 
 
@@ -100,6 +101,7 @@ class Channel:
         "context",
         "direct",
         "fd",
+        "in_task",
         "masked",
         "message_bytes",
         "messages",
@@ -107,6 +109,7 @@ class Channel:
         "reading",
         "receiver",
         "tap",
+        "task",
         "thread",
         "wire_bytes",
     )
@@ -121,6 +124,10 @@ class Channel:
         self._done = done
         self.masked = masked
         self.context: contextvars.Context = contextvars.copy_context()
+        #: What `asyncio.current_task` is to be in callbacks; None on a client.
+        self.task: asyncio.Task[Any] | None = None
+        #: Whether that task itself is at work, so that it and its context are entered already.
+        self.in_task = False
         self.fd: int = stream.socket.fileno()
         self.reader: FrameReader | None = None
         self.reading = False
@@ -185,13 +192,13 @@ class Channel:
         self.reader.feed(chunk)
         outcome = None
         if self.direct:
-            outcome = self.reader.deliver(self.receiver.handler, MESSAGES_PER_TURN, True)
+            outcome = self.reader.deliver(self.receiver.handler, MESSAGES_PER_TURN, True, self.task is not None)
             if outcome is None:
                 return
         self.receiver.advance(outcome)
 
     def dispatch(self, callback: Callable[..., None], *args: Any) -> None:
-        """Call in the connection's context; what is written meanwhile goes to the socket together, at the end.
+        """Call in the connection's task and context; what is written meanwhile goes to the socket together, at the end.
 
         An exception aborts the connection and goes no further, save those that are to end the loop: KeyboardInterrupt,
         SystemExit, and GeneratorExit.
@@ -203,7 +210,10 @@ class Channel:
         self._corked = corked
         try:
             try:
-                self.context.run(callback, *args)
+                if self.in_task:
+                    callback(*args)
+                else:
+                    self.context.run(self._call_in_task, callback, *args)
             finally:
                 self._corked = None
                 if corked:
@@ -214,6 +224,17 @@ class Channel:
             self._handling_failed(error)
             if not isinstance(error, Exception):
                 raise
+
+    def _call_in_task(self, callback: Callable[..., None], *args: Any) -> None:
+        task = self.task
+        if task is None:
+            callback(*args)
+            return
+        before = enter_task(task)
+        try:
+            callback(*args)
+        finally:
+            leave_task(task, before)
 
     # Out
 

@@ -37,7 +37,7 @@ CLOCK_STRIDE = 3
 #: And for each of so many bytes: a few hundred on the wire may inflate to megabytes.
 CLOCK_SIZE = 64 * 1024
 #: What `FrameReader.deliver` returns in the place of an opcode, apart from control frames.
-PENDING, RAISED, VIOLATION, BUDGET_SPENT = -1, -2, -3, -4
+PENDING, RAISED, VIOLATION, BUDGET_SPENT, SUSPENDED = -1, -2, -3, -4, -5
 Outcome: TypeAlias = tuple[int, Any, int]
 
 #: Messages delivered before the rest of the loop gets its turn.

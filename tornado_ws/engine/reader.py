@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
+from types import CoroutineType
 from typing import Any
 
 from tornado_ws.engine.contract import (
@@ -19,6 +20,7 @@ from tornado_ws.engine.contract import (
     PENDING,
     RAISED,
     RSV1,
+    SUSPENDED,
     TEXT,
     TURN_TIME,
     VIOLATION,
@@ -29,6 +31,7 @@ from tornado_ws.engine.contract import (
 )
 from tornado_ws.engine.encoding import apply_mask
 from tornado_ws.engine.message import Message
+from tornado_ws.engine.tasks import step_coroutine
 from tornado_ws.engine.validation import check_extended_length, check_header, check_size, decode_text
 from tornado_ws.errors import ProtocolError
 
@@ -85,12 +88,15 @@ class FrameReader:
             raise StopIteration
         return self._step()
 
-    def deliver(self, handler: Any, limit: int, timed: bool = False) -> Outcome | None:
+    def deliver(self, handler: Any, limit: int, timed: bool = False, steps: bool = False) -> Outcome | None:
         """Call ``handler.on_message`` with up to ``limit`` messages, for as long as it returns None at once.
 
         Returns None when more bytes are wanted or `stop` was called, else what ended it: a control frame as an event,
         or (PENDING, what on_message returned, 0), (RAISED, sys.exc_info(), 0), (VIOLATION, the `.ProtocolError`, 0),
         (BUDGET_SPENT, None, 0) at the limit and, if ``timed``, when `TURN_TIME` is over.
+
+        With ``steps`` a coroutine that on_message returns takes its first step. One that returns in it counts as None,
+        another one is (SUSPENDED, what `step_coroutine` returns, 0).
         """
         until = 0.0
         while not self._stopped:
@@ -107,6 +113,11 @@ class FrameReader:
             self.message_bytes += size
             try:
                 result = handler.on_message(payload)
+                if steps and type(result) is CoroutineType:
+                    suspended = step_coroutine(result)
+                    if suspended is not None:
+                        return SUSPENDED, suspended, 0
+                    result = None
             except (Exception, asyncio.CancelledError):
                 return RAISED, sys.exc_info(), 0
             if result is not None:

@@ -26,7 +26,7 @@ from tornado_ws.connection.interfaces import WebSocketProtocol, _WebSocketParams
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.threads import write_message_threadsafe
-from tornado_ws.coroutines import run_to_end, value_of
+from tornado_ws.coroutines import nothing, run_to_end, value_of
 from tornado_ws.deflate.options import deflate_options
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.escaping import plain, shown
@@ -34,6 +34,19 @@ from tornado_ws.options import check_attributes, handler_options
 
 #: What a WebSocket handler cannot do after the upgrade.
 _HTTP_METHODS = ("write", "redirect", "set_header", "set_cookie", "set_status", "flush", "finish")
+
+
+class _NoHeaders(httputil.HTTPHeaders):
+    """What is left of headers that are sent. Another one goes nowhere."""
+
+    def add(self, name: str, value: str, **kwargs: Any) -> None:
+        pass
+
+    def __setitem__(self, name: str, value: str) -> None:
+        pass
+
+
+_NO_HEADERS = _NoHeaders()
 
 
 class WebSocketHandler(tornado.web.RequestHandler):
@@ -93,41 +106,38 @@ class WebSocketHandler(tornado.web.RequestHandler):
         self._on_close_called = False
         self._ws_opened = False
 
-    async def get(self, *args: Any, **kwargs: Any) -> None:
+    # Not a coroutine: it would live as long as the connection.
+    def get(self, *args: Any, **kwargs: Any) -> Awaitable[None]:
         self.open_args = args
         self.open_kwargs = kwargs
+        protocol = self._ws_protocol()
+        if protocol is None:
+            return nothing()
+        self.ws_connection = protocol
+        return protocol.accept_connection(self)
 
+    def _ws_protocol(self) -> WebSocketProtocol | None:
+        """Return the protocol that answers the request; None where it is refused, which is said to the client."""
         if not handshake.has_token(self.request.headers, "Upgrade", "websocket"):
             self._ws_refuse(400, 'Can "Upgrade" only to "WebSocket".')
-            return
+            return None
         if not handshake.has_token(self.request.headers, "Connection", "upgrade"):
             self._ws_refuse(400, '"Connection" must be "Upgrade".')
-            return
+            return None
         if connections_of(self.application).listeners:
             self._ws_refuse(503, "Shutting down")
-            return
+            return None
         error = self._ws_check_origin()
         if error is not None:
             gen_log.debug("Cross origin websockets not allowed: %s", plain(error))
             self._ws_refuse(403, "Cross origin websockets not allowed")
-            return
+            return None
 
-        self.ws_connection = value_of(self, "get_websocket_protocol", self.get_websocket_protocol())
-        if not self.ws_connection:
+        protocol = value_of(self, "get_websocket_protocol", self.get_websocket_protocol())
+        if not protocol:
             self.set_status(426, "Upgrade Required")
             self.set_header("Sec-WebSocket-Version", handshake.VERSION)
-            return
-        connection = self.ws_connection
-        await connection.accept_connection(self)
-        # Tornado keeps `get` running for the whole connection. We do so only if a subclass overrides it or `_execute`:
-        # the coroutine costs memory.
-        cls = type(self)
-        is_seen = cls.get is not WebSocketHandler.get or cls._execute is not tornado.web.RequestHandler._execute
-        if is_seen and connection.stream is not None:
-            try:
-                await connection._receive_frame_loop()
-            except asyncio.CancelledError:
-                connection._abort()
+        return protocol or None
 
     def _ws_refuse(self, status: int, message: str) -> None:
         self.set_status(status)
@@ -407,8 +417,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
     def _detach_stream(self) -> IOStream:
         for method in _HTTP_METHODS:
             setattr(self, method, _raise_not_supported_for_websockets)
-        # They are sent, and nobody may set others. They would take half a kilobyte for each open connection.
-        self._headers = httputil.HTTPHeaders()
+        # They are sent, and nobody may set others: even empty ones take half a kilobyte.
+        self._headers = _NO_HEADERS
         return self.detach()
 
 

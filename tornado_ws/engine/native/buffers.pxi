@@ -13,8 +13,10 @@ cdef class _Buffers:
     cdef Channel corking
     cdef bint parsing
     cdef object view
+    cdef object loop
 
-    def __init__(self):
+    def __init__(self, loop):
+        self.loop = loop
         self.view = memoryview(<uint8_t[:READ_SIZE]>self.received)
 
 
@@ -22,5 +24,5 @@ cdef _Buffers buffers_of(object io_loop):
     cdef dict attributes = vars(io_loop)
     buffers = attributes.get("_ws_buffers")
     if buffers is None:
-        buffers = attributes["_ws_buffers"] = _Buffers()
+        buffers = attributes["_ws_buffers"] = _Buffers(io_loop.asyncio_loop)
     return <_Buffers>buffers

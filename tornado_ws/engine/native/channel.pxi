@@ -20,6 +20,11 @@ cdef class Channel:
     cdef public bint compressing
     cdef public object tap
     cdef public object context
+    cdef public object task
+    # The task that a dispatch has entered, and the one that was the current one before.
+    cdef object _entered
+    cdef object _task_before
+    cdef public bint in_task
     cdef public int fd
     cdef public bint reading
     cdef public bint direct
@@ -218,7 +223,7 @@ cdef class Channel:
 
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Parse what was received and hand it out."""
-        cdef object context = self.context
+        cdef object context
         cdef _Buffers buffers = self._buffers
         cdef FrameReader reader = self._reader
         if self.tap is not None:
@@ -227,7 +232,7 @@ cdef class Channel:
             reader.feed(PyBytes_FromStringAndSize(<const char*>data, size))
             self.deliver(None)
             return 0
-        self.begin(context)
+        context = self.begin()
         try:
             buffers.parsing = True
             try:
@@ -245,23 +250,34 @@ cdef class Channel:
 
     cdef int deliver(self, object outcome) except -1:
         if outcome is None and self.direct:
-            outcome = self._reader.deliver_to(self.receiver.handler, MESSAGES_PER_TURN, True)
+            outcome = self._reader.deliver_to(self.receiver.handler, MESSAGES_PER_TURN, True, self.task is not None)
             if outcome is None:
                 return 0
         self.receiver.advance(outcome)
         return 0
 
-    cdef int begin(self, object context) except -1:
-        PyContext_Enter(context)
+    cdef object begin(self):
+        """Enter the connection's context and task, and hold back what is written; returns what `finish` is given."""
+        cdef object context = None
+        if not self.in_task:
+            context = self.context
+            PyContext_Enter(context)
+            self._entered = self.task
+            if self._entered is not None:
+                self._task_before = enter_task(self._entered, self._buffers.loop)
         self._dispatching = True
         if self._buffers.corking is None:
             self._buffers.corking = self
             self._buffers.corked_size = 0
-        return 0
+        return context
 
     cdef int finish(self, object context) except -1:
         self._dispatching = False
-        PyContext_Exit(context)
+        if context is not None:
+            if self._entered is not None:
+                leave_task(self._entered, self._buffers.loop, self._task_before)
+                self._entered = self._task_before = None
+            PyContext_Exit(context)
         if self._buffers.corking is self:
             try:
                 self.uncork()
@@ -270,16 +286,15 @@ cdef class Channel:
         return 0
 
     def dispatch(self, callback, *args):
-        """Call in the connection's context; what is written meanwhile goes to the socket together, at the end.
+        """Call in the connection's task and context; what is written meanwhile goes to the socket together, at the end.
 
         An exception aborts the connection and goes no further; see `tornado_ws.engine.channel.Channel`.
         """
         if self._dispatching:
             callback(*args)
             return
-        context = self.context
         try:
-            self.begin(context)
+            context = self.begin()
             try:
                 callback(*args)
             finally:

@@ -102,11 +102,11 @@ cdef class FrameReader:
         payload = self.step()
         return (self._event, payload, self._event_size) if self._event else None
 
-    def deliver(self, handler, int limit, bint timed=False):
+    def deliver(self, handler, int limit, bint timed=False, bint steps=False):
         """Give messages to ``handler.on_message``; see `tornado_ws.engine.reader.FrameReader.deliver`."""
-        return self.deliver_to(handler, limit, timed)
+        return self.deliver_to(handler, limit, timed, steps)
 
-    cdef object deliver_to(self, object handler, int limit, bint timed):
+    cdef object deliver_to(self, object handler, int limit, bint timed, bint steps):
         global _enough
         cdef double until = 0
         cdef object payload
@@ -131,6 +131,10 @@ cdef class FrameReader:
             self.message_bytes += self._event_size
             try:
                 result = PyObject_CallMethodOneArg(handler, _on_message, payload)
+                if steps and PyCoro_CheckExact(result):
+                    result = step_coroutine(result)
+                    if result is not None:
+                        failed = SUSPENDED, result, 0
             except _FAILURES:
                 failed = result = RAISED, sys.exc_info(), 0
             if result is not None:

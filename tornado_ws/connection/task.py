@@ -1,0 +1,280 @@
+"""The task of one connection: `asyncio.current_task` is the same one in all callbacks of the application.
+
+It is the task of the request, as in Tornado. From the opening handshake until ``on_close`` has returned it awaits a
+`ConnectionTask`, which it takes for a Future. Callbacks are called between its steps, by whoever has read their
+message. A coroutine that a callback returns takes its first step there too. One that has to wait then goes on in the
+task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Protocol, cast
+
+from tornado_ws.engine.tasks import call_outside, step_coroutine
+
+
+class Channel(Protocol):
+    """The channel whose callbacks are called in the task."""
+
+    task: asyncio.Task[Any] | None
+    #: Whether the task itself takes a step now.
+    in_task: bool
+    context: contextvars.Context
+
+
+class Owner(Protocol):
+    """The connection that a `ConnectionTask` is a part of."""
+
+    def _begin(self) -> None:
+        """``open`` has returned, and the task waits: begin to deliver messages."""
+
+    def _abort(self) -> None:
+        """The task was cancelled: close the socket at once."""
+
+
+class Handling:
+    """A coroutine of the application that has begun and that waits for something: a Future of its end."""
+
+    __slots__ = ("_blocks", "_callback", "_context", "_coroutine", "_error", "_is_new", "other_task", "yielded")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, yielded: Any) -> None:
+        self._coroutine = coroutine
+        self._context = context
+        self._callback: Callable[[Handling], object] | None = None
+        self._error: BaseException | None = None
+        #: What it waits for: a Future, or None for a turn of the loop.
+        self.yielded = yielded
+        #: A Future says by this that it was awaited, until a task sees it. None else can await it meanwhile.
+        self._blocks = getattr(yielded, "_asyncio_future_blocking", False)
+        if self._blocks:
+            yielded._asyncio_future_blocking = False
+        self._is_new = True
+        #: What goes on with it in the place of the connection's task. A loop has only weak references to its tasks.
+        self.other_task: asyncio.Future[None] | None = None
+
+    def add_done_callback(self, callback: Callable[[Handling], object]) -> None:
+        """Call ``callback`` at the end of the coroutine. There can be one."""
+        self._callback = callback
+
+    def result(self) -> None:
+        """Raise what the coroutine has raised."""
+        if self._error is not None:
+            raise self._error
+
+    def step(self, error: BaseException | None) -> bool:
+        """Take a step, in which ``error`` is thrown; return whether the coroutine goes on to wait, for ``yielded``."""
+        is_new, self._is_new = self._is_new, False
+        try:
+            if error is not None:
+                self.yielded = self._context.run(self._coroutine.throw, error)
+            elif not is_new:
+                self.yielded = self._context.run(self._coroutine.send, None)
+            elif self._blocks:
+                self.yielded._asyncio_future_blocking = True
+        except StopIteration:
+            return False
+        except BaseException as raised:
+            self._error = raised
+            return False
+        return True
+
+    def end(self) -> None:
+        """Tell who waits for it. Raises what is to end the loop."""
+        if self._callback is not None:
+            self._callback(self)
+        if self._error is not None and not isinstance(self._error, Exception | asyncio.CancelledError):
+            raise self._error
+
+
+class ConnectionTask:
+    """What the task of one connection awaits, and what goes on with coroutines in it."""
+
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_cancel_message",
+        "_channel",
+        "_handling",
+        "_is_aborted",
+        "_is_awaited",
+        "_is_cancelled",
+        "_is_over",
+        "_owner",
+        "_wakeup",
+    )
+
+    def __init__(self, owner: Owner, channel: Channel) -> None:
+        self._owner = owner
+        self._channel = channel
+        self._asyncio_future_blocking = False
+        #: What the task has asked to be called with when this is done: it then takes a step.
+        self._wakeup: Callable[[Any], None] | None = None
+        self._handling: Handling | None = None
+        self._is_awaited = self._is_cancelled = self._is_aborted = self._is_over = False
+        self._cancel_message: Any = None
+        channel.task = asyncio.current_task()
+
+    # What callbacks return
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a coroutine may go on in the task."""
+        return self._is_awaited and self._handling is None
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Handling | None:
+        """Let ``coroutine`` take its first step; return None where it is done, and raise what it does."""
+        suspended = step_coroutine(coroutine)
+        return None if suspended is None else self.go_on(*suspended)
+
+    def go_on(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, yielded: Any) -> Handling:
+        """Go on with a coroutine that waits for ``yielded``."""
+        handling = Handling(coroutine, context, yielded)
+        if not self.is_free:
+            # A loop that a callback runs, inside the connection's, has brought another one.
+            handling.other_task = asyncio.ensure_future(_finish(handling))
+            return handling
+        self._handling = handling
+        task = self._channel.task
+        if self._wakeup is not None and task is not None:
+            if asyncio.current_task() is task:
+                wakeup, self._wakeup = self._wakeup, None
+                call_outside(task, wakeup, self)
+            else:
+                self._wake()
+        return handling
+
+    def run_to_end(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Future[None] | None:
+        """As `run`; returns a Future that ends as the coroutine does."""
+        future: asyncio.Future[None] = self.get_loop().create_future()
+        try:
+            handling = self.run(coroutine)
+            if handling is None:
+                return None
+            handling.add_done_callback(functools.partial(_pass_on, future))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def is_task(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether ``task`` is the connection's."""
+        return task is not None and task is self._channel.task
+
+    def end(self) -> None:
+        """``on_close`` has returned: the task ends."""
+        self._is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let the task take a step in the next turn of the loop."""
+        wakeup, self._wakeup = self._wakeup, None
+        if wakeup is not None:
+            self.get_loop().call_soon(wakeup, self, context=self._channel.context)
+
+    # What the task awaits
+
+    def __await__(self) -> Generator[Any, None, None]:
+        # It has all that an await asks of a generator, and a generator would take memory while the connection is idle.
+        return cast("Generator[Any, None, None]", self)
+
+    def __iter__(self) -> ConnectionTask:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: None) -> Any:
+        """Go on with the coroutine that is under way, and return what it waits for; without one, wait for the next."""
+        return self._step(None)
+
+    def throw(self, kind: Any, error: Any = None, traceback: Any = None) -> Any:
+        error = error if error is not None else kind
+        if self._handling is None:
+            if self._is_aborted or not isinstance(error, asyncio.CancelledError):
+                self._leave()
+                raise error
+            self._is_aborted = True
+            self._owner._abort()
+            error = None
+        return self._step(error)
+
+    def _step(self, error: BaseException | None) -> Any:
+        self._channel.in_task = True
+        try:
+            if not self._is_awaited:
+                self._is_awaited = True
+                self._owner._begin()
+            while self._handling is not None:
+                handling = self._handling
+                if handling.step(error):
+                    return handling.yielded
+                self._handling = error = None
+                handling.end()
+            if not self._is_over:
+                self._asyncio_future_blocking = True
+                return self
+        except BaseException:
+            self._leave()
+            raise
+        finally:
+            self._channel.in_task = False
+        self._leave()
+        raise StopIteration
+
+    def _leave(self) -> None:
+        self._is_awaited = False
+        self._channel.task = None
+
+    # What a task asks of a Future
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        task = self._channel.task
+        return task.get_loop() if task is not None else asyncio.get_running_loop()
+
+    def add_done_callback(self, callback: Callable[[Any], None], *, context: contextvars.Context) -> None:
+        self._wakeup = callback
+        # What prepare, open and callbacks set is visible in those that follow, and a token of one is good in another.
+        self._channel.context = context
+
+    def result(self) -> None:
+        if self._is_cancelled:
+            self._is_cancelled = False
+            raise asyncio.CancelledError(*([] if self._cancel_message is None else [self._cancel_message]))
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self._wakeup is None:
+            return False
+        self._is_cancelled = True
+        self._cancel_message = msg
+        self._wake()
+        return True
+
+
+@types.coroutine
+def _finish(handling: Handling) -> Generator[Any, None, None]:
+    """Go on with ``handling`` in the task that awaits this."""
+    error = None
+    while handling.step(error):
+        try:
+            yield handling.yielded
+            error = None
+        except BaseException as thrown:
+            error = thrown
+    handling.end()
+
+
+def _pass_on(future: asyncio.Future[None], handling: Handling) -> None:
+    try:
+        handling.result()
+    except asyncio.CancelledError:
+        future.cancel()
+    except Exception as error:
+        future.set_exception(error)
+    except BaseException:
+        # The task raises it.
+        future.cancel()
+    else:
+        future.set_result(None)

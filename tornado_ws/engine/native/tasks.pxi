@@ -1,0 +1,42 @@
+# Steps of coroutines, and the current task, as in tornado_ws/engine/tasks.py.
+
+# Looked up each time: nest_asyncio and others replace what is in it.
+cdef dict _tasks = vars(asyncio.tasks)
+
+
+cdef object step_coroutine(coroutine):
+    """Let ``coroutine`` take its first step; returns None if it is done, else (coroutine, its context, what it yields)."""
+    cdef PyObject* result = NULL
+    cdef int status
+    cdef object context = PyContext_CopyCurrent()
+    PyContext_Enter(context)
+    try:
+        status = PyIter_Send(coroutine, None, &result)
+    finally:
+        PyContext_Exit(context)
+    yielded = <object>result
+    Py_CLEAR(result)
+    return None if status == PYGEN_RETURN else (coroutine, context, yielded)
+
+
+cdef object enter_task(task, loop):
+    """Make ``task`` the current one; returns which one was that before, or None."""
+    try:
+        _tasks["_enter_task"](loop, task)
+        return None
+    except RuntimeError:
+        pass
+    before = _tasks["current_task"](loop)
+    if before is not task:
+        _tasks["_leave_task"](loop, before)
+        _tasks["_enter_task"](loop, task)
+    return before
+
+
+cdef int leave_task(task, loop, before) except -1:
+    """Undo what `enter_task` has done."""
+    if before is not task:
+        _tasks["_leave_task"](loop, task)
+        if before is not None:
+            _tasks["_enter_task"](loop, before)
+    return 0

@@ -1,0 +1,56 @@
+"""Steps of coroutines and of tasks, taken outside a turn of their own, in pure Python.
+
+`asyncio.current_task` has to name the right task meanwhile. asyncio has functions for that, which its documentation
+gives to those who write tasks ("Extending").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from asyncio import tasks
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+#: A coroutine, the context that it runs in, and what it waits for.
+Suspended: TypeAlias = tuple[Coroutine[Any, Any, Any], contextvars.Context, Any]
+
+
+def enter_task(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
+    """Make ``task`` the current one, and return which one was that before."""
+    loop = task.get_loop()
+    before = asyncio.current_task(loop)
+    if before is not task:
+        if before is not None:
+            tasks._leave_task(loop, before)
+        tasks._enter_task(loop, task)
+    return before
+
+
+def leave_task(task: asyncio.Task[Any], before: asyncio.Task[Any] | None) -> None:
+    """Undo what `enter_task` has done."""
+    if before is not task:
+        loop = task.get_loop()
+        tasks._leave_task(loop, task)
+        if before is not None:
+            tasks._enter_task(loop, before)
+
+
+def call_outside(task: asyncio.Task[Any], callback: Callable[[Any], object], argument: Any) -> None:
+    """Call ``callback`` while no task is the current one, as ``task`` is now."""
+    loop = task.get_loop()
+    tasks._leave_task(loop, task)
+    try:
+        callback(argument)
+    finally:
+        tasks._enter_task(loop, task)
+
+
+def step_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Suspended | None:
+    """Let ``coroutine`` take its first step, in a copy of the context, as a task would; return None if it is done."""
+    context = contextvars.copy_context()
+    try:
+        yielded = context.run(coroutine.send, None)
+    except StopIteration:
+        return None
+    return coroutine, context, yielded
