@@ -29,7 +29,7 @@ COMPRESSION: dict[str, dict[str, Any] | None] = {
     "deflate in threads": {"offload_size": 1000},
 }
 #: How many messages of how many bytes.
-SIZES = {"large": (25, 200_000), "small": (2000, 600)}
+SIZES = {"large": (25, 200_000), "small": (1000, 600)}
 
 
 @pytest.fixture(autouse=True)
