@@ -69,6 +69,8 @@ def _server_options(row: Row, server: Server, tools: Tools) -> list[str]:
         options += ["--certificate", certificate, "--key", key] if server.name == NODE else ["--tls", certificate, key]
     if "deflate" in row.needs:
         options += ["--compression", server.compression]
+    if "pings" in row.needs:
+        options += ["--ping-interval", "30"]
     if row.shape != "plain":
         options += ["--shape", row.shape]
     options += [f"--{need}" for need in ("json", "uvloop") if need in row.needs]

@@ -17,7 +17,7 @@ NODE = "Node ws"
 IOSTREAM = "IOStream, no WebSocket"
 FLOOR = "C floor"
 
-_ALL = frozenset({"echo", "tls", "deflate", "json", "broadcast", "uvloop", "idle", "churn", "shapes"})
+_ALL = frozenset({"echo", "tls", "deflate", "json", "broadcast", "uvloop", "idle", "churn", "shapes", "pings"})
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ SERVERS = (
     Server(PURE, "tornado_ws", environment={"TORNADO_WS_ENGINE": "python"}),
     Server(FAST, "tornado_ws", ("isal", "zlib_ng"), only="deflate", compression='{"backend": "auto"}'),
     Server(TORNADO, "tornado_websocket"),
-    Server(WEBSOCKETS, "websockets", ("websockets",)),
-    Server(AIOHTTP, "aiohttp", ("aiohttp",), can=_ALL - {"shapes"}),
-    Server(PICOWS, "picows", ("picows",), can=_ALL - {"deflate", "shapes"}),
-    Server(PICOWS_WEBSOCKETS, "picows_websockets", ("picows",)),
-    Server(NODE, None, can=_ALL - {"uvloop", "shapes"}),
+    Server(WEBSOCKETS, "websockets", ("websockets",), can=_ALL - {"pings"}),
+    Server(AIOHTTP, "aiohttp", ("aiohttp",), can=_ALL - {"shapes", "pings"}),
+    Server(PICOWS, "picows", ("picows",), can=_ALL - {"deflate", "shapes", "pings"}),
+    Server(PICOWS_WEBSOCKETS, "picows_websockets", ("picows",), can=_ALL - {"pings"}),
+    Server(NODE, None, can=_ALL - {"uvloop", "shapes", "pings"}),
     Server(IOSTREAM, "iostream", can=frozenset({"echo"})),
     Server(FLOOR, None, can=frozenset({"echo", "broadcast", "churn", "idle"})),
 )

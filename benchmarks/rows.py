@@ -229,6 +229,14 @@ ROWS = (
         targets=(Target(8, None),),
     ),
     Row(
+        "idle-800-pings",
+        "idle memory, 800 connections, a ping every 30 s",
+        "idle",
+        connections=800,
+        needs=frozenset({"idle", "pings"}),
+        targets=(Target(8.2, None),),
+    ),
+    Row(
         "idle-800-deflate",
         "idle memory, 800 connections, deflate negotiated and not used",
         "idle",

@@ -34,6 +34,8 @@ class Options(NamedTuple):
     broadcast: bool
     uvloop: bool
     shape: str
+    #: Seconds between the pings of a server; None sends none.
+    ping_interval: float | None
 
 
 def parse_options() -> Options:
@@ -45,6 +47,7 @@ def parse_options() -> Options:
     parser.add_argument("--json", action="store_true", help="decode each message and send it encoded anew")
     parser.add_argument("--broadcast", action="store_true", help="send each message to all clients")
     parser.add_argument("--uvloop", action="store_true")
+    parser.add_argument("--ping-interval", type=float)
     parser.add_argument("--shape", choices=SHAPES, default="plain", help="how the application answers a message")
     arguments = parser.parse_args()
     tls = None
@@ -59,6 +62,7 @@ def parse_options() -> Options:
         arguments.broadcast,
         arguments.uvloop,
         arguments.shape,
+        arguments.ping_interval,
     )
 
 

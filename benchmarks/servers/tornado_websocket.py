@@ -120,7 +120,10 @@ class Broadcast(Echo):
 async def serve(options: Options, **more: str) -> None:
     handler = EchoJSON if options.json else Broadcast if options.broadcast else _SHAPES[options.shape]
     application = Application(
-        [("/", handler)], compression=options.compression, websocket_max_message_size=options.max_size
+        [("/", handler)],
+        compression=options.compression,
+        websocket_max_message_size=options.max_size,
+        websocket_ping_interval=options.ping_interval,
     )
     (listener,) = bind_sockets(0, HOST, backlog=BACKLOG)
     server = HTTPServer(application, ssl_options=options.tls)

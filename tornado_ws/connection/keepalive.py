@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
+import random
 from typing import NamedTuple, Protocol
 
 from tornado.log import gen_log
 
+from tornado_ws.connection.deadlines import Deadline
 from tornado_ws.connection.interfaces import _WebSocketParams
 from tornado_ws.errors import WebSocketClosedError
+
+#: The part of an interval by which the first ping of a connection may be early.
+SPREAD = 0.1
 
 de_dupe_gen_log = functools.lru_cache(gen_log.log)
 
@@ -69,51 +73,82 @@ def ping_sleep_time(*, last_ping_time: float, interval: float, now: float) -> fl
     return max(0, last_ping_time + interval - now)
 
 
-async def keep_alive(connection: Pinged, interval: float, timeout: float) -> None:
-    """Send a ping every ``interval`` seconds; give the peer up when it is silent for ``timeout`` seconds after one.
+class Keepalive:
+    """The pings to one peer, and what it has done since the first one that waits for a sign of life.
 
+    One is sent every ``interval`` seconds. The peer is given up when it is silent for ``timeout`` seconds after one.
     Any byte from the peer counts as life. While we do not read, the bytes that it takes from us count instead.
     """
-    # Not IOLoop.time, which is the wall clock: setting that would end connections, or stop the pings.
-    clock = asyncio.get_running_loop().time
-    ping_time = clock()
-    # When the first ping was sent that waits for a sign of life, and how things stood then.
-    silent_since = 0.0
-    before: Signs | None = None
-    while True:
-        pause = ping_sleep_time(last_ping_time=ping_time, interval=interval, now=clock())
-        if before is not None:
-            left = ping_sleep_time(last_ping_time=silent_since, interval=timeout, now=clock())
-            pause = min(pause, left)
-        await asyncio.sleep(pause)
-        if connection.is_closing():
-            return
-        now = clock()
-        if before is not None:
-            if _is_alive(before, connection._signs_of_life()):
-                before = None
-            elif now >= silent_since + timeout:
+
+    __slots__ = (
+        "_connection",
+        "_interval",
+        "_next_ping",
+        "_read",
+        "_reading",
+        "_silent_since",
+        "_taken",
+        "_timeout",
+        "due",
+    )
+
+    def __init__(self, connection: Pinged, interval: float, timeout: float, now: float) -> None:
+        """``now`` is in the loop's time: the wall clock may be set, which would end connections, or stop the pings."""
+        self._connection: Pinged | None = connection
+        self._interval = interval
+        self._timeout = timeout
+        # Connections that came together, after a restart of the server, are not to be pinged together for ever.
+        self._next_ping = self.due = now + interval * (1 - SPREAD * random.random())
+        #: When the first ping was sent that waits for a sign of life, and how things stood then; None while none does.
+        self._silent_since: float | None = None
+        self._reading = False
+        self._read: object = None
+        self._taken = 0
+
+    def __lt__(self, other: Deadline) -> bool:
+        return self.due < other.due
+
+    @property
+    def is_given_up(self) -> bool:
+        return self._connection is None
+
+    def give_up(self) -> None:
+        self._connection = None
+
+    def on_due(self, now: float) -> bool:
+        """See whether the peer lives, and send a ping if it is time; return whether that goes on."""
+        connection = self._connection
+        if connection is None or connection.is_closing():
+            return False
+        if self._silent_since is not None:
+            if self._is_alive(connection._signs_of_life()):
+                self._silent_since = None
+            elif now >= self._silent_since + self._timeout:
                 connection._give_up("ping timed out")
-                return
-        if now >= ping_time + interval:
-            ping_time = now
-            if before is None and timeout > 0:
-                silent_since = now
-                before = connection._signs_of_life()
+                return False
+        if now >= self._next_ping:
+            self._next_ping = now + self._interval
+            if self._silent_since is None and self._timeout > 0:
+                self._silent_since = now
+                signs = connection._signs_of_life()
+                self._reading, self._read, self._taken = signs.reading, signs.read, signs.taken
             try:
                 connection._send_keepalive_ping()
             except WebSocketClosedError:
-                return
-
-
-def _is_alive(before: Signs, signs: Signs) -> bool:
-    """Return whether the peer has shown life since ``before``, or might have without our knowing it."""
-    if signs.unread == b"":
-        return False
-    if signs.read != before.read:
+                return False
+        self.due = self._next_ping
+        if self._silent_since is not None:
+            self.due = min(self.due, self._silent_since + self._timeout)
         return True
-    if before.reading and signs.reading:
-        return signs.unread is not None
-    # What it said may be unread. But one that takes nothing of what waits for it is not alive either: an
-    # application that awaits its writes would wait, and not read, for ever.
-    return not signs.unsent or signs.taken != before.taken
+
+    def _is_alive(self, signs: Signs) -> bool:
+        """Return whether the peer has shown life since the ping, or might have without our knowing it."""
+        if signs.unread == b"":
+            return False
+        if signs.read != self._read:
+            return True
+        if self._reading and signs.reading:
+            return signs.unread is not None
+        # What it said may be unread. But one that takes nothing of what waits for it is not alive either: an
+        # application that awaits its writes would wait, and not read, for ever.
+        return not signs.unsent or signs.taken != self._taken

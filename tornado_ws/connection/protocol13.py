@@ -35,8 +35,10 @@ from tornado_ws.close_codes import (
 )
 from tornado_ws.connection import keepalive
 from tornado_ws.connection.closing import CloseAction, End, Event, State
+from tornado_ws.connection.deadlines import deadlines_of
 from tornado_ws.connection.delivery import Delivery
 from tornado_ws.connection.interfaces import ServerEnd, _WebSocketDelegate, _WebSocketParams
+from tornado_ws.connection.keepalive import Keepalive
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.replaceable import ReplaceableMethod, all_replaceable
 from tornado_ws.connection.task import ConnectionTask
@@ -89,6 +91,8 @@ class WebSocketProtocol13(Writing):
         self._closed: Future[None] | None = None
         self._task: ConnectionTask | None = None
         self._close_timeout: object = None
+        self._keepalive: Keepalive | None = None
+        #: What a subclass has in its place.
         self._ping_coroutine: asyncio.Task[None] | None = None
 
     # State
@@ -447,16 +451,34 @@ class WebSocketProtocol13(Writing):
 
     def start_pinging(self) -> None:
         """Send pings every ``ping_interval`` seconds, unless it is zero."""
-        if self._ping_coroutine is None and self.ping_interval > 0:
+        if self._keepalive is not None or self._ping_coroutine is not None or not self.ping_interval > 0:
+            return
+        if type(self).periodic_ping is not WebSocketProtocol13.periodic_ping:
             self._ping_coroutine = asyncio.get_event_loop().create_task(self.periodic_ping())
+        else:
+            self._keepalive = self._make_keepalive()
+            deadlines_of(IOLoop.current()).add(self._keepalive)
 
-    def periodic_ping(self) -> Coroutine[Any, Any, None]:
-        return keepalive.keep_alive(self, self.ping_interval, self.ping_timeout)
+    async def periodic_ping(self) -> None:
+        """Do what `start_pinging` begins, in a task; called for who has overridden it."""
+        clock = asyncio.get_running_loop().time
+        pings = self._make_keepalive()
+        goes_on = True
+        while goes_on:
+            await asyncio.sleep(max(0, pings.due - clock()))
+            goes_on = pings.on_due(clock())
+
+    def _make_keepalive(self) -> Keepalive:
+        now = asyncio.get_running_loop().time()
+        return Keepalive(self, self.ping_interval, self.ping_timeout, now)
 
     def _stop_pinging(self) -> None:
         if self._ping_coroutine is not None:
             self._ping_coroutine.cancel()
             self._ping_coroutine = None
+        if self._keepalive is not None:
+            deadlines_of(IOLoop.current()).give_up(self._keepalive)
+            self._keepalive = None
 
     def _signs_of_life(self) -> keepalive.Signs:
         transport = self._transport
@@ -479,7 +501,7 @@ class WebSocketProtocol13(Writing):
         The frame is sent all the same, with Tornado's code: the peer may hear us though we do not hear it.
         """
         # It is what calls this, and ends by itself.
-        self._ping_coroutine = None
+        self._ping_coroutine = self._keepalive = None
         self._log(logging.DEBUG, "WebSocket from %s given up: %s", reason)
         self._closing.reported = (ABNORMAL_CLOSURE, reason)
         self.close_code, self.close_reason = NORMAL_CLOSURE, reason

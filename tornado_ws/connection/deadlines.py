@@ -1,0 +1,89 @@
+"""One timer of a loop for the deadlines of all its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+from typing import Protocol
+
+from tornado.ioloop import IOLoop
+from tornado.log import app_log
+
+#: As many that were given up may wait for their time, or as many as half of all.
+_MOST_GIVEN_UP = 100
+
+
+class Deadline(Protocol):
+    """What has to be done at a time."""
+
+    #: When that is, in the loop's time.
+    due: float
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it is not to be done any more."""
+
+    def give_up(self) -> None:
+        """Let go of what it is for."""
+
+    def __lt__(self, other: Deadline) -> bool:
+        """Whether this one is due before ``other``."""
+
+    def on_due(self, now: float) -> bool:
+        """Do it; return whether there is another time, which is ``due`` then."""
+
+
+class Deadlines:
+    """The deadlines of one loop, the next one first."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._heap: list[Deadline] = []
+        #: Those since the list was last gone through.
+        self._given_up = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, deadline: Deadline) -> None:
+        heapq.heappush(self._heap, deadline)
+        if self._heap[0] is deadline:
+            self._set_timer()
+
+    def give_up(self, deadline: Deadline) -> None:
+        """``deadline`` is not to come any more. It leaves when it would have come, or when there are many of those."""
+        deadline.give_up()
+        self._given_up += 1
+        if self._given_up > _MOST_GIVEN_UP and self._given_up > len(self._heap) // 2:
+            self._heap = [other for other in self._heap if not other.is_given_up]
+            heapq.heapify(self._heap)
+            self._given_up = 0
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._heap:
+            # Of no connection's: the one that sets the timer is not the one that it is for.
+            self._timer = self._loop.call_at(self._heap[0].due, self._on_timer, context=contextvars.Context())
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        try:
+            while self._heap and self._heap[0].due <= now:
+                deadline = heapq.heappop(self._heap)
+                if not deadline.is_given_up and deadline.on_due(now):
+                    heapq.heappush(self._heap, deadline)
+        except Exception:
+            app_log.exception("A deadline of a WebSocket connection failed")
+        finally:
+            self._set_timer()
+
+
+def deadlines_of(io_loop: IOLoop) -> Deadlines:
+    """Return the deadlines of ``io_loop``, kept on the loop so that they go with it."""
+    deadlines: Deadlines | None = vars(io_loop).get("_ws_deadlines")
+    if deadlines is None:
+        deadlines = vars(io_loop)["_ws_deadlines"] = Deadlines(io_loop.asyncio_loop)  # type: ignore[attr-defined]
+    return deadlines
