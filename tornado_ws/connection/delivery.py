@@ -158,7 +158,9 @@ class Delivery:
     def _handle_waiting(self) -> bool:
         """Handle a message that waits, or else the end; return whether there was one."""
         if self._read_ahead and self._closing.state.delivers:
-            self._deliver(*self._read_ahead.get())
+            event = self._read_ahead.get()
+            self._transport.more_waits = bool(self._read_ahead)
+            self._deliver(*event)
             return True
         if self._closing.end_waits:
             self._wait_for(self._open_turn())
@@ -224,6 +226,7 @@ class Delivery:
                 self._read_ahead = ReadAhead(self._options)
             if not self._read_ahead.is_full() or not self._drops_messages:
                 self._read_ahead.put((opcode, payload, size))
+                self._transport.more_waits = True
 
     @property
     def _drops_messages(self) -> bool:

@@ -313,6 +313,16 @@ class Writing(Sender, Opening):
     def writes_lost(self, unsent: int, writes: int) -> None:
         self._log(logging.INFO, "WebSocket from %s closed with %d bytes unsent, %d writes waiting", unsent, writes)
 
+    def flush(self) -> None:
+        """Give the operating system all that was written and waits for more, or for the end of the callback.
+
+        Only what an application writes behind its first write in a callback waits. On a closed connection this does
+        nothing. Raises RuntimeError in another thread than the connection's.
+        """
+        if self._transport is not None:
+            self._transport.check_thread()
+            self._transport.flush()
+
     def write_ping(self, data: bytes) -> None:
         """Send a ping frame. Raises ValueError for more than 125 bytes and `WebSocketClosedError` after the end."""
         if self.server_terminated:

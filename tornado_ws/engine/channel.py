@@ -6,7 +6,7 @@ The native engine has a class of the same name; this one says what both do.
 The way in: `handle_events` reads a chunk, feeds it to the reader and, while ``direct`` is true, lets the reader
 deliver its messages. What that ends with goes to ``advance`` of the receiver, which is also asked for everything while
 ``direct`` is false. The way out: `write_message` and `write_frame` make a frame. Inside `dispatch` frames are held back
-(corked) and go to the kernel together at its end.
+(corked) while more messages were read than are delivered, and go to the kernel together.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class Channel:
         "_corked",
         "_corked_size",
         "_done",
+        "_first_sent",
         "_io_loop",
         "_socket",
         "_stream",
@@ -105,6 +106,7 @@ class Channel:
         "masked",
         "message_bytes",
         "messages",
+        "more_waits",
         "reader",
         "reading",
         "receiver",
@@ -147,6 +149,9 @@ class Channel:
         self._write_queue: WriteQueue | None = None
         self._corked: list[bytes] | None = None
         self._corked_size = 0
+        self._first_sent = False
+        #: Whether messages that were read wait behind the one that is delivered.
+        self.more_waits = False
 
     # In
 
@@ -208,6 +213,7 @@ class Channel:
             return
         corked: list[bytes] = []
         self._corked = corked
+        self._first_sent = False
         try:
             try:
                 if self.in_task:
@@ -285,6 +291,9 @@ class Channel:
     def write(self, data: bytes) -> asyncio.Future[None]:
         """Send ``data``. The Future is done when the kernel has taken it, or when it is sure to be offered to it next.
 
+        Inside `dispatch` what is written waits for what follows: while more messages were read than are delivered. At
+        the last one the first write sends all that waits, and itself: the application may block, or the process end.
+
         With watermarks it may be done before, while no more bytes wait than they allow.
 
         Raises `.StreamClosedError` on a closed stream. The Future fails with `.WebSocketClosedError` when the
@@ -295,10 +304,20 @@ class Channel:
         if self._write_queue is None and self._corked is not None:
             self._corked.append(data)
             self._corked_size += len(data)
-            if self._corked_size < CORK_SIZE:
+            if self._corked_size < CORK_SIZE and self._gathers():
                 return self._done
             data = self._take_corked()
         return self._offer(data)
+
+    def _gathers(self) -> bool:
+        """Whether what was written waits for what follows."""
+        if self.more_waits or (self.reader is not None and self.reader.has_unread):
+            self._first_sent = False
+            return True
+        if self._first_sent:
+            return True
+        self._first_sent = True
+        return False
 
     def _offer(self, data: bytes) -> asyncio.Future[None]:
         if self._write_queue is not None:

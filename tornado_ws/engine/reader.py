@@ -74,6 +74,11 @@ class FrameReader:
         """Whether a message has begun and not ended."""
         return self._message is not None
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are bytes behind the last event."""
+        return self._pos < len(self._buffer)
+
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; they are parsed as the reader is iterated."""
         self.wire_bytes += len(chunk)

@@ -248,6 +248,12 @@ class Transport(Channel):
                 self.compressor.forget()
             raise StreamBufferFullError("Reached maximum write buffer size")
 
+    def flush(self) -> None:
+        """Send what waits for other writes inside `dispatch`."""
+        corked = self._take_corked()
+        if corked:
+            self._offer(corked)
+
     def _future_of_last_write(self) -> asyncio.Future[None]:
         assert self._write_queue is not None
         future: asyncio.Future[None] = asyncio.Future(loop=self._done.get_loop())
@@ -349,9 +355,7 @@ class Transport(Channel):
         """Close once everything written is with the kernel, and in a way that the peer can still read it."""
         if self.fd < 0:
             return
-        corked = self._take_corked()
-        if corked:
-            self._offer(corked)
+        self.flush()
         self.pause_reading()
         if self._write_queue is not None:
             self._shut_later()

@@ -12,6 +12,8 @@ cdef class _Buffers:
     # Whose frames are gathered, and whether somebody parses what was received: a loop can run inside a callback.
     cdef Channel corking
     cdef bint parsing
+    # Whether that one has sent what it wrote first while nothing more was known to come.
+    cdef bint first_sent
     cdef object view
     cdef object loop
 

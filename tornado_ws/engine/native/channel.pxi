@@ -25,6 +25,7 @@ cdef class Channel:
     cdef object _entered
     cdef object _task_before
     cdef public bint in_task
+    cdef public bint more_waits
     cdef public int fd
     cdef public bint reading
     cdef public bint direct
@@ -269,6 +270,7 @@ cdef class Channel:
         if self._buffers.corking is None:
             self._buffers.corking = self
             self._buffers.corked_size = 0
+            self._buffers.first_sent = False
         return context
 
     cdef int finish(self, object context) except -1:
@@ -405,7 +407,7 @@ cdef class Channel:
                         frame = put_frame(buffers.corked + buffers.corked_size, first_byte, payload, size, self.masked)
                         buffers.corked_size += frame
                         self.wire_bytes += frame
-                        return self._done
+                        return self._done if self.gathers() else self.send_corked()
                 else:
                     frame = put_frame(small, first_byte, payload, size, self.masked)
                     self.wire_bytes += frame
@@ -458,7 +460,7 @@ cdef class Channel:
             if buffers.corked_size + size <= CORK_SIZE:
                 memcpy(buffers.corked + buffers.corked_size, PyBytes_AS_STRING(data), size)
                 buffers.corked_size += size
-                return self._done
+                return self._done if self.gathers() else self.send_corked()
             self.uncork()
         return self._offer(data)
 
@@ -569,12 +571,27 @@ cdef class Channel:
             whole.release()
         return total
 
-    cdef int uncork(self) except -1:
-        """Send what is corked."""
+    cdef bint gathers(self) noexcept:
+        """Whether what was written waits for what follows; see `tornado_ws.engine.channel.Channel.write`."""
+        if self.more_waits or (self._reader is not None and self._reader._pos < self._reader._end):
+            self._buffers.first_sent = False
+            return True
+        if self._buffers.first_sent:
+            return True
+        self._buffers.first_sent = True
+        return False
+
+    cdef object send_corked(self):
+        """Send what is corked; returns the Future of it."""
         cdef Py_ssize_t size = self._buffers.corked_size
         self._buffers.corked_size = 0
-        if size and self.fd >= 0:
-            self.offer(self._buffers.corked, size, NULL, 0, None)
+        return self.offer(self._buffers.corked, size, NULL, 0, None)
+
+    cdef int uncork(self) except -1:
+        """Send what is corked."""
+        if self._buffers.corked_size and self.fd >= 0:
+            self.send_corked()
+        self._buffers.corked_size = 0
         return 0
 
     def _take_corked(self):
