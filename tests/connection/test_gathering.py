@@ -12,7 +12,7 @@ import pytest
 
 from tests.peer import end, raw_client, raw_server
 from tests.support import PATIENCE, Echo, serving
-from tests.wire import BINARY, TEXT, Frame
+from tests.wire import BINARY, PING, PONG, TEXT, Frame
 from tornado_ws import WebSocketHandler, websocket_connect
 
 
@@ -113,7 +113,8 @@ async def test_answers_to_messages_that_waited_for_a_coroutine_go_out_at_the_las
             seen.append((message, has_come(client.sock, PATIENCE if message == "3" else 0)))
 
     async with serving(Slow) as url, raw_client(url) as client:
-        await client.send(*(client.frame(TEXT, b"%d" % number) for number in range(4)))
+        await client.send(*(client.frame(TEXT, b"%d" % number) for number in range(4)), client.frame(PING))
+        assert await client.receive() == Frame(PONG)
         may_go_on.set()
         assert [await client.receive() for _ in range(3)] == [Frame(TEXT, b"%d" % number) for number in (1, 2, 3)]
         await end(client)
