@@ -155,6 +155,10 @@ async def test_what_a_client_left_behind_is_handed_out_if_it_may_still_listen(wa
             await super().get(*args, **kwargs)
             self.calls.append("end of get")
 
+        def on_message(self, message: str | bytes) -> None:
+            # An answer would fail, as nobody takes it, and be logged.
+            self.calls.append(message)
+
     async with serving(Handler, calls=calls) as url:
         async with unanswered_client(url) as client:
             await client.send(opening_request(url), client.frame(TEXT, b"hello"))

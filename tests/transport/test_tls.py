@@ -246,7 +246,7 @@ async def test_the_socket_goes_on_answering_questions(tls: Tls) -> None:
         received = [await client.receive() for _ in range(4)]
     assert answers == [tls.client.maximum_version.name.replace("_", "."), True, 0, "127.0.0.1", 7]
     # What was corked goes out when the callback is done.
-    assert received == [Frame(TEXT, text) for text in (b"third", b"first", b"second", b"fourth")]
+    assert received == [Frame(TEXT, text) for text in (b"first", b"third", b"second", b"fourth")]
 
 
 @pytest.mark.gen_test
