@@ -34,6 +34,7 @@ from tornado_ws.close_codes import (
     encode_close,
 )
 from tornado_ws.connection import keepalive
+from tornado_ws.connection.close_timeout import CloseTimeout
 from tornado_ws.connection.closing import CloseAction, End, Event, State
 from tornado_ws.connection.deadlines import deadlines_of
 from tornado_ws.connection.delivery import Delivery
@@ -61,9 +62,6 @@ from tornado_ws.observing.logs import mark_context
 from tornado_ws.transport.stream import unread
 from tornado_ws.transport.transport import Transport
 
-#: How often ``close_timeout`` is divided, to see whether the peer takes what waits.
-_CLOSE_CHECKS = 4
-
 
 class WebSocketProtocol13(Writing):
     """The protocol of RFC 6455, version 13, for one connection of either side.
@@ -90,7 +88,7 @@ class WebSocketProtocol13(Writing):
         self._is_finished = False
         self._closed: Future[None] | None = None
         self._task: ConnectionTask | None = None
-        self._close_timeout: object = None
+        self._close_timeout: CloseTimeout | None = None
         self._keepalive: Keepalive | None = None
         #: What a subclass has in its place.
         self._ping_coroutine: asyncio.Task[None] | None = None
@@ -313,7 +311,8 @@ class WebSocketProtocol13(Writing):
             if self._transport is not None:
                 self._after_messages(self._transport.close_gracefully)
         elif self._close_timeout is None:
-            self._await_close_frame()
+            seconds = self.params.options.close_timeout
+            self._close_timeout = CloseTimeout(self.stream, self._taken, seconds, self._on_close_timeout)
             if self._delivery is not None:
                 self._delivery.hurry()
                 if not self._attach().reading:
@@ -324,29 +323,12 @@ class WebSocketProtocol13(Writing):
         if self.stream is not None and not self.stream.closed():
             self._write_frame(True, CLOSE, payload)
 
-    def _await_close_frame(self, taken: int | None = None, deadline: float = 0.0) -> None:
-        """Give the peer up when it has neither closed nor taken anything of what waits for ``close_timeout`` seconds.
-
-        It had taken ``taken`` bytes the last time; ``deadline`` is in the loop's time.
-        """
-        io_loop = IOLoop.current()
-        timeout = self.params.options.close_timeout
-        now = io_loop.asyncio_loop.time()  # type: ignore[attr-defined]
-        before, taken = taken, self._transport.taken() if self._transport is not None else 0
-        if taken != before:
-            deadline = now + timeout
-        # Its close frame may lie unread, if the loop stood still. One that sends without end is not waited for.
-        elif now >= deadline and (now >= deadline + timeout or unread(self.stream) is None):
-            self._on_close_timeout()
-            return
-        pause = timeout / _CLOSE_CHECKS
-        if deadline > now:
-            pause = min(pause, deadline - now)
-        self._close_timeout = io_loop.call_later(pause, self._await_close_frame, taken, deadline)
+    def _taken(self) -> int:
+        return self._transport.taken() if self._transport is not None else 0
 
     def _stop_waiting(self) -> None:
         if self._close_timeout is not None:
-            IOLoop.current().remove_timeout(self._close_timeout)
+            self._close_timeout.stop()
             self._close_timeout = None
 
     def close_when_handled(self, code: int | None, reason: str | None) -> None:
