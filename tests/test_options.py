@@ -30,6 +30,8 @@ WRONG = [
     ("write_limit_policy", [], "one of 'close', 'drop', 'raise'"),
     ("keepalive_timeout", 0, "a number of seconds above 0, or None"),
     ("keepalive_timeout", float("inf"), "a number of seconds above 0, or None"),
+    ("max_lifetime", 0, "a number of seconds above 0, or None"),
+    ("idle_timeout", "20", "a number of seconds above 0, or None"),
     ("keepalive_timeout", "20", "a number of seconds above 0, or None"),
 ]
 

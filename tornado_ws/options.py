@@ -43,6 +43,10 @@ class Options(NamedTuple):
 
     #: Seconds of silence after a ping at which the peer is given up. None: Tornado's ``ping_timeout`` holds.
     keepalive_timeout: float | None = None
+    #: Seconds after which a connection is closed with 1001, or up to a tenth less; None is never.
+    max_lifetime: float | None = None
+    #: Seconds without a message, either way, after which it is, or up to a quarter more; None is never.
+    idle_timeout: float | None = None
 
 
 class OptionArguments(TypedDict, total=False):
@@ -58,6 +62,8 @@ class OptionArguments(TypedDict, total=False):
     write_stall_limit: int
     write_stall_timeout: float | None
     keepalive_timeout: float | None
+    max_lifetime: float | None
+    idle_timeout: float | None
 
 
 def _is_number(value: object) -> bool:
@@ -99,6 +105,8 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "write_stall_limit": (_is_count, "a whole number of bytes above 0"),
     "write_stall_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
     "keepalive_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
+    "max_lifetime": (_is_seconds_or_none, "a number of seconds above 0, or None"),
+    "idle_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
 }
 
 _NAMES = Options._fields
@@ -137,6 +145,13 @@ def _check(prefix: str, name: str, value: Any) -> None:
     accepts, words = _ACCEPTED[name]
     if not accepts(value):
         raise ValueError(f"{prefix}{name} is {value!r}; it has to be {words}")
+
+
+def checked_count(name: str, value: Any) -> int | None:
+    """Return the setting ``name``. Raises ValueError unless it is a whole number above 0, or None."""
+    if value is not None and not _is_count(value):
+        raise ValueError(f"{name} is {value!r}; it has to be a whole number above 0, or None")
+    return value  # type: ignore[no-any-return]
 
 
 def checked_message_size(value: Any) -> int:

@@ -15,8 +15,7 @@ from tests.conftest import Log
 from tests.peer import end, raw_client
 from tests.support import Echo, serving, until
 from tests.wire import PING
-from tornado_ws.connection import keepalive
-from tornado_ws.connection.deadlines import Deadlines, deadlines_of
+from tornado_ws.connection.deadlines import SPREAD, Deadlines, deadlines_of
 from tornado_ws.connection.keepalive import Keepalive
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 
@@ -139,9 +138,9 @@ def test_the_first_pings_are_spread_and_early() -> None:
     for _ in range(200):
         connection: Any = object()
         first.append(Keepalive(connection, 30.0, 10.0, 1000.0).due - 1000.0)
-    assert min(first) >= 30.0 * (1 - keepalive.SPREAD)
+    assert min(first) >= 30.0 * (1 - SPREAD)
     assert max(first) <= 30.0
-    assert max(first) - min(first) > 30.0 * keepalive.SPREAD / 2
+    assert max(first) - min(first) > 30.0 * SPREAD / 2
 
 
 @pytest.mark.gen_test
@@ -159,15 +158,17 @@ async def test_pings_take_no_task_and_no_timer_of_a_connection_s_own() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_connection_that_has_ended_is_not_kept_until_its_next_ping() -> None:
+@pytest.mark.parametrize("setting", ["websocket_ping_interval", "websocket_max_lifetime"])
+async def test_a_connection_that_has_ended_is_not_kept_for_its_deadline(setting: str) -> None:
     connections: list[weakref.ref[Any]] = []
+    settings: dict[str, Any] = {setting: 1000}
 
     class Kept(Echo):
         def open(self) -> None:
             assert isinstance(self.ws_connection, WebSocketProtocol13)
             connections.append(weakref.ref(self.ws_connection))
 
-    async with serving(Kept, websocket_ping_interval=1000) as url, raw_client(url) as client:
+    async with serving(Kept, **settings) as url, raw_client(url) as client:
         await until(lambda: connections)
         await end(client)
         await until(lambda: (gc.collect() and connections[0]() is None) or connections[0]() is None)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -404,3 +405,28 @@ async def test_what_the_kernel_has_was_received_too() -> None:
         for client in clients:
             assert await client.answer_close() == [Frame(TEXT, b"x")]
         assert await closing == (count, 0)
+
+
+@pytest.mark.gen_test
+async def test_close_frames_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = iter([0.0, 0.9])
+    monkeypatch.setattr("tornado_ws.server.shutdown.random", SimpleNamespace(random=lambda: next(parts)))
+    async with Served() as served, raw_client(served.url) as first:
+        await opened(served, 1)
+        async with raw_client(served.url) as second:
+            await opened(served, 2)
+            closing = asyncio.ensure_future(close_all(served.application, spread=10 * PATIENCE))
+            assert await first.answer_close() == []
+            # Its turn has not come.
+            await second.send_frame(TEXT, b"x")
+            assert await second.receive() == Frame(TEXT, b"x")
+            await second.send_frame(CLOSE)
+            assert await second.receive_rest() == [Frame(CLOSE)]
+        assert await closing == ClosedAll(closed=2, aborted=0)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("value", [-1, float("inf"), float("nan")])
+async def test_a_wrong_spread_is_named(value: float) -> None:
+    with pytest.raises(ValueError, match=f"spread is {value}; it has to be a number of seconds from 0"):
+        await close_all(Application(), spread=value)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import random
 from typing import Protocol
 
 from tornado.ioloop import IOLoop
 from tornado.log import app_log
 
+#: The part of a time by which it may be shortened.
+SPREAD = 0.1
 #: As many that were given up may wait for their time, or as many as half of all.
 _MOST_GIVEN_UP = 100
+
+
+def a_little_less(seconds: float) -> float:
+    """Return ``seconds``, or up to a tenth less, at random: what came together is not to happen together for ever."""
+    return seconds * (1 - SPREAD * random.random())
 
 
 class Deadline(Protocol):

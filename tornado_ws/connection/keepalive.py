@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import random
 from typing import NamedTuple, Protocol
 
 from tornado.log import gen_log
 
-from tornado_ws.connection.deadlines import Deadline
+from tornado_ws.connection.deadlines import Deadline, a_little_less
 from tornado_ws.connection.interfaces import _WebSocketParams
 from tornado_ws.errors import WebSocketClosedError
-
-#: The part of an interval by which the first ping of a connection may be early.
-SPREAD = 0.1
 
 de_dupe_gen_log = functools.lru_cache(gen_log.log)
 
@@ -98,7 +94,7 @@ class Keepalive:
         self._interval = interval
         self._timeout = timeout
         # Connections that came together, after a restart of the server, are not to be pinged together for ever.
-        self._next_ping = self.due = now + interval * (1 - SPREAD * random.random())
+        self._next_ping = self.due = now + a_little_less(interval)
         #: When the first ping was sent that waits for a sign of life, and how things stood then; None while none does.
         self._silent_since: float | None = None
         self._reading = False

@@ -40,6 +40,7 @@ from tornado_ws.connection.deadlines import deadlines_of
 from tornado_ws.connection.delivery import Delivery
 from tornado_ws.connection.interfaces import ServerEnd, _WebSocketDelegate, _WebSocketParams
 from tornado_ws.connection.keepalive import Keepalive
+from tornado_ws.connection.lifetime import Lifetime
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.replaceable import ReplaceableMethod, all_replaceable
 from tornado_ws.connection.task import ConnectionTask
@@ -90,6 +91,7 @@ class WebSocketProtocol13(Writing):
         self._task: ConnectionTask | None = None
         self._close_timeout: CloseTimeout | None = None
         self._keepalive: Keepalive | None = None
+        self._lifetime: Lifetime | None = None
         #: What a subclass has in its place.
         self._ping_coroutine: asyncio.Task[None] | None = None
 
@@ -202,6 +204,10 @@ class WebSocketProtocol13(Writing):
             connections_of(self.handler.application).add(self)  # type: ignore[attr-defined]
             self.handler._ws_opened = True  # type: ignore[attr-defined]
         self._delivery = delivery
+        options = self.params.options
+        if options.max_lifetime is not None or options.idle_timeout is not None:
+            self._lifetime = Lifetime(self, options, asyncio.get_running_loop().time())
+            deadlines_of(self.stream.io_loop).add(self._lifetime)
         transport.direct = delivery.is_direct()
         transport.start(reader, delivery)
 
@@ -387,6 +393,9 @@ class WebSocketProtocol13(Writing):
         self._stop_receiving()
         self._stop_waiting()
         self._stop_pinging()
+        if self._lifetime is not None:
+            deadlines_of(IOLoop.current()).give_up(self._lifetime)
+            self._lifetime = None
         if self._transport is not None:
             self._transport.record_counts()
         if not self.has_ended:

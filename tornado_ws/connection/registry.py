@@ -41,13 +41,16 @@ class Listener(Protocol):
 class Connections:
     """The open connections of one application: from ``open`` until ``on_close`` has returned."""
 
-    __slots__ = ("listeners", "open")
+    __slots__ = ("asked_at", "handshakes", "listeners", "open")
 
     def __init__(self) -> None:
         # A dict has 50 to 100 bytes for each, a set up to twice that.
         self.open: dict[Registered, None] = {}
         #: While there is one, no opening handshake is accepted.
         self.listeners: list[Listener] = []
+        #: Opening handshakes that count for the rate, and when they were counted: they wear off with time.
+        self.handshakes = 0.0
+        self.asked_at = 0.0
 
     def add(self, connection: Registered) -> None:
         self.open[connection] = None

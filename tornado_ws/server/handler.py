@@ -31,6 +31,7 @@ from tornado_ws.deflate.options import deflate_options
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.escaping import plain, shown
 from tornado_ws.options import check_attributes, handler_options
+from tornado_ws.server.admission import seconds_to_wait
 
 #: What a WebSocket handler cannot do after the upgrade.
 _HTTP_METHODS = ("write", "redirect", "set_header", "set_cookie", "set_status", "flush", "finish")
@@ -84,7 +85,14 @@ class WebSocketHandler(tornado.web.RequestHandler):
     - ``websocket_write_limit``: bytes that may wait to be sent, 1 GiB, None for no limit;
     - ``websocket_write_stall_limit`` and ``websocket_write_stall_timeout``: bytes that may wait for a client that takes
       nothing for so many seconds, 64 MiB and 30;
+    - ``websocket_max_lifetime``: seconds after which the connection is closed with 1001, or up to a tenth less, so that
+      those which came together do not come back together. None, the default, is never;
+    - ``websocket_idle_timeout``: the same for seconds without a message, either way, or up to a quarter more;
     - ``websocket_write_limit_policy``: beyond those "close" with 1013, "drop" the message or "raise" `WriteLimitError`.
+
+    Two are of the application alone, None by default. Beyond them an opening handshake is answered with 503 and
+    Retry-After: ``websocket_max_connections``, the most that are open at a time, and
+    ``websocket_max_handshakes_per_second``.
     """
 
     #: The connection from `close` to its end.
@@ -124,8 +132,14 @@ class WebSocketHandler(tornado.web.RequestHandler):
         if not handshake.has_token(self.request.headers, "Connection", "upgrade"):
             self._ws_refuse(400, '"Connection" must be "Upgrade".')
             return None
-        if connections_of(self.application).listeners:
+        connections = connections_of(self.application)
+        if connections.listeners:
             self._ws_refuse(503, "Shutting down")
+            return None
+        wait = seconds_to_wait(connections, self.settings)
+        if wait:
+            self.set_header("Retry-After", str(wait))
+            self._ws_refuse(503, "Too many connections")
             return None
         error = self._ws_check_origin()
         if error is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import NamedTuple
 
 from tornado.ioloop import IOLoop
@@ -22,8 +23,9 @@ class ClosedAll(NamedTuple):
 class _Closing:
     """One call of `close_all`."""
 
-    def __init__(self, code: int, reason: str | None) -> None:
+    def __init__(self, code: int, reason: str | None, spread: float) -> None:
         self._close_frame = code, reason
+        self._spread = spread
         self._io_loop = IOLoop.current()
         self.waiting: set[Registered] = set()
         self.closed = 0
@@ -33,7 +35,11 @@ class _Closing:
     def added(self, connection: Registered) -> None:
         if connection.stream.io_loop is self._io_loop:
             self.waiting.add(connection)
-            self._io_loop.add_callback(connection.close_when_handled, *self._close_frame)
+            if self._spread:
+                delay = random.random() * self._spread
+                self._io_loop.call_later(delay, connection.close_when_handled, *self._close_frame)
+            else:
+                self._io_loop.add_callback(connection.close_when_handled, *self._close_frame)
 
     def removed(self, connection: Registered) -> None:
         if connection in self.waiting:
@@ -58,7 +64,12 @@ class _Closing:
 
 
 async def close_all(
-    application: Application, code: int = GOING_AWAY, reason: str | None = None, timeout: float = 10.0
+    application: Application,
+    code: int = GOING_AWAY,
+    reason: str | None = None,
+    timeout: float = 10.0,
+    *,
+    spread: float = 0.0,
 ) -> ClosedAll:
     """Close all WebSocket connections of an application and wait until they are closed.
 
@@ -76,23 +87,26 @@ async def close_all(
     :param reason: as in `.WebSocketHandler.close`.
     :param timeout: seconds (10) after which whatever is not closed is aborted, and its `.on_close` sees 1006; a client
         has no longer than ``close_timeout`` to answer the close frame in any case.
+    :param spread: seconds (0) over which the close frames are sent, each at random, so that clients do not come back
+        all at once. ``timeout`` begins after them. Until its turn a connection goes on as before.
     :returns: how many connections ended with a closing handshake and how many did not, a `ClosedAll`. `.on_close` was
         called for all but those whose `.on_message` goes on nevertheless, and has returned if it is a coroutine that
         took no longer than ``timeout``. None is cancelled.
-    :raises ValueError: for a code or reason that may not be sent, and for a timeout that is not a number of seconds
-        from 0.
+    :raises ValueError: for a code or reason that may not be sent, and for a timeout or spread that is not a number of
+        seconds from 0.
     """
     encode_close(code, reason)
-    if not 0 <= timeout < float("inf"):
-        raise ValueError(f"timeout is {timeout!r}; it has to be a number of seconds from 0")
+    for name, seconds in (("timeout", timeout), ("spread", spread)):
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"{name} is {seconds!r}; it has to be a number of seconds from 0")
     connections = connections_of(application)
-    closing = _Closing(code, reason)
+    closing = _Closing(code, reason, spread)
     connections.listeners.append(closing)
     try:
         for connection in list(connections.open):
             closing.added(connection)
         closing.end_if_empty()
-        await asyncio.wait([closing.done], timeout=timeout)
+        await asyncio.wait([closing.done], timeout=spread + timeout)
         for connection in list(closing.waiting):
             connection.abort_with(code, reason)
         # A closed stream says so in the next turn of the loop.
