@@ -106,6 +106,15 @@ class Subject(WebSocketHandler):
         self._journal.append(("close", self.close_code, self.close_reason))
 
 
+class CoroutineSubject(Subject):
+    """The same, in coroutines: some have to wait."""
+
+    async def on_message(self, message: str | bytes) -> None:  # type: ignore[override]
+        super().on_message(message)
+        if isinstance(message, str):
+            await asyncio.sleep(0)
+
+
 class Peer:
     """A client of the library's, which writes its ``journal``."""
 
@@ -287,13 +296,17 @@ async def _client_violation(client: WebSocketClientConnection, journal: Journal)
 
 
 class Scenario(NamedTuple):
-    """``peer`` talks to our server, over ``several`` connections or one; or ``client``, ours, to the library's."""
+    """``peer`` talks to our server, over ``several`` connections or one; or ``client``, ours, to the library's.
+
+    The server's callbacks are ``coroutines`` or not.
+    """
 
     peer: Callable[[Peer], Coroutine[Any, Any, None]] | None = None
     client: Callable[[WebSocketClientConnection, Journal], Awaitable[None]] | None = None
     tls: bool = False
     deflate: bool = False
     several: bool = False
+    coroutines: bool = False
 
 
 _PEERS = {
@@ -314,6 +327,7 @@ _CLIENTS = {
 
 
 def _all() -> Iterator[tuple[str, Scenario]]:
+    yield "server-coroutines", Scenario(peer=_small, coroutines=True)
     for tls in (False, True):
         for deflate in (False, True):
             suffix = ("-tls" if tls else "") + ("-deflate" if deflate else "")

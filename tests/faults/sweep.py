@@ -29,7 +29,17 @@ from tornado.iostream import IOStream
 from websockets.asyncio.server import Server, serve
 from websockets.exceptions import WebSocketException
 
-from tests.faults.scenarios import SCENARIOS, Journal, Peer, Scenario, Subject, answer, read_to_end, seen
+from tests.faults.scenarios import (
+    SCENARIOS,
+    CoroutineSubject,
+    Journal,
+    Peer,
+    Scenario,
+    Subject,
+    answer,
+    read_to_end,
+    seen,
+)
 from tests.faults.shim import FUNCTIONS, WAYS, Fault, Shim
 from tests.support import PATIENCE, serving, until
 from tornado_ws import WebSocketClientConnection, WebSocketError, engine, websocket_connect
@@ -200,7 +210,8 @@ class _Bench:
                     "arm": self._arm_late,
                     "deflate": self._scenario.deflate,
                 }
-                async with serving([("/", Subject, arguments)], ssl_options=self._server_tls) as url:
+                subject = CoroutineSubject if self._scenario.coroutines else Subject
+                async with serving([("/", subject, arguments)], ssl_options=self._server_tls) as url:
                     self._use(url)
                     yield
 

@@ -26,7 +26,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("shim"))
 
 
-@pytest.mark.parametrize("scenario", ["server-violation", "client-small-tls-deflate"])
+@pytest.mark.parametrize("scenario", ["server-violation", "server-coroutines", "client-small-tls-deflate"])
 def test_an_allocation_of_native_code_that_fails_ends_one_connection_at_most(scenario: str, library: Path) -> None:
     result = sweep(library, scenario, "--functions", "alloc")
     _check(result, f"{scenario} --functions alloc")

@@ -391,6 +391,8 @@ class WebSocketProtocol13(Writing):
 
     def _notify_closed(self) -> None:
         self._stop_receiving()
+        if self._delivery is not None:
+            self._delivery.reader.close()
         self._stop_waiting()
         self._stop_pinging()
         if self._lifetime is not None:

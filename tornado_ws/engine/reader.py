@@ -142,6 +142,11 @@ class FrameReader:
         """Hand out no more, in the call that is under way too."""
         self._stopped = True
 
+    def close(self) -> None:
+        """Hand out no more, and let go of what there is: a message that has begun may have megabytes."""
+        self._stopped = self._finished = True
+        self._buffer, self._pos, self._message = b"", 0, None
+
     def _step(self) -> Event | None:
         """Parse up to the next event; returns None when more bytes are wanted."""
         buffer, pos = self._buffer, self._pos
@@ -170,8 +175,7 @@ class FrameReader:
             return self._any_step()
         except BaseException:
             # After any error, a MemoryError too, it is unknown what the next byte belongs to.
-            self._stopped = self._finished = True
-            self._buffer, self._pos, self._message = b"", 0, None
+            self.close()
             raise
 
     def _wait(self) -> None:

@@ -17,12 +17,20 @@ Suspended: TypeAlias = tuple[Coroutine[Any, Any, Any], contextvars.Context, Any]
 
 
 def enter_task(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
-    """Make ``task`` the current one, and return which one was that before."""
+    """Make ``task`` the current one, and return which one was that before.
+
+    Where there is no memory for that, nothing is changed.
+    """
     loop = task.get_loop()
     before = asyncio.current_task(loop)
-    if before is not task:
-        if before is not None:
-            tasks._leave_task(loop, before)
+    if before is None:
+        try:
+            tasks._enter_task(loop, task)
+        except MemoryError:
+            # A callback without its task is better than none: it may be on_close.
+            return task
+    elif before is not task:
+        tasks._leave_task(loop, before)
         tasks._enter_task(loop, task)
     return before
 

@@ -47,6 +47,7 @@ class Transport(Channel):
         "_drain_timeout",
         "_early",
         "_events",
+        "_goes_on",
         "_held_end",
         "_left",
         "_options",
@@ -67,6 +68,7 @@ class Transport(Channel):
             self._poller = poller_of(self._io_loop)
             self._options = options
             self._events = 0
+            self._goes_on = False
             self._sent = 0
             #: What the stream has read beyond the opening handshake, until it is delivered.
             self._early = b""
@@ -129,7 +131,14 @@ class Transport(Channel):
     def go_on_later(self, go_on: Callable[[], None]) -> None:
         """Read nothing more, and `dispatch` ``go_on`` when the rest of the loop, and other connections, had a turn."""
         self.pause_reading()
-        self._poller.go_on_later(functools.partial(self.dispatch, go_on))
+        # Whoever else calls `advance` meanwhile must not make it two turns in each of the loop's from then on.
+        if not self._goes_on:
+            self._goes_on = True
+            self._poller.go_on_later(functools.partial(self._go_on, go_on))
+
+    def _go_on(self, go_on: Callable[[], None]) -> None:
+        self._goes_on = False
+        self.dispatch(go_on)
 
     def pause_reading(self) -> None:
         if self.reading:

@@ -260,12 +260,20 @@ cdef class Channel:
     cdef object begin(self):
         """Enter the connection's context and task, and hold back what is written; returns what `finish` is given."""
         cdef object context = None
+        cdef object task = self.task
+        cdef object before = None
         if not self.in_task:
             context = self.context
-            PyContext_Enter(context)
-            self._entered = self.task
-            if self._entered is not None:
-                self._task_before = enter_task(self._entered, self._buffers.loop)
+            if task is not None:
+                before = enter_task(task, self._buffers.loop)
+            try:
+                PyContext_Enter(context)
+            except:
+                if task is not None:
+                    leave_task(task, self._buffers.loop, before)
+                raise
+            self._entered = task
+            self._task_before = before
         self._dispatching = True
         if self._buffers.corking is None:
             self._buffers.corking = self
@@ -276,10 +284,14 @@ cdef class Channel:
     cdef int finish(self, object context) except -1:
         self._dispatching = False
         if context is not None:
-            if self._entered is not None:
-                leave_task(self._entered, self._buffers.loop, self._task_before)
-                self._entered = self._task_before = None
-            PyContext_Exit(context)
+            task = self._entered
+            before = self._task_before
+            self._entered = self._task_before = None
+            try:
+                if task is not None:
+                    leave_task(task, self._buffers.loop, before)
+            finally:
+                PyContext_Exit(context)
         if self._buffers.corking is self:
             try:
                 self.uncork()

@@ -156,6 +156,11 @@ cdef class FrameReader:
                     return _BUDGET_SPENT
         return None
 
+    def close(self):
+        """Hand out no more, and let go of what there is: a message that has begun may have megabytes."""
+        self._stopped = True
+        self.end()
+
     cdef object step(self):
         """Parse up to the next event and return its payload; there is none when the bytes are at their end."""
         self._event = 0

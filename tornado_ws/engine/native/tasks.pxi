@@ -20,16 +20,29 @@ cdef object step_coroutine(coroutine):
 
 
 cdef object enter_task(task, loop):
-    """Make ``task`` the current one; returns which one was that before, or None."""
+    """Make ``task`` the current one; returns which one was that before, or None.
+
+    Where there is no memory for that, nothing is changed.
+    """
+    cdef object before = None
+    cdef bint entered = True
     try:
         _tasks["_enter_task"](loop, task)
-        return None
     except RuntimeError:
-        pass
+        entered = False
+    except MemoryError:
+        # A callback without its task is better than none: it may be on_close.
+        before = task
+    if entered:
+        return before
     before = _tasks["current_task"](loop)
     if before is not task:
         _tasks["_leave_task"](loop, before)
-        _tasks["_enter_task"](loop, task)
+        try:
+            _tasks["_enter_task"](loop, task)
+        except:
+            _tasks["_enter_task"](loop, before)
+            raise
     return before
 
 
