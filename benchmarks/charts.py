@@ -23,6 +23,7 @@ class Chart(NamedTuple):
 
 #: The first one is for the README.
 CHARTS = (
+    Chart("coroutines.png", "Echo of 32-byte text in a coroutine", ("awaiting-x100-1", "awaiting-x1-64")),
     Chart("small_messages.png", "Echo of 32-byte text", ("text-32-x100-1", "text-32-x100-4", "text-32-x1-64")),
     Chart("large_messages.png", "Echo of large binary messages", ("binary-16k-x20-1", "binary-1m-x4-1")),
     Chart(
