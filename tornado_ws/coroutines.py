@@ -24,6 +24,8 @@ class LogsExceptions(Protocol):
     ) -> None: ...
 
 
+#: What most values are. Asking whether they are awaitable costs more than all the rest.
+_VALUES = frozenset((type(None), bool, int, float, str, bytes, dict))
 _NOT_A_VALUE = (Awaitable, Generator, AsyncGenerator, concurrent.futures.Future)
 
 #: What `run_to_end` has begun. A loop has only weak references to its tasks.
@@ -39,7 +41,7 @@ def value_of(owner: object, hook: str, value: _T) -> _T:
 
     Raises TypeError for a coroutine, a Future or a generator: each of them is true, whatever would come of it.
     """
-    if value is not None and isinstance(value, _NOT_A_VALUE):
+    if type(value) not in _VALUES and isinstance(value, _NOT_A_VALUE):
         _close(value)
         name = hook if owner is None else f"{type(owner).__qualname__}.{hook}"
         raise TypeError(

@@ -179,10 +179,11 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
 
 def handler_options(handler: object, settings: Mapping[str, Any]) -> Options:
     """Return the options of a handler in an application. Raises ValueError for a wrong one."""
-    return _make_options(
-        _SERVER_PREFIX,
-        *(value_of(handler, name, getattr(handler, name, settings.get(name, default))) for name, default in _DEFAULTS),
-    )
+    values = [getattr(handler, name, settings.get(name, default)) for name, default in _DEFAULTS]
+    for (name, default), value in zip(_DEFAULTS, values, strict=True):
+        if value is not default:
+            value_of(handler, name, value)
+    return _make_options(_SERVER_PREFIX, *values)
 
 
 def client_options(arguments: OptionArguments) -> Options:

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from tornado_ws.close_codes import ABNORMAL_CLOSURE, NORMAL_CLOSURE, PROTOCOL_ERROR
 from tornado_ws.connection.closing import CloseAction, Closing, End, Event, PendingEnd, State
 
-SEND, AWAIT, CLOSE = CloseAction.SEND_CLOSE_FRAME, CloseAction.AWAIT_PEER, CloseAction.CLOSE_SOCKET
-
 #: Each state; what it becomes by CLOSE, END_READ, PEER_END, GIVE_UP and FINISH; and what a call of close has to do.
 TABLE = """
     OPEN            CLOSING         ENDING          PEER_ENDED  GIVEN_UP  ENDED  SEND|AWAIT
@@ -24,7 +22,12 @@ TABLE = """
     ENDED           ENDED           ENDED           ENDED       ENDED     ENDED  CLOSE
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
-ACTIONS = {"SEND|AWAIT": SEND | AWAIT, "AWAIT": AWAIT, "SEND|CLOSE": SEND | CLOSE, "CLOSE": CLOSE}
+ACTIONS = {
+    "SEND|AWAIT": CloseAction(sends_close_frame=True, closes_socket=False),
+    "AWAIT": CloseAction(sends_close_frame=False, closes_socket=False),
+    "SEND|CLOSE": CloseAction(sends_close_frame=True, closes_socket=True),
+    "CLOSE": CloseAction(sends_close_frame=False, closes_socket=True),
+}
 
 #: Each state, with Tornado's two flags (client_terminated, server_terminated) and what goes on all the same.
 MEANINGS = {
@@ -96,7 +99,7 @@ def test_one_close_frame_is_sent_at_most(events: list[Event | None]) -> None:
     sent = 0
     for event in events:
         if event is None:
-            sent += SEND in closing.close()
+            sent += closing.close().sends_close_frame
         elif event is not Event.CLOSE:
             closing.on(event)
     assert sent <= 1

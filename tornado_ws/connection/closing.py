@@ -46,6 +46,9 @@ class State(enum.Enum):
         #: Whether either side has begun to close, as ``is_closing`` tells applications.
         self.is_closing = peer_ended or not sends
 
+    # That of enum is a function in Python.
+    __hash__ = object.__hash__
+
 
 class Event(enum.Enum):
     """What changes the state."""
@@ -60,6 +63,8 @@ class Event(enum.Enum):
     GIVE_UP = enum.auto()
     #: ``on_close`` is about to be called.
     FINISH = enum.auto()
+
+    __hash__ = object.__hash__
 
 
 #: The states that an event changes, and to which. It does not change the others.
@@ -112,15 +117,14 @@ class PendingEnd(NamedTuple):
     detail: Any = None
 
 
-class CloseAction(enum.Flag):
+class CloseAction(NamedTuple):
     """What a call of ``close`` has to do."""
 
     #: Send a close frame, behind all messages.
-    SEND_CLOSE_FRAME = enum.auto()
-    #: Wait for the peer's end, no longer than the close timeout.
-    AWAIT_PEER = enum.auto()
-    #: Close the socket when everything written is with the kernel.
-    CLOSE_SOCKET = enum.auto()
+    sends_close_frame: bool
+    #: Close the socket when everything written is with the kernel. Otherwise the peer's end is waited for, no longer
+    #: than the close timeout.
+    closes_socket: bool
 
 
 class Closing:
@@ -148,8 +152,7 @@ class Closing:
         """We close. Return what is to be done for it."""
         before = self.state
         self.on(Event.CLOSE)
-        frame = CloseAction.SEND_CLOSE_FRAME if before.sends else CloseAction(0)
-        return frame | (CloseAction.CLOSE_SOCKET if before.peer_ended else CloseAction.AWAIT_PEER)
+        return CloseAction(before.sends, before.peer_ended)
 
     # Ends that wait for the messages before them
 

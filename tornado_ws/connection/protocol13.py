@@ -35,7 +35,7 @@ from tornado_ws.close_codes import (
 )
 from tornado_ws.connection import keepalive
 from tornado_ws.connection.close_timeout import CloseTimeout
-from tornado_ws.connection.closing import CloseAction, End, Event, State
+from tornado_ws.connection.closing import End, Event, State
 from tornado_ws.connection.deadlines import deadlines_of
 from tornado_ws.connection.delivery import Delivery
 from tornado_ws.connection.interfaces import ServerEnd, _WebSocketDelegate, _WebSocketParams
@@ -309,10 +309,10 @@ class WebSocketProtocol13(Writing):
             payload = encode_close(code, reason)
         action = self._closing.close()
         self._out = None
-        if CloseAction.SEND_CLOSE_FRAME in action:
+        if action.sends_close_frame:
             self._after_messages(self._write_close, payload)
         self._stop_pinging()
-        if CloseAction.CLOSE_SOCKET in action:
+        if action.closes_socket:
             self._stop_waiting()
             if self._transport is not None:
                 self._after_messages(self._transport.close_gracefully)
