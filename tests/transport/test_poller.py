@@ -172,8 +172,10 @@ def test_closing_the_loop_with_all_fds_closes_every_socket(loop_of_its_own: Asyn
             await conn.write_message("x")
             assert await conn.read_message() == "x"
         # Tornado leaves these to whoever closes its loop. The server's connections end with theirs.
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)
 
     server = serving(Echo)
     loop_of_its_own.run_sync(connect)
