@@ -216,10 +216,17 @@ class Channel:
         self._first_sent = False
         try:
             try:
+                task = self.task
                 if self.in_task:
                     callback(*args)
+                elif task is None:
+                    self.context.run(callback, *args)
                 else:
-                    self.context.run(self._call_in_task, callback, *args)
+                    before = enter_task(task)
+                    try:
+                        self.context.run(callback, *args)
+                    finally:
+                        leave_task(task, before)
             finally:
                 self._corked = None
                 if corked:
@@ -230,17 +237,6 @@ class Channel:
             self._handling_failed(error)
             if not isinstance(error, Exception):
                 raise
-
-    def _call_in_task(self, callback: Callable[..., None], *args: Any) -> None:
-        task = self.task
-        if task is None:
-            callback(*args)
-            return
-        before = enter_task(task)
-        try:
-            callback(*args)
-        finally:
-            leave_task(task, before)
 
     # Out
 
@@ -304,20 +300,16 @@ class Channel:
         if self._write_queue is None and self._corked is not None:
             self._corked.append(data)
             self._corked_size += len(data)
-            if self._corked_size < CORK_SIZE and self._gathers():
-                return self._done
+            if self._corked_size < CORK_SIZE:
+                reader = self.reader
+                if self.more_waits or (reader is not None and reader._pos < len(reader._buffer)):
+                    self._first_sent = False
+                    return self._done
+                if self._first_sent:
+                    return self._done
+                self._first_sent = True
             data = self._take_corked()
         return self._offer(data)
-
-    def _gathers(self) -> bool:
-        """Whether what was written waits for what follows."""
-        if self.more_waits or (self.reader is not None and self.reader.has_unread):
-            self._first_sent = False
-            return True
-        if self._first_sent:
-            return True
-        self._first_sent = True
-        return False
 
     def _offer(self, data: bytes) -> asyncio.Future[None]:
         if self._write_queue is not None:

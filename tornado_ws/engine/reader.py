@@ -74,11 +74,6 @@ class FrameReader:
         """Whether a message has begun and not ended."""
         return self._message is not None
 
-    @property
-    def has_unread(self) -> bool:
-        """Whether there are bytes behind the last event."""
-        return self._pos < len(self._buffer)
-
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; they are parsed as the reader is iterated."""
         self.wire_bytes += len(chunk)
@@ -118,7 +113,7 @@ class FrameReader:
             self.message_bytes += size
             try:
                 result = handler.on_message(payload)
-                if steps and type(result) is CoroutineType:
+                if result is not None and steps and type(result) is CoroutineType:
                     suspended = step_coroutine(result)
                     if suspended is not None:
                         return SUSPENDED, suspended, 0

@@ -22,14 +22,17 @@ def enter_task(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
     Where there is no memory for that, nothing is changed.
     """
     loop = task.get_loop()
+    try:
+        tasks._enter_task(loop, task)
+    except RuntimeError:
+        pass
+    except MemoryError:
+        # A callback without its task is better than none: it may be on_close.
+        return task
+    else:
+        return None
     before = asyncio.current_task(loop)
-    if before is None:
-        try:
-            tasks._enter_task(loop, task)
-        except MemoryError:
-            # A callback without its task is better than none: it may be on_close.
-            return task
-    elif before is not task:
+    if before is not None and before is not task:
         tasks._leave_task(loop, before)
         tasks._enter_task(loop, task)
     return before
