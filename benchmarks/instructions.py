@@ -1,4 +1,4 @@
-"""Instructions per message, counted by valgrind, against the figures in instructions.json.
+"""Instructions per message, or per connection, counted by valgrind, against the figures in instructions.json.
 
 A count is the same whatever else the machine does, so a bar can be narrow: 10 % more than committed is a failure.
 Figures are compared only on the interpreter that they were counted on.
@@ -26,7 +26,14 @@ _SLACK = 1.10
 _TIMEOUT = 600
 
 #: Works of `benchmarks.replay`, and the messages whose cost is taken: that of twice as many less that of as many.
-_WORKS = {"engine": 6400, "server-1": 1000, "server-64": 6400, "deflate-16": 3200}
+_WORKS = {
+    "engine": 6400,
+    "server-1": 1000,
+    "server-64": 6400,
+    "deflate-16": 3200,
+    "coroutine-64": 6400,
+    "opening-1": 100,
+}
 
 
 class Count(NamedTuple):
@@ -87,7 +94,7 @@ def compare(counts: list[Count], committed: dict[str, dict[str, float]]) -> bool
     good = True
     for count in counts:
         known = committed.get(count.engine, {}).get(count.work)
-        line = f"{count.engine:8} {count.work:10} {count.instructions:12,.1f} instructions a message"
+        line = f"{count.engine:8} {count.work:10} {count.instructions:12,.1f} instructions each"
         if known is None:
             print(f"{line}, no figure to compare with")
             continue

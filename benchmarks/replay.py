@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -38,6 +39,8 @@ _HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 )
+#: A close frame with 1000; what it is masked with changes nothing.
+_CLOSE = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
 _DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 #: More than a turn of the loop ever needs; a server that does not answer must not hang us.
 _TURNS = 1000
@@ -49,6 +52,11 @@ class Echo(WebSocketHandler):
 
     def on_message(self, message: str | bytes) -> None:
         self.write_message(message, binary=isinstance(message, bytes))
+
+
+class AwaitingEcho(Echo):
+    async def on_message(self, message: str | bytes) -> None:  # type: ignore[override]
+        await self.write_message(message, binary=isinstance(message, bytes))
 
 
 def replay_engine(messages: int) -> None:
@@ -66,12 +74,30 @@ def replay_engine(messages: int) -> None:
             engine.encode_frame(_FIN_TEXT, payload.encode(), False)
 
 
-async def replay_server(messages: int, depth: int) -> None:
+async def replay_server(messages: int, depth: int, handler: type[Echo] = Echo) -> None:
     """Send messages to a server in this process, ``depth`` at a time, and take its answers."""
     texts = payloads.text(32, depth)
     chunk = client_frames([text.encode() for text in texts])
     size = len(chunk) - 4 * depth
-    await _replay(messages // depth, _HANDSHAKE, chunk, lambda answers: len(answers) == size)
+    await _replay(messages // depth, _HANDSHAKE, chunk, lambda answers: len(answers) == size, handler)
+
+
+async def replay_coroutines(messages: int, depth: int) -> None:
+    """As `replay_server`, with a coroutine that awaits its write."""
+    await replay_server(messages, depth, AwaitingEcho)
+
+
+async def replay_openings(connections: int, width: int) -> None:
+    """Open and close connections, ``width`` at a time."""
+    async with _serving(Echo) as address:
+        for _ in range(connections // width):
+            clients = [await _connect(address, _HANDSHAKE) for _ in range(width)]
+            for client in clients:
+                client.send(_CLOSE)
+            for client in clients:
+                while await _receive(client):
+                    pass
+                client.close()
 
 
 async def replay_deflate(messages: int, depth: int) -> None:
@@ -82,21 +108,34 @@ async def replay_deflate(messages: int, depth: int) -> None:
     await _replay(messages // depth, _HANDSHAKE + _DEFLATE, chunk, lambda answers: _count_frames(answers) == depth)
 
 
-async def _replay(rounds: int, handshake: bytes, chunk: bytes, are_all: Callable[[bytes], bool]) -> None:
+async def _replay(
+    rounds: int, handshake: bytes, chunk: bytes, are_all: Callable[[bytes], bool], handler: type[Echo] = Echo
+) -> None:
+    async with _serving(handler) as address:
+        with await _connect(address, handshake) as client:
+            for _ in range(rounds):
+                client.send(chunk)
+                answers = b""
+                while not are_all(answers):
+                    answers += await _receive(client)
+
+
+@contextlib.asynccontextmanager
+async def _serving(handler: type[Echo]) -> AsyncIterator[tuple[str, int]]:
     (listener,) = bind_sockets(0, "127.0.0.1")
-    server = HTTPServer(Application([("/", Echo)]))
+    server = HTTPServer(Application([("/", handler)]))
     server.add_sockets([listener])
-    with socket.create_connection(listener.getsockname()[:2]) as client:
-        client.setblocking(False)
-        client.send(handshake + b"\r\n")
-        while not (await _receive(client)).endswith(b"\r\n\r\n"):
-            pass
-        for _ in range(rounds):
-            client.send(chunk)
-            answers = b""
-            while not are_all(answers):
-                answers += await _receive(client)
+    yield listener.getsockname()[:2]
     server.stop()
+
+
+async def _connect(address: tuple[str, int], handshake: bytes) -> socket.socket:
+    client = socket.create_connection(address)
+    client.setblocking(False)
+    client.send(handshake + b"\r\n")
+    while not (await _receive(client)).endswith(b"\r\n\r\n"):
+        pass
+    return client
 
 
 def _count_frames(data: bytes) -> int:
@@ -121,15 +160,20 @@ async def _receive(client: socket.socket) -> bytes:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("work", choices=("engine", "server-1", "server-64", "deflate-16"))
+    parser.add_argument("work", choices=("engine", "server-1", "server-64", "deflate-16", "coroutine-64", "opening-1"))
     parser.add_argument("messages", type=int)
     arguments = parser.parse_args()
     if arguments.work == "engine":
         replay_engine(arguments.messages)
     else:
         kind, _, depth = arguments.work.partition("-")
-        replay = {"server": replay_server, "deflate": replay_deflate}[kind]
-        asyncio.run(replay(arguments.messages, int(depth)))
+        replays: dict[str, Callable[[int, int], Coroutine[Any, Any, None]]] = {
+            "server": replay_server,
+            "deflate": replay_deflate,
+            "coroutine": replay_coroutines,
+            "opening": replay_openings,
+        }
+        asyncio.run(replays[kind](arguments.messages, int(depth)))
     return 0
 
 
