@@ -544,3 +544,68 @@ async def test_a_message_that_comes_while_a_coroutine_takes_its_first_step(curre
         messages = {(await client.receive()).payload for _ in range(2)}  # type: ignore[union-attr]
         assert messages == {b"'first' answered", b"'second' answered"}
         await end(client)
+
+
+@pytest.mark.gen_test
+async def test_the_task_is_woken_by_a_loop_inside_a_callback() -> None:
+    """As with nest_asyncio: the second message is answered while the first one's callback runs the loop."""
+    future: list[asyncio.Future[None]] = []
+    order: list[str] = []
+    may_send = threading.Event()
+
+    class Nested(Echo):
+        async def on_message(self, message: str | bytes) -> None:
+            order.append(f"begin {message!r}")
+            if message == "first":
+                loop: Any = asyncio.get_running_loop()
+                task = asyncio.current_task()
+                assert task is not None
+                assert self.ws_connection is not None
+                transport = self.ws_connection._attach()  # type: ignore[attr-defined]
+                may_send.set()
+                select.select([transport.fd], [], [], PATIENCE)
+                tasks._leave_task(loop, task)
+                transport.handle_events()
+                future[0].set_result(None)
+                for _ in range(5):
+                    loop._run_once()
+                tasks._enter_task(loop, task)
+            else:
+                await future[0]
+            order.append(f"end {message!r}")
+
+    async with serving(Nested) as url, raw_client(url) as client:
+        future.append(asyncio.get_running_loop().create_future())
+
+        def send_second() -> None:
+            may_send.wait(PATIENCE)
+            client.sock.send(client.frame(TEXT, b"second"))
+
+        held = threading.Thread(target=send_second)
+        held.start()
+        await client.send_frame(TEXT, b"first")
+        await until(lambda: len(order) == 4)
+        held.join()
+        assert order == ["begin 'first'", "begin 'second'", "end 'second'", "end 'first'"]
+        await end(client)
+
+
+@pytest.mark.gen_test
+async def test_what_prepare_and_a_coroutine_open_set_is_visible_in_messages() -> None:
+    other: contextvars.ContextVar[str] = contextvars.ContextVar("other")
+
+    class Setting(Echo):
+        def prepare(self) -> None:
+            variable.set("of prepare")
+
+        async def open(self) -> None:
+            await asyncio.sleep(0)
+            other.set("of open")
+
+        def on_message(self, message: str | bytes) -> None:
+            self.write_message(f"{variable.get()}, {other.get()}")
+
+    async with serving(Setting) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"x")
+        assert await client.receive() == Frame(TEXT, b"of prepare, of open")
+        await end(client)

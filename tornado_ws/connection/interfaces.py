@@ -89,7 +89,7 @@ class _WebSocketParams:
     Raises ValueError for a setting that is no number, and for a ``max_message_size`` below 0.
     """
 
-    __slots__ = ("__dict__", "compression_options", "max_message_size", "options", "ping_interval", "ping_timeout")
+    __slots__ = ("compression_options", "max_message_size", "options", "ping_interval", "ping_timeout")
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ from tornado_ws.connection.keepalive import Keepalive
 from tornado_ws.connection.lifetime import Lifetime
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.replaceable import ReplaceableMethod, all_replaceable
-from tornado_ws.connection.task import ConnectionTask
+from tornado_ws.connection.task import ConnectionTask, run_in
 from tornado_ws.connection.writing import Writing
 from tornado_ws.coroutines import log_error
 from tornado_ws.engine import FrameReader
@@ -138,11 +138,13 @@ class WebSocketProtocol13(Writing):
         delivery = self._start_receiving(busy_with=handler.open)
         if delivery is None:
             return
-        self._task = ConnectionTask(self, self._attach())
+        transport = self._attach()
+        self._task = ConnectionTask(self, transport)
         try:
-            result = handler.open(*handler.open_args, **handler.open_kwargs)
+            # In the context of all callbacks: a token of one is good in another.
+            result = transport.context.run(handler.open, *handler.open_args, **handler.open_kwargs)
             if result is not None:
-                await result
+                await (run_in(transport.context, result) if type(result) is CoroutineType else result)
         except Exception as error:
             self._log_and_abort(error)
         except BaseException:

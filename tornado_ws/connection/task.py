@@ -24,7 +24,6 @@ class Channel(Protocol):
     task: asyncio.Task[Any] | None
     #: Whether the task itself takes a step now.
     in_task: bool
-    context: contextvars.Context
 
 
 class Owner(Protocol):
@@ -98,6 +97,7 @@ class ConnectionTask:
         "_asyncio_future_blocking",
         "_cancel_message",
         "_channel",
+        "_context",
         "_handling",
         "_is_aborted",
         "_is_awaited",
@@ -113,6 +113,9 @@ class ConnectionTask:
         self._asyncio_future_blocking = False
         #: What the task has asked to be called with when this is done: it then takes a step.
         self._wakeup: Callable[[Any], None] | None = None
+        #: The task's own, in which it takes its steps. Callbacks have another: a loop that one of them runs inside the
+        #: connection's would find this one entered, and the task would not be woken.
+        self._context: contextvars.Context | None = None
         self._handling: Handling | None = None
         self._is_awaited = self._is_cancelled = self._is_aborted = self._is_over = False
         self._cancel_message: Any = None
@@ -172,7 +175,7 @@ class ConnectionTask:
         """Let the task take a step in the next turn of the loop."""
         wakeup, self._wakeup = self._wakeup, None
         if wakeup is not None:
-            self.get_loop().call_soon(wakeup, self, context=self._channel.context)
+            self.get_loop().call_soon(wakeup, self, context=self._context)
 
     # What the task awaits
 
@@ -236,8 +239,7 @@ class ConnectionTask:
 
     def add_done_callback(self, callback: Callable[[Any], None], *, context: contextvars.Context) -> None:
         self._wakeup = callback
-        # What prepare, open and callbacks set is visible in those that follow, and a token of one is good in another.
-        self._channel.context = context
+        self._context = context
 
     def result(self) -> None:
         if self._is_cancelled:
@@ -264,6 +266,22 @@ def _finish(handling: Handling) -> Generator[Any, None, None]:
         except BaseException as thrown:
             error = thrown
     handling.end()
+
+
+@types.coroutine
+def run_in(context: contextvars.Context, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, None, None]:
+    """Run ``coroutine`` in the task that awaits this, and in ``context``."""
+    step: Callable[[], Any] = functools.partial(coroutine.send, None)
+    while True:
+        try:
+            yielded = context.run(step)
+        except StopIteration:
+            return
+        step = functools.partial(coroutine.send, None)
+        try:
+            yield yielded
+        except BaseException as error:
+            step = functools.partial(coroutine.throw, error)
 
 
 def _pass_on(future: asyncio.Future[None], handling: Handling) -> None:

@@ -128,7 +128,7 @@ class Channel:
         self.context: contextvars.Context = contextvars.copy_context()
         #: What `asyncio.current_task` is to be in callbacks; None on a client.
         self.task: asyncio.Task[Any] | None = None
-        #: Whether that task itself is at work, so that it and its context are entered already.
+        #: Whether that task itself is at work, so that it is entered already.
         self.in_task = False
         self.fd: int = stream.socket.fileno()
         self.reader: FrameReader | None = None
@@ -217,9 +217,7 @@ class Channel:
         try:
             try:
                 task = self.task
-                if self.in_task:
-                    callback(*args)
-                elif task is None:
+                if task is None or self.in_task:
                     self.context.run(callback, *args)
                 else:
                     before = enter_task(task)

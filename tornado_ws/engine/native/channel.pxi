@@ -259,21 +259,19 @@ cdef class Channel:
 
     cdef object begin(self):
         """Enter the connection's context and task, and hold back what is written; returns what `finish` is given."""
-        cdef object context = None
-        cdef object task = self.task
+        cdef object context = self.context
+        cdef object task = None if self.in_task else self.task
         cdef object before = None
-        if not self.in_task:
-            context = self.context
+        if task is not None:
+            before = enter_task(task, self._buffers.loop)
+        try:
+            PyContext_Enter(context)
+        except:
             if task is not None:
-                before = enter_task(task, self._buffers.loop)
-            try:
-                PyContext_Enter(context)
-            except:
-                if task is not None:
-                    leave_task(task, self._buffers.loop, before)
-                raise
-            self._entered = task
-            self._task_before = before
+                leave_task(task, self._buffers.loop, before)
+            raise
+        self._entered = task
+        self._task_before = before
         self._dispatching = True
         if self._buffers.corking is None:
             self._buffers.corking = self
@@ -283,15 +281,14 @@ cdef class Channel:
 
     cdef int finish(self, object context) except -1:
         self._dispatching = False
-        if context is not None:
-            task = self._entered
-            before = self._task_before
-            self._entered = self._task_before = None
-            try:
-                if task is not None:
-                    leave_task(task, self._buffers.loop, before)
-            finally:
-                PyContext_Exit(context)
+        task = self._entered
+        before = self._task_before
+        self._entered = self._task_before = None
+        try:
+            if task is not None:
+                leave_task(task, self._buffers.loop, before)
+        finally:
+            PyContext_Exit(context)
         if self._buffers.corking is self:
             try:
                 self.uncork()
