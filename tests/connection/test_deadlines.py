@@ -15,7 +15,7 @@ from tests.conftest import Log
 from tests.peer import end, raw_client
 from tests.support import Echo, serving, until
 from tests.wire import PING
-from tornado_ws.connection.deadlines import SPREAD, Deadlines, deadlines_of
+from tornado_ws.connection.deadlines import SPREAD, Deadline, Deadlines, deadlines_of
 from tornado_ws.connection.keepalive import Keepalive
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 
@@ -50,20 +50,14 @@ class Clock(asyncio.SelectorEventLoop):
                 callback()
 
 
-class Noted:
+class Noted(Deadline[str]):
     """Is due at each of ``times``."""
 
     def __init__(self, name: str, calls: list[Any], *times: float) -> None:
+        due, *self.times = times
+        super().__init__(name, due)
         self.name = name
         self.calls = calls
-        self.due, *self.times = times
-        self.is_given_up = False
-
-    def __lt__(self, other: Any) -> bool:
-        return self.due < float(other.due)
-
-    def give_up(self) -> None:
-        self.is_given_up = True
 
     def on_due(self, now: float) -> bool:
         self.calls.append((self.name, now))

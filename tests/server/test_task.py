@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Log
-from tests.peer import end, raw_client
+from tests.peer import RawPeer, end, raw_client
 from tests.support import PATIENCE, Echo, connected, serving, until
 from tests.wire import PING, PONG, TEXT, Frame
 from tornado_ws import WebSocketHandler, websocket_connect
@@ -505,6 +505,27 @@ async def test_an_on_ping_that_hangs_does_not_take_the_task() -> None:
                 task.cancel()
 
 
+def send_second(client: RawPeer, may_send: threading.Event) -> threading.Thread:
+    """Send another message when it may be sent: from a thread, since a callback keeps the loop then."""
+
+    def send() -> None:
+        may_send.wait(PATIENCE)
+        client.sock.send(client.frame(TEXT, b"second"))
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    return sending
+
+
+def with_second(handler: WebSocketHandler, may_send: threading.Event) -> Any:
+    """Have the other message sent, and return the transport when it has come."""
+    assert handler.ws_connection is not None
+    transport = handler.ws_connection._attach()  # type: ignore[attr-defined]
+    may_send.set()
+    select.select([transport.fd], [], [], PATIENCE)
+    return transport
+
+
 @pytest.mark.gen_test
 @pytest.mark.parametrize("current", [True, False])
 async def test_a_message_that_comes_while_a_coroutine_takes_its_first_step(current: bool) -> None:
@@ -519,10 +540,7 @@ async def test_a_message_that_comes_while_a_coroutine_takes_its_first_step(curre
                 assert task is not None
                 if not current:
                     tasks._leave_task(loop, task)
-                assert self.ws_connection is not None
-                transport = self.ws_connection._attach()  # type: ignore[attr-defined]
-                may_send.set()
-                select.select([transport.fd], [], [], PATIENCE)
+                transport = with_second(self, may_send)
                 transport.handle_events()
                 if not current:
                     tasks._enter_task(loop, task)
@@ -531,12 +549,7 @@ async def test_a_message_that_comes_while_a_coroutine_takes_its_first_step(curre
     async with serving(Nested) as url, raw_client(url) as client:
         answers.append(asyncio.get_running_loop().create_future())
 
-        def send_second() -> None:
-            may_send.wait(PATIENCE)
-            client.sock.send(client.frame(TEXT, b"second"))
-
-        held = threading.Thread(target=send_second)
-        held.start()
+        held = send_second(client, may_send)
         await client.send_frame(TEXT, b"first")
         await until(lambda: len(answers[0]._callbacks or ()) == 2)
         held.join()
@@ -560,10 +573,7 @@ async def test_the_task_is_woken_by_a_loop_inside_a_callback() -> None:
                 loop: Any = asyncio.get_running_loop()
                 task = asyncio.current_task()
                 assert task is not None
-                assert self.ws_connection is not None
-                transport = self.ws_connection._attach()  # type: ignore[attr-defined]
-                may_send.set()
-                select.select([transport.fd], [], [], PATIENCE)
+                transport = with_second(self, may_send)
                 tasks._leave_task(loop, task)
                 transport.handle_events()
                 future[0].set_result(None)
@@ -577,12 +587,7 @@ async def test_the_task_is_woken_by_a_loop_inside_a_callback() -> None:
     async with serving(Nested) as url, raw_client(url) as client:
         future.append(asyncio.get_running_loop().create_future())
 
-        def send_second() -> None:
-            may_send.wait(PATIENCE)
-            client.sock.send(client.frame(TEXT, b"second"))
-
-        held = threading.Thread(target=send_second)
-        held.start()
+        held = send_second(client, may_send)
         await client.send_frame(TEXT, b"first")
         await until(lambda: len(order) == 4)
         held.join()

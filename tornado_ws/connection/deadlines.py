@@ -6,10 +6,12 @@ import asyncio
 import contextvars
 import heapq
 import random
-from typing import Protocol
+from typing import Any, Generic, TypeVar
 
 from tornado.ioloop import IOLoop
 from tornado.log import app_log
+
+_C = TypeVar("_C")
 
 #: The part of a time by which it may be shortened.
 SPREAD = 0.1
@@ -22,24 +24,34 @@ def a_little_less(seconds: float) -> float:
     return seconds * (1 - SPREAD * random.random())
 
 
-class Deadline(Protocol):
-    """What has to be done at a time."""
+class Deadline(Generic[_C]):
+    """What has to be done for a connection at a time.
 
-    #: When that is, in the loop's time.
-    due: float
+    A base class: a part that each of them owned would take as much memory again.
+    """
+
+    __slots__ = ("_connection", "due")
+
+    def __init__(self, connection: _C, due: float) -> None:
+        #: None when it is not to be done any more.
+        self._connection: _C | None = connection
+        #: When that is, in the loop's time.
+        self.due = due
 
     @property
     def is_given_up(self) -> bool:
-        """Whether it is not to be done any more."""
+        return self._connection is None
 
     def give_up(self) -> None:
-        """Let go of what it is for."""
+        """Let go of the connection, which may have ended long before."""
+        self._connection = None
 
-    def __lt__(self, other: Deadline) -> bool:
-        """Whether this one is due before ``other``."""
+    def __lt__(self, other: Deadline[Any]) -> bool:
+        return self.due < other.due
 
     def on_due(self, now: float) -> bool:
         """Do it; return whether there is another time, which is ``due`` then."""
+        raise NotImplementedError
 
 
 class Deadlines:
@@ -47,17 +59,17 @@ class Deadlines:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._heap: list[Deadline] = []
+        self._heap: list[Deadline[Any]] = []
         #: Those since the list was last gone through.
         self._given_up = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, deadline: Deadline) -> None:
+    def add(self, deadline: Deadline[Any]) -> None:
         heapq.heappush(self._heap, deadline)
         if self._heap[0] is deadline:
             self._set_timer()
 
-    def give_up(self, deadline: Deadline) -> None:
+    def give_up(self, deadline: Deadline[Any]) -> None:
         """``deadline`` is not to come any more. It leaves when it would have come, or when there are many of those."""
         deadline.give_up()
         self._given_up += 1

@@ -69,7 +69,7 @@ def ping_sleep_time(*, last_ping_time: float, interval: float, now: float) -> fl
     return max(0, last_ping_time + interval - now)
 
 
-class Keepalive:
+class Keepalive(Deadline[Pinged]):
     """The pings to one peer, and what it has done since the first one that waits for a sign of life.
 
     One is sent every ``interval`` seconds. The peer is given up when it is silent for ``timeout`` seconds after one.
@@ -77,7 +77,6 @@ class Keepalive:
     """
 
     __slots__ = (
-        "_connection",
         "_interval",
         "_next_ping",
         "_read",
@@ -85,31 +84,20 @@ class Keepalive:
         "_silent_since",
         "_taken",
         "_timeout",
-        "due",
     )
 
     def __init__(self, connection: Pinged, interval: float, timeout: float, now: float) -> None:
         """``now`` is in the loop's time: the wall clock may be set, which would end connections, or stop the pings."""
-        self._connection: Pinged | None = connection
+        # Connections that came together, after a restart of the server, are not to be pinged together for ever.
+        self._next_ping = now + a_little_less(interval)
+        super().__init__(connection, self._next_ping)
         self._interval = interval
         self._timeout = timeout
-        # Connections that came together, after a restart of the server, are not to be pinged together for ever.
-        self._next_ping = self.due = now + a_little_less(interval)
         #: When the first ping was sent that waits for a sign of life, and how things stood then; None while none does.
         self._silent_since: float | None = None
         self._reading = False
         self._read: object = None
         self._taken = 0
-
-    def __lt__(self, other: Deadline) -> bool:
-        return self.due < other.due
-
-    @property
-    def is_given_up(self) -> bool:
-        return self._connection is None
-
-    def give_up(self) -> None:
-        self._connection = None
 
     def on_due(self, now: float) -> bool:
         """See whether the peer lives, and send a ping if it is time; return whether that goes on."""

@@ -27,36 +27,25 @@ class Ended(Protocol):
         """Close when all that has been received is handled."""
 
 
-class Lifetime:
+class Lifetime(Deadline[Ended]):
     """When one connection is to end, by ``max_lifetime`` and ``idle_timeout``."""
 
-    __slots__ = ("_connection", "_end", "_idle_since", "_idle_timeout", "_messages", "due")
+    __slots__ = ("_end", "_idle_since", "_idle_timeout", "_messages")
 
     def __init__(self, connection: Ended, options: Options, now: float) -> None:
         """One of the two options is not None; ``now`` is in the loop's time."""
-        self._connection: Ended | None = connection
+        super().__init__(connection, now)
         # Connections that came together are not to come back together.
         self._end = float("inf") if options.max_lifetime is None else now + a_little_less(options.max_lifetime)
         self._idle_timeout = options.idle_timeout
         self._idle_since = now
         self._messages = 0
-        self.due = now
         self._set_due(now)
 
     def _set_due(self, now: float) -> None:
         self.due = self._end
         if self._idle_timeout is not None:
             self.due = min(self.due, now + self._idle_timeout / _CHECKS)
-
-    @property
-    def is_given_up(self) -> bool:
-        return self._connection is None
-
-    def give_up(self) -> None:
-        self._connection = None
-
-    def __lt__(self, other: Deadline) -> bool:
-        return self.due < other.due
 
     def on_due(self, now: float) -> bool:
         """Close the connection if it is time; return whether it is to be looked at again."""

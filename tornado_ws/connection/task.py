@@ -36,12 +36,18 @@ class Owner(Protocol):
         """The task was cancelled: close the socket at once."""
 
 
+_NOT_BEGUN: Any = object()
+
+
 class Handling:
-    """A coroutine of the application that has begun and that waits for something: a Future of its end."""
+    """A coroutine of the application in a context of its own: a Future of its end."""
 
     __slots__ = ("_blocks", "_callback", "_context", "_coroutine", "_error", "_is_new", "other_task", "yielded")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, yielded: Any) -> None:
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, yielded: Any = _NOT_BEGUN
+    ) -> None:
+        """``yielded`` is what its first step was left with, if it has begun."""
         self._coroutine = coroutine
         self._context = context
         self._callback: Callable[[Handling], object] | None = None
@@ -52,7 +58,8 @@ class Handling:
         self._blocks = getattr(yielded, "_asyncio_future_blocking", False)
         if self._blocks:
             yielded._asyncio_future_blocking = False
-        self._is_new = True
+        #: Whether the task has still to be told what the first step has yielded.
+        self._is_new = yielded is not _NOT_BEGUN
         #: What goes on with it in the place of the connection's task. A loop has only weak references to its tasks.
         self.other_task: asyncio.Future[None] | None = None
 
@@ -95,13 +102,12 @@ class ConnectionTask:
 
     __slots__ = (
         "_asyncio_future_blocking",
-        "_cancel_message",
+        "_cancelled",
         "_channel",
         "_context",
         "_handling",
         "_is_aborted",
         "_is_awaited",
-        "_is_cancelled",
         "_is_over",
         "_owner",
         "_wakeup",
@@ -117,8 +123,9 @@ class ConnectionTask:
         #: connection's would find this one entered, and the task would not be woken.
         self._context: contextvars.Context | None = None
         self._handling: Handling | None = None
-        self._is_awaited = self._is_cancelled = self._is_aborted = self._is_over = False
-        self._cancel_message: Any = None
+        self._is_awaited = self._is_aborted = self._is_over = False
+        #: What the task is to raise where it waits.
+        self._cancelled: asyncio.CancelledError | None = None
         channel.task = asyncio.current_task()
 
     # What callbacks return
@@ -242,15 +249,14 @@ class ConnectionTask:
         self._context = context
 
     def result(self) -> None:
-        if self._is_cancelled:
-            self._is_cancelled = False
-            raise asyncio.CancelledError(*([] if self._cancel_message is None else [self._cancel_message]))
+        if self._cancelled is not None:
+            cancelled, self._cancelled = self._cancelled, None
+            raise cancelled
 
     def cancel(self, msg: Any = None) -> bool:
         if self._wakeup is None:
             return False
-        self._is_cancelled = True
-        self._cancel_message = msg
+        self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         self._wake()
         return True
 
@@ -268,20 +274,11 @@ def _finish(handling: Handling) -> Generator[Any, None, None]:
     handling.end()
 
 
-@types.coroutine
-def run_in(context: contextvars.Context, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, None, None]:
+async def run_in(context: contextvars.Context, coroutine: Coroutine[Any, Any, Any]) -> None:
     """Run ``coroutine`` in the task that awaits this, and in ``context``."""
-    step: Callable[[], Any] = functools.partial(coroutine.send, None)
-    while True:
-        try:
-            yielded = context.run(step)
-        except StopIteration:
-            return
-        step = functools.partial(coroutine.send, None)
-        try:
-            yield yielded
-        except BaseException as error:
-            step = functools.partial(coroutine.throw, error)
+    handling = Handling(coroutine, context)
+    await _finish(handling)
+    handling.result()
 
 
 def _pass_on(future: asyncio.Future[None], handling: Handling) -> None:
