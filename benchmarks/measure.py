@@ -61,6 +61,8 @@ def _server_options(row: Row, server: Server, tools: Tools) -> list[str]:
     options = []
     if "broadcast" in row.needs:
         options.append("--broadcast")
+    if row.burst:
+        options += ["--burst", str(row.burst)]
     if server.name == FLOOR:
         return options
     if "tls" in row.needs:
@@ -88,6 +90,8 @@ def _load(row: Row, server: Server, setup: Setup, pid: int, port: int) -> dict[s
     ]
     chosen = {"tls": tls, "deflate": deflate, "raw": server.raw, "broadcast": row.kind == "broadcast"}
     command += [f"--{name}" for name, given in chosen.items() if given]
+    if row.burst:
+        command += ["--burst", str(row.burst)]
     before = usage_of(pid)
     result = run(command, setup.load_core, setup.warmup + setup.seconds + _SLACK)
     after = usage_of(pid)

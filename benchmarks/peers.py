@@ -17,7 +17,9 @@ NODE = "Node ws"
 IOSTREAM = "IOStream, no WebSocket"
 FLOOR = "C floor"
 
-_ALL = frozenset({"echo", "tls", "deflate", "json", "broadcast", "uvloop", "idle", "churn", "shapes", "pings"})
+_ALL = frozenset(
+    {"echo", "tls", "deflate", "json", "broadcast", "bursts", "uvloop", "idle", "churn", "shapes", "pings"}
+)
 
 
 @dataclass(frozen=True)

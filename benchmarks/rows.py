@@ -38,6 +38,8 @@ class Row:
     exchange: bool = False
     #: One of `benchmarks.servers.common.SHAPES`.
     shape: str = "plain"
+    #: How often a task sends each message to all clients; 0 for a callback that does it once.
+    burst: int = 0
     targets: tuple[Target, ...] = ()
 
 
@@ -79,6 +81,19 @@ def _shape_rows(
             shape=shape,
             targets=targets_64,
         ),
+    )
+
+
+def _burst_row(burst: int, connections: int, *targets: Target) -> Row:
+    clients = "1 client" if connections == 1 else f"{connections} clients"
+    return Row(
+        f"burst-{burst}-x{connections}",
+        f"a task writes 32 B text {burst:,} times to {clients}",
+        "broadcast",
+        connections=connections,
+        needs=frozenset({"broadcast", "bursts"}),
+        burst=burst,
+        targets=targets,
     )
 
 
@@ -185,7 +200,7 @@ ROWS = (
         depth=16,
         needs=_DEFLATE,
         targets=(
-            Target(0.8, PICOWS_WEBSOCKETS, wire_of=PICOWS_WEBSOCKETS),
+            Target(1, PICOWS_WEBSOCKETS, wire_of=PICOWS_WEBSOCKETS),
             Target(0.4, BEST_PEER, subject=FAST, wire_of=AIOHTTP),
         ),
     ),
@@ -219,6 +234,11 @@ ROWS = (
         "JSON 93 B",
         connections=1000,
         needs=frozenset({"broadcast", "deflate"}),
+    ),
+    *(
+        _burst_row(burst, connections, *([Target(0.15, BEST_PEER)] if burst == 100 else []))
+        for connections in (1, 100)
+        for burst in (10, 100, 1000)
     ),
     Row(
         "idle-800",
@@ -256,8 +276,15 @@ ROWS = (
     ),
     Row("idle-1000", "idle memory, 1,000 connections", "idle", connections=1000, needs=frozenset({"idle"})),
     Row("idle-10000", "idle memory, 10,000 connections", "idle", connections=10_000, needs=frozenset({"idle"})),
-    Row("churn", "connections opened and closed, 32 at a time", "churn", connections=32, needs=frozenset({"churn"})),
-    Row("import", "import of what a server's program needs", "importing"),
+    Row(
+        "churn",
+        "connections opened and closed, 32 at a time",
+        "churn",
+        connections=32,
+        needs=frozenset({"churn"}),
+        targets=(Target(0.8, TORNADO),),
+    ),
+    Row("import", "import of what a server's program needs", "importing", targets=(Target(1, TORNADO),)),
     Row(
         "client-32-await",
         "client, 32 B text, one question at a time, awaited",
@@ -270,7 +297,7 @@ ROWS = (
         "client, 32 B text, one question at a time, callback",
         "client",
         style="callback",
-        targets=(Target(0.8, PICOWS),),
+        targets=(Target(0.95, PICOWS),),
     ),
     Row(
         "client-16k-await",

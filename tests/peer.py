@@ -89,9 +89,9 @@ class RawPeer:
         data, self._unread = self._unread, b""
         return data or await asyncio.get_running_loop().sock_recv(self.sock, 1 << 18)
 
-    def has_unread(self) -> bool:
-        """Whether there is something to be received, or the end."""
-        return bool(self._unread or select.select([self.sock], [], [], 0)[0])
+    def has_unread(self, timeout: float = 0) -> bool:
+        """Whether there is something to be received, or the end; waits without the loop, as while a callback blocks."""
+        return bool(self._unread or select.select([self.sock], [], [], timeout)[0])
 
     async def receive_head(self) -> None:
         """Receive the head of an HTTP message, and keep what came behind it."""

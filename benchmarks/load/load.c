@@ -35,12 +35,12 @@ struct counters {
 };
 
 static struct {
-    int port, connections, depth;
+    int port, connections, depth, burst;
     pid_t pid;
     double warmup, seconds;
     const char *ring;
     bool deflate, tls, raw, broadcast;
-} options = {.connections = 1, .depth = 1, .warmup = 0.5, .seconds = 2};
+} options = {.connections = 1, .depth = 1, .burst = 1, .warmup = 0.5, .seconds = 2};
 
 static struct connection *connections;
 static struct ring ring;
@@ -54,7 +54,8 @@ static void parse_options(int argc, char **argv) {
     static const struct option known[] = {
         {"port", 1, 0, 'p'},    {"pid", 1, 0, 'P'},     {"ring", 1, 0, 'r'}, {"connections", 1, 0, 'c'},
         {"depth", 1, 0, 'd'},   {"warmup", 1, 0, 'w'},  {"deflate", 0, 0, 'z'}, {"seconds", 1, 0, 's'},
-        {"tls", 0, 0, 't'},     {"raw", 0, 0, 'R'},     {"broadcast", 0, 0, 'b'}, {0, 0, 0, 0},
+        {"tls", 0, 0, 't'},     {"raw", 0, 0, 'R'},     {"broadcast", 0, 0, 'b'},
+        {"burst", 1, 0, 'B'},   {0, 0, 0, 0},
     };
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         switch (option) {
@@ -69,12 +70,14 @@ static void parse_options(int argc, char **argv) {
         case 't': options.tls = true; break;
         case 'R': options.raw = true; break;
         case 'b': options.broadcast = true; break;
+        case 'B': options.burst = atoi(optarg); break;
         default: exit(2);
         }
     }
-    if (options.port == 0 || options.ring == NULL || options.connections < 1 || options.depth < 1)
+    if (options.port == 0 || options.ring == NULL || options.connections < 1 || options.depth < 1 ||
+        options.burst < 1)
         FAIL("usage: load --port N --ring PREFIX [--pid N] [--connections N] [--depth N] [--warmup S] [--seconds S] "
-             "[--deflate] [--tls] [--raw] [--broadcast]");
+             "[--deflate] [--tls] [--raw] [--broadcast [--burst N]]");
 }
 
 static void open_connections(void) {
@@ -156,7 +159,7 @@ static void count_latencies(struct connection *connection, uint32_t messages, in
     }
 }
 
-/* One message makes the server send one to every connection; the next goes out when all have theirs. */
+/* One message makes the server send it to every connection, `burst` times; the next goes out when all have theirs. */
 static void broadcast_received(uint32_t messages, int64_t now) {
     static uint64_t received;
     if (messages == 0)
@@ -164,7 +167,7 @@ static void broadcast_received(uint32_t messages, int64_t now) {
     received += messages;
     for (uint32_t i = 0; i < messages && measuring; i++)
         histogram_add(&latencies, now - connections[0].sent_at[0]);
-    if (received % (uint64_t)options.connections == 0)
+    if (received % ((uint64_t)options.connections * (uint64_t)options.burst) == 0)
         send_messages(&connections[0], 1, now);
 }
 

@@ -13,13 +13,24 @@ from benchmarks.servers.common import BACKLOG, HOST, Options, announce, parse_op
 async def serve(options: Options) -> None:
     clients: set[web.WebSocketResponse] = set()
 
+    bursts: set[asyncio.Task[None]] = set()
+
+    async def send_burst(message: str) -> None:
+        for _ in range(options.burst):
+            for client in clients:
+                await client.send_str(message)
+
     async def handle(request: web.Request) -> web.WebSocketResponse:
         websocket = web.WebSocketResponse(max_msg_size=options.max_size)
         await websocket.prepare(request)
         clients.add(websocket)
         try:
             async for message in websocket:
-                if options.broadcast:
+                if options.burst:
+                    task = asyncio.create_task(send_burst(message.data))
+                    bursts.add(task)
+                    task.add_done_callback(bursts.discard)
+                elif options.broadcast:
                     for client in clients:
                         await client.send_str(message.data)
                 elif options.json:

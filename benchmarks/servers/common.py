@@ -32,6 +32,8 @@ class Options(NamedTuple):
     max_size: int
     json: bool
     broadcast: bool
+    #: How often a task sends each message to all clients, instead of a callback that does it once; 0 for the latter.
+    burst: int
     uvloop: bool
     shape: str
     #: Seconds between the pings of a server; None sends none.
@@ -46,6 +48,7 @@ def parse_options() -> Options:
     parser.add_argument("--max-size", type=int, default=16 * 1024 * 1024)
     parser.add_argument("--json", action="store_true", help="decode each message and send it encoded anew")
     parser.add_argument("--broadcast", action="store_true", help="send each message to all clients")
+    parser.add_argument("--burst", type=int, default=0, help="with --broadcast: send it so often, in a task")
     parser.add_argument("--uvloop", action="store_true")
     parser.add_argument("--ping-interval", type=float)
     parser.add_argument("--shape", choices=SHAPES, default="plain", help="how the application answers a message")
@@ -60,6 +63,7 @@ def parse_options() -> Options:
         arguments.max_size,
         arguments.json,
         arguments.broadcast,
+        arguments.burst,
         arguments.uvloop,
         arguments.shape,
         arguments.ping_interval,

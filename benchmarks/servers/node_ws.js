@@ -19,6 +19,7 @@ const { values: options } = parseArgs({
     'max-size': { type: 'string', default: String(16 * 1024 * 1024) },
     json: { type: 'boolean', default: false },
     broadcast: { type: 'boolean', default: false },
+    burst: { type: 'string', default: '0' },
   },
 });
 
@@ -36,6 +37,14 @@ const sockets = new WebSocketServer({
 sockets.on('connection', (socket) => {
   if (options.json) {
     socket.on('message', (data) => socket.send(JSON.stringify(JSON.parse(data))));
+  } else if (Number(options.burst)) {
+    socket.on('message', (data, binary) =>
+      setImmediate(() => {
+        for (let i = 0; i < Number(options.burst); i++) {
+          sockets.clients.forEach((client) => client.send(data, { binary }));
+        }
+      }),
+    );
   } else if (options.broadcast) {
     socket.on('message', (data, binary) => sockets.clients.forEach((client) => client.send(data, { binary })));
   } else {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from picows import (  # type: ignore[import-not-found,unused-ignore]
@@ -48,8 +49,25 @@ class Broadcast(Echo):
             client.send(frame.msg_type, message)
 
 
+class Burst(Broadcast):
+    count = 0
+    tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012
+
+    def on_data(self, transport: WSTransport, frame: WSFrame) -> None:
+        task = asyncio.create_task(self.send_burst(frame.msg_type, frame.get_payload_as_bytes()))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def send_burst(self, kind: WSMsgType, message: bytes) -> None:
+        for _ in range(self.count):
+            for client in self.clients:
+                client.send(kind, message)
+
+
 async def serve(options: Options) -> None:
-    listener = EchoJSON if options.json else Broadcast if options.broadcast else Echo
+    Burst.count = options.burst
+    to_all = Burst if options.burst else Broadcast
+    listener = EchoJSON if options.json else to_all if options.broadcast else Echo
     server = await ws_create_server(
         lambda request: listener(), HOST, 0, ssl=options.tls, max_frame_size=options.max_size, backlog=BACKLOG
     )

@@ -117,11 +117,27 @@ class Broadcast(Echo):
         return None
 
 
+class Burst(Broadcast):
+    tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012
+
+    def on_message(self, message: str | bytes) -> None:
+        task = asyncio.create_task(self.write_burst(message, isinstance(message, bytes)))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def write_burst(self, message: str | bytes, binary: bool) -> None:
+        for _ in range(self.settings["burst"]):
+            for client in self.clients:
+                client.write_message(message, binary=binary)
+
+
 async def serve(options: Options, **more: str) -> None:
-    handler = EchoJSON if options.json else Broadcast if options.broadcast else _SHAPES[options.shape]
+    to_all = Burst if options.burst else Broadcast
+    handler = EchoJSON if options.json else to_all if options.broadcast else _SHAPES[options.shape]
     application = Application(
         [("/", handler)],
         compression=options.compression,
+        burst=options.burst,
         websocket_max_message_size=options.max_size,
         websocket_ping_interval=options.ping_interval,
     )

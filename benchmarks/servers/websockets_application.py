@@ -56,8 +56,25 @@ async def application(
         finally:
             clients.discard(websocket)
 
+    async def burst_to_all(websocket: Any) -> None:
+        clients.add(websocket)
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            async for message in websocket:
+                task = asyncio.create_task(send_burst(message))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+        finally:
+            clients.discard(websocket)
+
+    async def send_burst(message: Any) -> None:
+        for _ in range(options.burst):
+            for client in clients:
+                await client.send(message)
+
     shapes = {"sleeping": sleep, "task": begin_tasks, "call-soon": begin_tasks, "queue": put}
-    handler = echo_json if options.json else to_all if options.broadcast else shapes.get(options.shape, echo)
+    send_to_all = burst_to_all if options.burst else to_all
+    handler = echo_json if options.json else send_to_all if options.broadcast else shapes.get(options.shape, echo)
     server = serve(handler, HOST, 0, ssl=options.tls, max_size=options.max_size, backlog=BACKLOG)
     async with server as listening:
         port = next(iter(listening.sockets)).getsockname()[1]

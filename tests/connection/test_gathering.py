@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import select
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +12,6 @@ from tests.peer import end, raw_client, raw_server
 from tests.support import PATIENCE, Echo, serving
 from tests.wire import BINARY, PING, PONG, TEXT, Frame
 from tornado_ws import WebSocketHandler, websocket_connect
-
-
-def has_come(sock: socket.socket, timeout: float = PATIENCE) -> bool:
-    """Return whether bytes have come, without the loop: as while a callback blocks."""
-    return bool(select.select([sock], [], [], timeout)[0])
 
 
 class Handler(WebSocketHandler):
@@ -52,7 +45,7 @@ async def test_the_first_write_is_with_the_kernel_before_the_callback_returns(
 
     def answer(handler: Handler, message: str | bytes) -> None:
         handler.write_message("bye")
-        seen.append(has_come(client.sock))
+        seen.append(client.has_unread(PATIENCE))
 
     async with serving(handler_class, calls=[answer]) as url, raw_client(url, **headers) as client:
         for _ in range(2):
@@ -70,10 +63,10 @@ async def test_other_writes_of_the_callback_wait_for_its_end_or_for_flush() -> N
         assert handler.ws_connection is not None
         for number in range(3):
             handler.write_message(f"{number}")
-            seen.append(has_come(client.sock, 0 if number else PATIENCE))
+            seen.append(client.has_unread(0 if number else PATIENCE))
             client.sock.recv(100) if seen[-1] else None
         handler.ws_connection.flush()  # type: ignore[attr-defined]
-        seen.append(has_come(client.sock))
+        seen.append(client.has_unread(PATIENCE))
         handler.write_message("last")
 
     async with serving(Handler, calls=[answer]) as url, raw_client(url) as client:
@@ -90,7 +83,7 @@ async def test_answers_to_messages_that_came_together_go_out_at_the_last(handler
 
     def answer(handler: Handler, message: str | bytes) -> None:
         handler.write_message(message)
-        seen.append(has_come(client.sock, PATIENCE if message == "2" else 0))
+        seen.append(client.has_unread(PATIENCE if message == "2" else 0))
 
     async with serving(handler_class, calls=[answer]) as url, raw_client(url) as client:
         await client.send(*(client.frame(TEXT, b"%d" % number) for number in range(3)))
@@ -110,7 +103,7 @@ async def test_answers_to_messages_that_waited_for_a_coroutine_go_out_at_the_las
                 await may_go_on.wait()
                 return
             await self.write_message(message)
-            seen.append((message, has_come(client.sock, PATIENCE if message == "3" else 0)))
+            seen.append((message, client.has_unread(PATIENCE if message == "3" else 0)))
 
     async with serving(Slow) as url, raw_client(url) as client:
         await client.send(*(client.frame(TEXT, b"%d" % number) for number in range(4)), client.frame(PING))
@@ -128,7 +121,7 @@ async def test_a_client_s_callback_sends_its_first_write_at_once() -> None:
     def on_message(message: str | bytes | None) -> None:
         if message is not None:
             conn.write_message(b"answer", binary=True)
-            seen.append(has_come(peer.sock))
+            seen.append(peer.has_unread(PATIENCE))
 
     async with raw_server() as server:
         connecting = websocket_connect(server.url, on_message_callback=on_message)

@@ -18,6 +18,7 @@ from tornado_ws.close_codes import MESSAGE_TOO_BIG
 from tornado_ws.engine import contract as _contract
 from tornado_ws.engine import encoding as _encoding
 from tornado_ws.engine import validation as _validation
+from tornado_ws.engine.turn import GatheredWrite
 from tornado_ws.errors import ProtocolError
 
 cimport cython
@@ -114,6 +115,7 @@ cdef enum:
     TEXT = 1
     BINARY = 2
     CLOSE = 8
+    CONTROL = 8
     FIN = 0x80
     RSV1 = 0x40
     MASKED = 0x80

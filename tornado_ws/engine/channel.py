@@ -6,7 +6,8 @@ The native engine has a class of the same name; this one says what both do.
 The way in: `handle_events` reads a chunk, feeds it to the reader and, while ``direct`` is true, lets the reader
 deliver its messages. What that ends with goes to ``advance`` of the receiver, which is also asked for everything while
 ``direct`` is false. The way out: `write_message` and `write_frame` make a frame. Inside `dispatch` frames are held back
-(corked) while more messages were read than are delivered, and go to the kernel together.
+(corked) while more messages were read than are delivered, and go to the kernel together. Outside they are gathered
+from the second one of a turn of the loop on (`engine.turn`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado_ws.engine.contract import (
     BINARY,
     BUSY,
+    CONTROL,
     CORK_SIZE,
     FIN,
     LARGE,
@@ -45,6 +47,7 @@ from tornado_ws.engine.contract import (
 from tornado_ws.engine.encoding import encode_frame_parts, encode_message
 from tornado_ws.engine.reader import FrameReader
 from tornado_ws.engine.tasks import enter_task, leave_task
+from tornado_ws.engine.turn import GatheredWrite, TurnWrites, turn_of
 from tornado_ws.engine.write_queue import WriteQueue
 
 
@@ -96,12 +99,15 @@ class Channel:
         "_io_loop",
         "_socket",
         "_stream",
+        "_turn",
+        "_turn_writes",
         "_write_queue",
         "compressing",
         "compressor",
         "context",
         "direct",
         "fd",
+        "high_watermark",
         "in_task",
         "masked",
         "message_bytes",
@@ -113,6 +119,7 @@ class Channel:
         "tap",
         "task",
         "thread",
+        "turn",
         "wire_bytes",
     )
 
@@ -147,6 +154,12 @@ class Channel:
         #: Ident of the thread that the connection belongs to.
         self.thread = get_ident()
         self._write_queue: WriteQueue | None = None
+        #: Of so many bytes that wait no write needs to be awaited.
+        self.high_watermark = 0
+        self._turn = turn_of(self._io_loop)
+        self.turn = 0
+        #: What waits for the end of the turn. Then nothing else waits.
+        self._turn_writes: TurnWrites | None = None
         self._corked: list[bytes] | None = None
         self._corked_size = 0
         self._first_sent = False
@@ -273,10 +286,12 @@ class Channel:
         if get_ident() != self.thread:
             self._change_thread()
         head, body = encode_frame_parts(first_byte, payload, self.masked)
-        if len(body) < LARGE or self._socket is None:
+        if len(body) >= LARGE and self._socket is not None:
+            future = self._write_large(head, body)
+        elif self._corked is not None or first_byte & CONTROL:
             future = self.write(head + body)
         else:
-            future = self._write_large(head, body)
+            future = self._write_in_turn(head + body, True)
         self.wire_bytes += len(head) + len(body)
         if self.tap is not None:
             self.tap.sent(first_byte, payload)
@@ -287,6 +302,9 @@ class Channel:
 
         Inside `dispatch` what is written waits for what follows: while more messages were read than are delivered. At
         the last one the first write sends all that waits, and itself: the application may block, or the process end.
+
+        Outside, messages wait from the second one of a turn of the loop on: for its end, for `CORK_SIZE` bytes, for
+        something that does not wait, or to be awaited by the only task that does.
 
         With watermarks it may be done before, while no more bytes wait than they allow.
 
@@ -309,7 +327,65 @@ class Channel:
             data = self._take_corked()
         return self._offer(data)
 
+    def write_unawaited(self, frame: bytes) -> None:
+        """Send a frame that others get too."""
+        if self._corked is not None:
+            self.write(frame)
+        else:
+            self._write_in_turn(frame, False)
+
+    def _write_in_turn(self, data: bytes, awaited: bool) -> asyncio.Future[None]:
+        """As `write`, outside `dispatch`, if it is the first write of the turn. Others wait for its end."""
+        writes = self._turn_writes
+        if (
+            self._write_queue is not None
+            or self.fd < 0
+            or len(data) >= LARGE
+            or not self._turn.has_written(self)
+            or (writes is not None and writes.is_streaming())
+        ):
+            return self.write(data)
+        if writes is None:
+            self._turn.waiting.append(self)
+            writes = self._turn_writes = TurnWrites(self)
+        elif writes.size + len(data) > CORK_SIZE:
+            self.send_turn_writes()
+            if self._write_queue is not None or self.fd < 0:
+                return self._offer(data)
+        writes.pieces.append(data)
+        writes.size += len(data)
+        return writes.add_future() if awaited and writes.size > self.high_watermark else self._done
+
+    def send_turn_writes(self) -> None:
+        """Send what waits for the end of the turn."""
+        if self._turn_writes is None or not self._turn_writes.size:
+            return
+        data, futures = self._turn_writes.take()
+        try:
+            self._offer(data)
+        except BaseException:
+            self._stream.close()
+            raise
+        finally:
+            if futures:
+                self._settle(futures)
+
+    def end_turn(self) -> None:
+        """Called at the end of a turn in which something waits for it."""
+        writes = self._turn_writes
+        try:
+            self.send_turn_writes()
+        except BaseException as error:
+            self._handling_failed(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._turn_writes = None
+            if writes is not None:
+                writes.channel = None
+
     def _offer(self, data: bytes) -> asyncio.Future[None]:
+        self.send_turn_writes()
         if self._write_queue is not None:
             self._check_room(len(data))
             return self._keep(data)
@@ -350,6 +426,7 @@ class Channel:
 
     def _write_large(self, head: bytes, payload: bytes) -> asyncio.Future[None]:
         """As `write` of both, with the payload where it lies."""
+        self.send_turn_writes()
         if self.fd < 0:
             raise StreamClosedError(self._stream.error)
         if self._write_queue is not None:
@@ -392,6 +469,9 @@ class Channel:
         raise NotImplementedError
 
     def _keep(self, data: bytes, begin: int = 0, more: bytes = b"", awaited: bool = True) -> asyncio.Future[None]:
+        raise NotImplementedError
+
+    def _settle(self, futures: list[GatheredWrite]) -> None:
         raise NotImplementedError
 
 

@@ -67,7 +67,7 @@ def send_to_all(senders: Iterable[Any], frame: bytes, size: int) -> tuple[int, l
             others.append(sender)
             continue
         out.check_thread()
-        out.write(frame)
+        out.write_unawaited(frame)
         out.messages += 1
         out.message_bytes += size
         out.wire_bytes += len(frame)

@@ -25,6 +25,12 @@ def failed_future(io_loop: IOLoop) -> asyncio.Future[None]:
     return future
 
 
+def succeed(future: asyncio.Future[None]) -> None:
+    """Let ``future`` be done, unless it is."""
+    if not future.done():
+        future.set_result(None)
+
+
 def fail(future: asyncio.Future[None], error: BaseException) -> None:
     """Let ``future`` raise ``error``, unless it is done."""
     if not future.done():
@@ -38,5 +44,5 @@ def pass_on(future: asyncio.Future[None], written: asyncio.Future[None]) -> None
     error = None if written.cancelled() else written.exception()
     if error is not None:
         fail(future, error)
-    elif not future.done():
-        future.set_result(None)
+    else:
+        succeed(future)

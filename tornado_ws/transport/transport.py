@@ -17,7 +17,7 @@ import functools
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.log import gen_log
@@ -28,7 +28,7 @@ from tornado_ws.engine.write_queue import WriteQueue
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.observing.counters import Counters, Sums, add_closed
 from tornado_ws.options import Options
-from tornado_ws.transport.futures import completed_future, fail, failed_future
+from tornado_ws.transport.futures import completed_future, fail, failed_future, succeed
 from tornado_ws.transport.interfaces import Owner
 from tornado_ws.transport.poller import READ, WRITE, poller_of
 from tornado_ws.transport.sockets import detach, linger, may_lose_messages, unacknowledged
@@ -67,6 +67,7 @@ class Transport(Channel):
             self._owner = owner
             self._poller = poller_of(self._io_loop)
             self._options = options
+            self.high_watermark = options.write_high_watermark
             self._events = 0
             self._goes_on = False
             self._sent = 0
@@ -203,7 +204,8 @@ class Transport(Channel):
     @property
     def buffered(self) -> int:
         """Bytes written but not yet accepted by the kernel."""
-        return self._corked_size + (len(self._write_queue) if self._write_queue is not None else 0)
+        waiting = len(self._write_queue) if self._write_queue is not None else 0
+        return self._corked_size + (self._turn_writes.size if self._turn_writes is not None else 0) + waiting
 
     def taken(self) -> int:
         """Return how many bytes the peer has taken, as far as the operating system tells."""
@@ -225,7 +227,7 @@ class Transport(Channel):
                     return failed_future(self._io_loop)
             self._write_queue.append(data, begin)
             self._write_queue.append(more)
-            if not awaited or len(self._write_queue) <= self._options.write_high_watermark:
+            if not awaited or len(self._write_queue) <= self.high_watermark:
                 return self._done
             return self._future_of_last_write()
         except BaseException:
@@ -239,7 +241,7 @@ class Transport(Channel):
         Raises what `write` does.
         """
         if self._write_queue is None:
-            self.write(frame)
+            self.write_unawaited(frame)
         else:
             self._check_room(len(frame))
             self._keep(frame, awaited=False)
@@ -258,7 +260,8 @@ class Transport(Channel):
             raise StreamBufferFullError("Reached maximum write buffer size")
 
     def flush(self) -> None:
-        """Send what waits for other writes inside `dispatch`."""
+        """Send what waits for other writes inside `dispatch`, or for the end of the turn."""
+        self.send_turn_writes()
         corked = self._take_corked()
         if corked:
             self._offer(corked)
@@ -266,10 +269,26 @@ class Transport(Channel):
     def _future_of_last_write(self) -> asyncio.Future[None]:
         assert self._write_queue is not None
         future: asyncio.Future[None] = asyncio.Future(loop=self._done.get_loop())
+        self._await_last_write([future])
+        return future
+
+    def _await_last_write(self, futures: Sequence[asyncio.Future[None]]) -> None:
+        assert self._write_queue is not None
         if self._drain_futures is None:
             self._drain_futures = deque()
-        self._drain_futures.append((self._sent + len(self._write_queue), future))
-        return future
+        end = self._sent + len(self._write_queue)
+        self._drain_futures.extend((end, future) for future in futures)
+
+    def _settle(self, futures: Sequence[asyncio.Future[None]]) -> None:
+        """Let ``futures`` end as the last write does."""
+        if self.fd >= 0 and self._write_queue is not None and len(self._write_queue) > self.high_watermark:
+            self._await_last_write(futures)
+            return
+        for future in futures:
+            if self.fd >= 0:
+                succeed(future)
+            else:
+                fail(future, WebSocketClosedError())
 
     def _flush(self) -> None:
         queue = self._write_queue
@@ -285,9 +304,7 @@ class Transport(Channel):
         if self._drain_futures is not None:
             enough = self._sent + self._options.low_watermark
             while self._drain_futures and self._drain_futures[0][0] <= enough:
-                future = self._drain_futures.popleft()[1]
-                if not future.done():
-                    future.set_result(None)
+                succeed(self._drain_futures.popleft()[1])
         if queue or self.fd < 0:
             return
         if self._shut_when_drained:
@@ -436,13 +453,17 @@ class Transport(Channel):
             self._stream.close_fd()
 
     def _give_up_writes(self) -> None:
-        corked = self._take_corked()
+        unsent, futures = self._turn_writes.take() if self._turn_writes is not None else (b"", [])
+        unsent += self._take_corked()
         # In a forked child they are the parent's to send.
-        if corked and self._write_queue is None and not self._poller.is_inherited:
+        if unsent and self._write_queue is None and not self._poller.is_inherited:
             # What was written before must be with the kernel, as it would be on a stream of Tornado's.
             with contextlib.suppress(OSError):
-                self._stream.write_to_fd(memoryview(corked))
-        waiting = [future for _, future in self._drain_futures or () if not future.done()]
+                if self._stream.write_to_fd(memoryview(unsent)) == len(unsent):
+                    for future in futures:
+                        succeed(future)
+        waiting = [future for future in futures if not future.done()]
+        waiting += [future for _, future in self._drain_futures or () if not future.done()]
         if waiting or self._write_queue:
             self._owner.writes_lost(self.buffered, len(waiting))
         self._write_queue = self._drain_futures = self._room_future = None

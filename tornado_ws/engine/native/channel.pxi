@@ -38,6 +38,9 @@ cdef class Channel:
     cdef _Buffers _buffers
     cdef bint _dispatching
     cdef bint _is_tls
+    cdef unsigned int turn
+    cdef public Py_ssize_t high_watermark
+    cdef public TurnWrites _turn_writes
     # None where there is no TLS, and where the session has to be left to Python's ssl module.
     cdef TlsSession _session
 
@@ -205,6 +208,9 @@ cdef class Channel:
             self.send_gathered()
         finally:
             session.release()
+        if self._write_queue is not None:
+            # What is written next would come before it.
+            self.send_turn_writes()
         if size:
             if own:
                 self.dispatch(self._take, own_plain[:size])
@@ -417,10 +423,14 @@ cdef class Channel:
                         buffers.corked_size += frame
                         self.wire_bytes += frame
                         return self._done if self.gathers() else self.send_corked()
-                else:
+                elif first_byte & CONTROL or not self.waits_for_turn():
                     frame = put_frame(small, first_byte, payload, size, self.masked)
                     self.wire_bytes += frame
                     return self.offer(small, frame, NULL, 0, None)
+                else:
+                    whole = frame_of(first_byte, payload, size, self.masked)
+                    self.wire_bytes += PyBytes_GET_SIZE(whole)
+                    return self.gather(whole, True)
             elif not self.masked and (not self._is_tls or self._session is not None):
                 if corking:
                     if buffers.corked_size + HEADER_MAX > CORK_SIZE:
@@ -473,6 +483,72 @@ cdef class Channel:
             self.uncork()
         return self._offer(data)
 
+    def write_unawaited(self, bytes frame not None):
+        """Send a frame that others get too."""
+        self.put_unawaited(frame)
+
+    cdef int put_unawaited(self, bytes frame) except -1:
+        cdef _Buffers buffers = self._buffers
+        if (
+            self._write_queue is not None
+            or self.fd < 0
+            or PyBytes_GET_SIZE(frame) >= LARGE
+            or buffers.corking is self
+            or not self.waits_for_turn()
+        ):
+            self.write_whole(frame)
+        else:
+            self.gather(frame, False)
+        return 0
+
+    cdef bint waits_for_turn(self) except -1:
+        """Whether what is written now waits for the end of the turn."""
+        cdef TurnWrites writes = self._turn_writes
+        return self._buffers.has_written(self) and not (writes is not None and writes.is_streaming())
+
+    cdef object gather(self, bytes frame, bint awaited):
+        """Let a frame wait for the end of the turn."""
+        cdef TurnWrites writes = self._turn_writes
+        if writes is None:
+            self._buffers.waiting.append(self)
+            writes = self._turn_writes = TurnWrites(self)
+        elif writes.size + PyBytes_GET_SIZE(frame) > CORK_SIZE:
+            self.send_turn_writes()
+            if self._write_queue is not None or self.fd < 0:
+                return self._offer(frame)
+        writes.pieces.append(frame)
+        writes.size += PyBytes_GET_SIZE(frame)
+        return writes.add_future() if awaited and writes.size > self.high_watermark else self._done
+
+    def send_turn_writes(self):
+        """Send what waits for the end of the turn."""
+        if self._turn_writes is None or not self._turn_writes.size:
+            return
+        data, futures = self._turn_writes.take()
+        try:
+            self._offer(data)
+        except BaseException:
+            self._stream.close()
+            raise
+        finally:
+            if futures:
+                self._settle(futures)
+
+    cdef int end_turn(self) except -1:
+        """Called at the end of a turn in which something waits for it."""
+        cdef TurnWrites writes = self._turn_writes
+        try:
+            self.send_turn_writes()
+        except BaseException as error:
+            self._handling_failed(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._turn_writes = None
+            if writes is not None:
+                writes.channel = None
+        return 0
+
     def _offer(self, bytes data):
         return self.offer(NULL, 0, <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
 
@@ -481,6 +557,10 @@ cdef class Channel:
     ):
         """Send two pieces of memory, either may be empty; what the kernel does not take is kept."""
         cdef ssize_t count = 0
+        if self._turn_writes is not None and self._turn_writes.size:
+            self.send_turn_writes()
+            if self.fd < 0:
+                return self._keep(b"")
         if self._write_queue is not None:
             self._check_room(head_size + rest_size)
         if self._session is not None:

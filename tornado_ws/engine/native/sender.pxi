@@ -45,7 +45,7 @@ def send_to_all(senders, bytes frame not None, Py_ssize_t size):
             continue
         if thread != out.thread:
             out._change_thread()
-        out.write_whole(frame)
+        out.put_unawaited(frame)
         out.messages += 1
         out.message_bytes += size
         out.wire_bytes += PyBytes_GET_SIZE(frame)

@@ -1,0 +1,124 @@
+"""What is written in one turn of the loop, outside callbacks: all but the first write leave together, at its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from typing import Any, Protocol
+
+from tornado.ioloop import IOLoop
+
+
+class Channel(Protocol):
+    """What is written to."""
+
+    #: The turn in which it was last written to.
+    turn: int
+
+    def send_turn_writes(self) -> None:
+        """Send what waits for the end of the turn."""
+
+    def end_turn(self) -> None:
+        """Send it, and be done with it. Raises what is to end the loop, nothing else."""
+
+
+class Turn:
+    """The turn of a loop that is under way."""
+
+    __slots__ = ("_is_open", "_loop", "_number", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._number = 0
+        #: Whether the loop is to say when it ends.
+        self._is_open = False
+        #: The channels that have something to send then.
+        self.waiting: list[Channel] = []
+
+    def has_written(self, channel: Channel) -> bool:
+        """Note that ``channel`` is written to; return whether it was before, in this turn."""
+        if not self._loop.is_running():
+            # No turn would end.
+            return False
+        if not self._is_open:
+            self._loop.call_soon(self._end)
+            self._is_open = True
+            self._number += 1
+        elif channel.turn == self._number:
+            return True
+        channel.turn = self._number
+        return False
+
+    def _end(self) -> None:
+        self._is_open = False
+        waiting, self.waiting = self.waiting, []
+        try:
+            while waiting:
+                waiting.pop().end_turn()
+        finally:
+            if waiting:
+                self._loop.call_soon(self._end)
+                self.waiting += waiting
+
+
+def turn_of(io_loop: IOLoop) -> Turn:
+    """Return the one `Turn` of ``io_loop``."""
+    turn: Turn | None = vars(io_loop).get("_ws_turn")
+    if turn is None:
+        turn = vars(io_loop)["_ws_turn"] = Turn(io_loop.asyncio_loop)  # type: ignore[attr-defined]
+    return turn
+
+
+class TurnWrites:
+    """What one channel sends at the end of the turn."""
+
+    __slots__ = ("_task", "channel", "futures", "pieces", "size")
+
+    def __init__(self, channel: Channel) -> None:
+        #: None when the turn is over.
+        self.channel: Channel | None = channel
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.futures: list[GatheredWrite] = []
+        self._task: asyncio.Task[Any] | None = None
+
+    def add_future(self) -> GatheredWrite:
+        """Return a Future that is done when the kernel has all that was added."""
+        future = GatheredWrite()
+        future.writes = self
+        self.futures.append(future)
+        return future
+
+    def take(self) -> tuple[bytes, list[GatheredWrite]]:
+        """Return what is to be sent, and what is to be told of it; then there is nothing."""
+        data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        futures = self.futures
+        self.pieces, self.size, self.futures = [], 0, []
+        return data, futures
+
+    def be_awaited(self) -> None:
+        """One of the Futures is about to be awaited."""
+        if self.channel is not None and (self._task is None or self.is_streaming()):
+            self._task = asyncio.current_task()
+            self.channel.send_turn_writes()
+
+    def is_streaming(self) -> bool:
+        """Whether the current task awaits its writes, and was the first in this turn that did."""
+        return self._task is not None and asyncio.current_task() is self._task
+
+
+class GatheredWrite(asyncio.Future[None]):
+    """The Future of a write that leaves at the end of the turn.
+
+    A task that awaits one write after the other would get on by two in each turn. So those of the first task that
+    awaits one are sent at once. Other tasks wait for the end of the turn.
+    """
+
+    writes: TurnWrites
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self.done():
+            self.writes.be_awaited()
+        return super().__await__()
+
+    __iter__ = __await__
