@@ -18,7 +18,6 @@ from tornado_ws.close_codes import MESSAGE_TOO_BIG
 from tornado_ws.engine import contract as _contract
 from tornado_ws.engine import encoding as _encoding
 from tornado_ws.engine import validation as _validation
-from tornado_ws.engine.turn import GatheredWrite
 from tornado_ws.errors import ProtocolError
 
 cimport cython

@@ -99,6 +99,22 @@ cdef class TurnWrites:
         return self.task is not None and _tasks["current_task"]() is self.task
 
 
+cdef object _await_future = asyncio.Future.__await__
+
+
+class GatheredWrite(asyncio.Future):
+    """The Future of a write that leaves at the end of the turn; see `tornado_ws.engine.turn.GatheredWrite`."""
+
+    __slots__ = ("writes",)
+
+    def __await__(self):
+        if not self.done():
+            self.writes.be_awaited()
+        return _await_future(self)
+
+    __iter__ = __await__
+
+
 cdef _Buffers buffers_of(object io_loop):
     cdef dict attributes = vars(io_loop)
     buffers = attributes.get("_ws_buffers")
