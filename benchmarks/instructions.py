@@ -32,6 +32,7 @@ _WORKS = {
     "server-64": 6400,
     "deflate-16": 3200,
     "coroutine-64": 6400,
+    "burst-64": 6400,
     "opening-1": 100,
 }
 

@@ -21,16 +21,19 @@ from tornado.web import Application
 from benchmarks import payloads
 from benchmarks.micro import client_frames
 from tornado_ws import WebSocketHandler, engine
-from tornado_ws.connection import protocol13
+from tornado_ws.connection import delivery
 from tornado_ws.deflate import codec
-from tornado_ws.engine import channel, reader
+from tornado_ws.engine import reader, serving
 from tornado_ws.transport import poller
 
 # An emulator's time is not a processor's: no turn of the loop is to end by it.
-for module in (reader, channel, protocol13, poller):
+for module in (reader, serving, delivery, poller):
     vars(module)["TURN_TIME"] = 3600.0
 if engine.name == "native":
     importlib.import_module("tornado_ws.engine._native")._set_turn_time(3600.0)
+
+#: What can be counted; the number is how many messages are in flight.
+WORKS = ("engine", "server-1", "server-64", "deflate-16", "coroutine-64", "burst-64", "opening-1")
 
 _LIMIT = 1024 * 1024
 _FIN_TEXT = 0x81
@@ -59,6 +62,17 @@ class AwaitingEcho(Echo):
         await self.write_message(message, binary=isinstance(message, bytes))
 
 
+class BurstEcho(Echo):
+    count = 0
+
+    def on_message(self, message: str | bytes) -> None:
+        self.task = asyncio.create_task(self.write_burst(message))
+
+    async def write_burst(self, message: str | bytes) -> None:
+        for _ in range(self.count):
+            self.write_message(message)
+
+
 def replay_engine(messages: int) -> None:
     """Parse frames, 64 a chunk, and encode an answer to each."""
     texts = payloads.text(32, 64)
@@ -85,6 +99,14 @@ async def replay_server(messages: int, depth: int, handler: type[Echo] = Echo) -
 async def replay_coroutines(messages: int, depth: int) -> None:
     """As `replay_server`, with a coroutine that awaits its write."""
     await replay_server(messages, depth, AwaitingEcho)
+
+
+async def replay_bursts(messages: int, depth: int) -> None:
+    """Have a task write each message ``depth`` times."""
+    BurstEcho.count = depth
+    chunk = client_frames([text.encode() for text in payloads.text(32, 1)])
+    size = (len(chunk) - 4) * depth
+    await _replay(messages // depth, _HANDSHAKE, chunk, lambda answers: len(answers) == size, BurstEcho)
 
 
 async def replay_openings(connections: int, width: int) -> None:
@@ -160,7 +182,7 @@ async def _receive(client: socket.socket) -> bytes:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("work", choices=("engine", "server-1", "server-64", "deflate-16", "coroutine-64", "opening-1"))
+    parser.add_argument("work", choices=WORKS)
     parser.add_argument("messages", type=int)
     arguments = parser.parse_args()
     if arguments.work == "engine":
@@ -171,6 +193,7 @@ def main() -> int:
             "server": replay_server,
             "deflate": replay_deflate,
             "coroutine": replay_coroutines,
+            "burst": replay_bursts,
             "opening": replay_openings,
         }
         asyncio.run(replays[kind](arguments.messages, int(depth)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Log, Tls
-from tests.peer import RawPeer, raw_client, raw_pair, tls_client
+from tests.peer import RawPeer, raw_client, raw_pair, raw_server, tls_client
 from tests.support import PATIENCE, Echo, run_side_by_side, serving, until
 from tests.wire import BINARY, CLOSE, PING, TEXT, Frame
 from tornado_ws import WebSocketClosedError, WebSocketHandler, broadcast, websocket_connect
@@ -367,6 +368,37 @@ def test_a_failure_at_the_end_of_the_turn_ends_that_connection_alone(
     finally:
         loop.close()
     assert received == [["0", "1", "2"]] * 2
+
+
+_EXITS = """
+import asyncio, signal, sys
+from tornado.ioloop import IOLoop
+from tornado_ws import websocket_connect
+
+async def connect():
+    conn = await websocket_connect(sys.argv[1])
+    for number in range(3):
+        conn.write_message(str(number))
+    {end}
+
+IOLoop.current().add_callback(connect)
+IOLoop.current().start()
+"""
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("end", ["sys.exit()", "signal.raise_signal(signal.SIGINT)", "await conn.write_message('3')"])
+async def test_the_end_of_the_process_loses_nothing(end: str) -> None:
+    if end.startswith("await"):
+        end += "; import os; os._exit(0)"
+    async with raw_server() as server:
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _EXITS.format(end=end), server.url, stderr=asyncio.subprocess.DEVNULL
+        )
+        peer = await server.accept()
+        count = 4 if end.startswith("await") else 3
+        assert await messages(peer, count) == [f"{number}" for number in range(count)]
+        await program.wait()
 
 
 def test_where_the_loop_stands_still_everything_goes_at_once() -> None:

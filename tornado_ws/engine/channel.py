@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import select
 import socket
 import ssl
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
@@ -27,7 +25,6 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_ws.engine.contract import (
     BINARY,
-    BUSY,
     CONTROL,
     CORK_SIZE,
     FIN,
@@ -36,12 +33,9 @@ from tornado_ws.engine.contract import (
     READ_SIZE,
     RSV1,
     SEND_SIZE,
-    SOCKETS_PER_TURN,
     TEXT,
-    TURN_TIME,
     Compressor,
     Receiver,
-    Servable,
     Tap,
 )
 from tornado_ws.engine.encoding import encode_frame_parts, encode_message
@@ -49,43 +43,6 @@ from tornado_ws.engine.reader import FrameReader
 from tornado_ws.engine.tasks import enter_task, leave_task
 from tornado_ws.engine.turn import GatheredWrite, TurnWrites, turn_of
 from tornado_ws.engine.write_queue import WriteQueue
-
-
-def serve_until(until: float, fds: list[int], channels: Mapping[int, Servable]) -> list[int]:
-    """Call ``handle_events`` of the channels of ``fds`` until that time; returns those whose turn has not come."""
-    for index, fd in enumerate(fds):
-        # A callback of another connection may have closed it.
-        channel = channels.get(fd)
-        if channel is not None:
-            channel.handle_events()
-            if time.monotonic() > until:
-                return fds[index + 1 :]
-    return []
-
-
-def serve_ready(epoll: select.epoll, channels: Mapping[int, Servable], late: list[int]) -> None:
-    """Call ``handle_events`` of the channels whose descriptors are ready, of a good many and for `TURN_TIME` at most.
-
-    Those whose turn has not come are left in ``late``, and are the first when this is called again: the kernel would
-    name them last.
-    """
-    left = SOCKETS_PER_TURN
-    if len(channels) == 1:
-        # It is this one: the epoll has nothing else to tell of.
-        for only in list(channels.values()):
-            only.handle_events()
-        return
-    until = time.monotonic() + TURN_TIME
-    if late:
-        left -= len(late)
-        late[:] = serve_until(until, late, channels)
-    # With many ready sockets, more are ready by then: to look again costs less than a turn of the loop.
-    count = BUSY
-    while count >= BUSY and left > 0 and not late and not epoll.closed:
-        ready = [fd for fd, _ in epoll.poll(0, left)]
-        count = len(ready)
-        left -= count
-        late[:] = serve_until(until, ready, channels)
 
 
 class Channel:
@@ -358,31 +315,21 @@ class Channel:
 
     def send_turn_writes(self) -> None:
         """Send what waits for the end of the turn."""
-        if self._turn_writes is None or not self._turn_writes.size:
-            return
-        data, futures = self._turn_writes.take()
-        try:
-            self._offer(data)
-        except BaseException:
-            self._stream.close()
-            raise
-        finally:
-            if futures:
-                self._settle(futures)
+        if self._turn_writes is not None:
+            self._turn_writes.send()
 
     def end_turn(self) -> None:
         """Called at the end of a turn in which something waits for it."""
-        writes = self._turn_writes
+        assert self._turn_writes is not None
         try:
-            self.send_turn_writes()
+            self._turn_writes.send()
         except BaseException as error:
             self._handling_failed(error)
             if not isinstance(error, Exception):
                 raise
         finally:
+            self._turn_writes.channel = None
             self._turn_writes = None
-            if writes is not None:
-                writes.channel = None
 
     def _offer(self, data: bytes) -> asyncio.Future[None]:
         self.send_turn_writes()
@@ -469,6 +416,9 @@ class Channel:
         raise NotImplementedError
 
     def _keep(self, data: bytes, begin: int = 0, more: bytes = b"", awaited: bool = True) -> asyncio.Future[None]:
+        raise NotImplementedError
+
+    def close(self) -> None:
         raise NotImplementedError
 
     def _settle(self, futures: list[GatheredWrite]) -> None:

@@ -15,11 +15,17 @@ class Channel(Protocol):
     #: The turn in which it was last written to.
     turn: int
 
-    def send_turn_writes(self) -> None:
-        """Send what waits for the end of the turn."""
+    def close(self) -> None:
+        """Close the socket at once."""
 
     def end_turn(self) -> None:
-        """Send it, and be done with it. Raises what is to end the loop, nothing else."""
+        """Send what waits, and be done with it. Raises what is to end the loop, nothing else."""
+
+    def _offer(self, data: bytes) -> asyncio.Future[None]:
+        """Offer ``data`` to the kernel."""
+
+    def _settle(self, futures: list[GatheredWrite]) -> None:
+        """Let ``futures`` end as what was offered last."""
 
 
 class Turn:
@@ -96,11 +102,25 @@ class TurnWrites:
         self.pieces, self.size, self.futures = [], 0, []
         return data, futures
 
+    def send(self) -> None:
+        """Send what waits."""
+        if self.channel is None or not self.size:
+            return
+        data, futures = self.take()
+        try:
+            self.channel._offer(data)
+        except BaseException:
+            self.channel.close()
+            raise
+        finally:
+            if futures:
+                self.channel._settle(futures)
+
     def be_awaited(self) -> None:
         """One of the Futures is about to be awaited."""
         if self.channel is not None and (self._task is None or self.is_streaming()):
             self._task = asyncio.current_task()
-            self.channel.send_turn_writes()
+            self.send()
 
     def is_streaming(self) -> bool:
         """Whether the current task awaits its writes, and was the first in this turn that did."""

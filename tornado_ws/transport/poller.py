@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import atexit
 import contextlib
 import functools
 import os
 import select
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol, TypeAlias
@@ -21,8 +23,8 @@ from typing import Any, Protocol, TypeAlias
 from tornado.ioloop import IOLoop
 
 from tornado_ws.engine import serve_ready
-from tornado_ws.engine.channel import serve_until
 from tornado_ws.engine.contract import SOCKETS_PER_TURN, TURN_TIME, Servable
+from tornado_ws.engine.serving import serve_until
 from tornado_ws.observing import counters
 from tornado_ws.observing.counters import Counters
 
@@ -42,6 +44,9 @@ class Pollable(Servable, Protocol):
         """Called by ``IOLoop.close(all_fds=True)``."""
 
     def counters(self) -> Counters: ...
+
+    def flush(self) -> None:
+        """Send what was written and waits for more."""
 
 
 class _Poller:
@@ -318,6 +323,18 @@ _make_poller: type[NestedPoller] | type[LoopPoller] = (
     EpollPoller if hasattr(select, "epoll") else KqueuePoller if hasattr(select, "kqueue") else LoopPoller
 )
 
+_pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
+
+
+@atexit.register
+def _flush() -> None:
+    """Send what was written in a turn whose end does not come: a SystemExit has ended the loop."""
+    for poller in _pollers:
+        if not poller.is_inherited:
+            for pollable in poller.connections():
+                with contextlib.suppress(Exception):
+                    pollable.flush()
+
 
 def poller_of(io_loop: IOLoop) -> Poller:
     """Return the one poller of ``io_loop``, kept on the loop so that it goes with it."""
@@ -325,6 +342,7 @@ def poller_of(io_loop: IOLoop) -> Poller:
     if poller is None:
         poller = vars(io_loop)["_ws_poller"] = _make_poller(io_loop)
         counters.watch(poller)
+        _pollers.add(poller)
         vars(io_loop)["_ws_loop_end"] = _begin(_close_at_loop_end(poller))
     return poller
 

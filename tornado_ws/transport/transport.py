@@ -462,7 +462,7 @@ class Transport(Channel):
                 if self._stream.write_to_fd(memoryview(unsent)) == len(unsent):
                     for future in futures:
                         succeed(future)
-        waiting = [future for future in futures if not future.done()]
+        waiting: list[asyncio.Future[None]] = [future for future in futures if not future.done()]
         waiting += [future for _, future in self._drain_futures or () if not future.done()]
         if waiting or self._write_queue:
             self._owner.writes_lost(self.buffered, len(waiting))

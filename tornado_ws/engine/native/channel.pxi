@@ -522,31 +522,20 @@ cdef class Channel:
 
     def send_turn_writes(self):
         """Send what waits for the end of the turn."""
-        if self._turn_writes is None or not self._turn_writes.size:
-            return
-        data, futures = self._turn_writes.take()
-        try:
-            self._offer(data)
-        except BaseException:
-            self._stream.close()
-            raise
-        finally:
-            if futures:
-                self._settle(futures)
+        if self._turn_writes is not None:
+            self._turn_writes.send()
 
     cdef int end_turn(self) except -1:
         """Called at the end of a turn in which something waits for it."""
-        cdef TurnWrites writes = self._turn_writes
         try:
-            self.send_turn_writes()
+            self._turn_writes.send()
         except BaseException as error:
             self._handling_failed(error)
             if not isinstance(error, Exception):
                 raise
         finally:
+            self._turn_writes.channel = None
             self._turn_writes = None
-            if writes is not None:
-                writes.channel = None
         return 0
 
     def _offer(self, bytes data):

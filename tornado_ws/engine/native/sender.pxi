@@ -54,7 +54,7 @@ def send_to_all(senders, bytes frame not None, Py_ssize_t size):
 
 
 def serve_ready(epoll, dict channels, list late):
-    """Call ``handle_events`` of the channels that are ready; see `tornado_ws.engine.channel.serve_ready`."""
+    """Call ``handle_events`` of the channels that are ready; see `tornado_ws.engine.serving.serve_ready`."""
     cdef int[SOCKETS_PER_TURN] ready
     cdef int left = SOCKETS_PER_TURN
     cdef int i

@@ -1,0 +1,79 @@
+# Frames that wait for the end of the loop's turn, as in tornado_ws/engine/turn.py.
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class TurnWrites:
+    """What one channel sends at the end of the turn; see `tornado_ws.engine.turn.TurnWrites`."""
+
+    cdef Channel channel
+    cdef list pieces
+    cdef readonly Py_ssize_t size
+    cdef list futures
+    cdef object task
+
+    def __init__(self, Channel channel):
+        self.channel = channel
+        self.pieces = []
+        self.futures = []
+
+    cdef object add_future(self):
+        cdef object future
+        if self.futures:
+            future = self.futures[len(self.futures) - 1]
+            # Nobody but this list has it, and nobody will be told: what a burst of writes that nobody awaits leaves.
+            if Py_REFCNT(<PyObject*>future) == 2 and not future._callbacks and not future.done():
+                return future
+        future = GatheredWrite(loop=self.channel._buffers.loop)
+        future.writes = self
+        self.futures.append(future)
+        return future
+
+    def take(self):
+        """Return what is to be sent, and what is to be told of it; then there is nothing."""
+        data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        futures = self.futures
+        self.pieces = []
+        self.futures = []
+        self.size = 0
+        return data, futures
+
+    cdef int send(self) except -1:
+        """Send what waits."""
+        cdef Channel channel = self.channel
+        if channel is None or not self.size:
+            return 0
+        data, futures = self.take()
+        try:
+            channel._offer(data)
+        except BaseException:
+            channel._stream.close()
+            raise
+        finally:
+            if futures:
+                channel._settle(futures)
+        return 0
+
+    def be_awaited(self):
+        """One of the Futures is about to be awaited."""
+        if self.channel is not None and (self.task is None or self.is_streaming()):
+            self.task = _tasks["current_task"]()
+            self.send()
+
+    cdef bint is_streaming(self) except -1:
+        return self.task is not None and _tasks["current_task"]() is self.task
+
+
+cdef object _await_future = asyncio.Future.__await__
+
+
+class GatheredWrite(asyncio.Future):
+    """The Future of a write that leaves at the end of the turn; see `tornado_ws.engine.turn.GatheredWrite`."""
+
+    __slots__ = ("writes",)
+
+    def __await__(self):
+        if not self.done():
+            self.writes.be_awaited()
+        return _await_future(self)
+
+    __iter__ = __await__
