@@ -460,8 +460,8 @@ class Transport(Channel):
             # What was written before must be with the kernel, as it would be on a stream of Tornado's.
             with contextlib.suppress(OSError):
                 if self._stream.write_to_fd(memoryview(unsent)) == len(unsent):
-                    for future in futures:
-                        succeed(future)
+                    for written in futures:
+                        succeed(written)
         waiting: list[asyncio.Future[None]] = [future for future in futures if not future.done()]
         waiting += [future for _, future in self._drain_futures or () if not future.done()]
         if waiting or self._write_queue:
