@@ -315,7 +315,7 @@ async def test_what_waits_for_a_thread_is_limited_too(
         connection: Any = handler.ws_connection
         written = [handler.write_message(LARGE) for _ in range(3)]
         # Small ones, by the memory that they take.
-        while connection.buffered_amount + 256 * len(connection._ordered_writes) < 4 * len(LARGE):
+        while connection.buffered_amount + 256 * len(connection._writing._ordered_writes) < 4 * len(LARGE):
             written.append(handler.write_message("small"))
         assert 10 < len(written) < 30
         waiting = connection.buffered_amount
@@ -494,7 +494,7 @@ async def test_what_cannot_be_written_when_its_turn_comes_ends_the_connection(
         written = [handler.write_message(LARGE), handler.write_message("small")]
         assert broadcast([handler], "to all") == 1
         handler.close()
-        room = asyncio.ensure_future(connection._ordered_writes.room())
+        room = asyncio.ensure_future(connection._writing._ordered_writes.room())
         # There is none for any of them.
         connection.stream.max_write_buffer_size = 0
         threads.finish()
@@ -528,7 +528,7 @@ async def test_an_interrupt_while_something_has_its_turn_goes_up_and_leaves_noth
         connection._write_frame = interrupted
         written = handler.write_message(LARGE)
         handler.close()
-        writes = connection._ordered_writes
+        writes = connection._writing._ordered_writes
         future, work = threads.waiting.pop()
         future.remove_done_callback(writes._go_on)
         future.set_result(work())

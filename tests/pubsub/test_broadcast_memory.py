@@ -109,7 +109,7 @@ async def test_a_stalled_broadcast_is_in_memory_once_and_arrives_whole(compressi
             sent.append(checksum_of(message))
             assert broadcast(handlers, message, binary=kind == "binary") == STALLED
         del message
-        await until(lambda: all(handler.ws_connection._ordered_writes is None for handler in handlers))
+        await until(lambda: all(handler.ws_connection._writing._ordered_writes is None for handler in handlers))
         waiting = sum(handler.ws_connection.buffered_amount for handler in handlers)
         # Were it copied there would be as much as waits. Text that is deflated waits as half of its bytes.
         assert waiting > STALLED * count * size // 3

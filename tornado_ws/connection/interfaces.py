@@ -131,15 +131,21 @@ class WebSocketProtocol(abc.ABC):
         return self._check_result(result)
 
     def _check_result(self, result: Any) -> Any:
+        """Return what is still busy, of what a callback has returned."""
         if result is None or isinstance(result, Turn):
             return result
         try:
-            future = gen.convert_yielded(result)
-            if not future.done():
-                return future
-            future.result()
+            return self._begin_result(result)
         except (Exception, asyncio.CancelledError) as error:
             self._log_and_abort(error)
+        return None
+
+    def _begin_result(self, result: Any) -> Any:
+        """Let a coroutine begin; return what is still busy. Raises what it raises."""
+        future = gen.convert_yielded(result)
+        if not future.done():
+            return future
+        future.result()
         return None
 
     def _run_to_end(self, hook: str, result: Any) -> asyncio.Future[Any] | None:

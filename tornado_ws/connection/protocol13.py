@@ -20,33 +20,40 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType
 from typing import Any
 
+from tornado import httputil
 from tornado.concurrent import Future
 from tornado.ioloop import IOLoop
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.log import gen_log
 from tornado.web import RequestHandler
 
+from tornado_ws import handshake
 from tornado_ws.close_codes import (
     ABNORMAL_CLOSURE,
     MESSAGE_TOO_BIG,
     NORMAL_CLOSURE,
     POLICY_VIOLATION,
+    TRY_AGAIN_LATER,
     decode_close,
     encode_close,
 )
-from tornado_ws.connection import keepalive
+from tornado_ws.connection import keepalive, opening
 from tornado_ws.connection.close_timeout import CloseTimeout
-from tornado_ws.connection.closing import End, Event, State
+from tornado_ws.connection.closing import Closing, End, Event, State
 from tornado_ws.connection.deadlines import deadlines_of
 from tornado_ws.connection.delivery import Delivery
-from tornado_ws.connection.interfaces import ServerEnd, _WebSocketDelegate, _WebSocketParams
+from tornado_ws.connection.interfaces import ServerEnd, WebSocketProtocol, _WebSocketDelegate, _WebSocketParams
 from tornado_ws.connection.keepalive import Keepalive
 from tornado_ws.connection.lifetime import Lifetime
+from tornado_ws.connection.pongs import Pongs
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.replaceable import ReplaceableMethod, all_replaceable
 from tornado_ws.connection.task import ConnectionTask, run_in
-from tornado_ws.connection.writing import Writing
-from tornado_ws.coroutines import log_error
-from tornado_ws.engine import FrameReader
+from tornado_ws.connection.writing import SharedMessage, Writing, sendable
+from tornado_ws.coroutines import log_error, nothing
+from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate.negotiation import DeflateParams
+from tornado_ws.engine import FrameReader, Sender
 from tornado_ws.engine.contract import (
     BINARY,
     CLOSE,
@@ -57,14 +64,20 @@ from tornado_ws.engine.contract import (
     RSV2,
     RSV3,
     TEXT,
+    Inflater,
 )
-from tornado_ws.errors import ProtocolError
-from tornado_ws.observing.logs import mark_context
-from tornado_ws.transport.stream import unread
+from tornado_ws.errors import ProtocolError, WebSocketClosedError, WriteLimitError
+from tornado_ws.escaping import plain
+from tornado_ws.observing.counters import Counters
+from tornado_ws.observing.latency import UNKNOWN, Latency, RoundTrips
+from tornado_ws.observing.logs import extra_of, mark_context, next_id
+from tornado_ws.transport import frame_log
+from tornado_ws.transport.futures import failed_future
+from tornado_ws.transport.stream import peer_has_closed, peer_name, unread
 from tornado_ws.transport.transport import Transport
 
 
-class WebSocketProtocol13(Writing):
+class WebSocketProtocol13(Sender, WebSocketProtocol):
     """The protocol of RFC 6455, version 13, for one connection of either side.
 
     ``mask_outgoing`` is true on a client. The constructor and the methods without a docstring are Tornado's.
@@ -77,7 +90,16 @@ class WebSocketProtocol13(Writing):
     RSV_MASK = RSV1 | RSV2 | RSV3
     OPCODE_MASK = 0x0F
 
+    stream: IOStream
+
     _control_frames = 0
+    _steps_replaced = False
+    _replacements: dict[str, Callable[..., Any]] | None = None
+    _connection_id = 0
+    _round_trips: RoundTrips | None = None
+    #: What few connections have.
+    _writing: Writing | None = None
+    _pongs: Pongs | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -85,7 +107,16 @@ class WebSocketProtocol13(Writing):
 
     def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
         self._delivery: Delivery | None = None
-        super().__init__(handler, mask_outgoing, params)
+        self._transport: Transport | None = None
+        self._out = None
+        self._closing = Closing()
+        super().__init__(handler)
+        self.params = params
+        self.mask_outgoing = mask_outgoing
+        self._selected_subprotocol: str | None = None
+        self._compressor: _PerMessageDeflateCompressor | None = None
+        self._decompressor: _PerMessageDeflateDecompressor | None = None
+        self._inflater: Inflater | None = None
         self._is_finished = False
         self._closed: Future[None] | None = None
         self._task: ConnectionTask | None = None
@@ -130,7 +161,117 @@ class WebSocketProtocol13(Writing):
         # The same, but cheaper to ask: a compressed connection does so with each message.
         return self.stream.closed() if self._transport is None else self._transport.fd < 0
 
-    # Opening
+    # What can be seen of the connection
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the peer's close frame, or of the violation that we have seen; None before."""
+        return self._closing.code
+
+    @close_code.setter
+    def close_code(self, code: int | None) -> None:
+        self._closing.code = code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason that came with `close_code`."""
+        return self._closing.reason
+
+    @close_reason.setter
+    def close_reason(self, reason: str | None) -> None:
+        self._closing.reason = reason
+
+    @property
+    def was_clean(self) -> bool:
+        """Whether the peer has sent a close frame, and it was handled."""
+        return self._closing.was_clean
+
+    @property
+    def connection_id(self) -> int:
+        """A number that no other connection of the process has, for the log."""
+        if not self._connection_id:
+            self._connection_id = next_id()
+        return self._connection_id
+
+    @property
+    def peer_name(self) -> str:
+        """The address of the other end, for the log."""
+        request = getattr(self.handler, "request", None)
+        # A handler may have set it to what a header says.
+        return plain(getattr(request, "remote_ip", None) or peer_name(self.stream))
+
+    @property
+    def counters(self) -> Counters:
+        """What went over the connection so far."""
+        return self._transport.counters() if self._transport is not None else Counters()
+
+    @property
+    def latency(self) -> Latency:
+        """The round trip from a ping of ours to its pong, the last one and the smoothed one in seconds."""
+        return self._round_trips.latency if self._round_trips is not None else UNKNOWN
+
+    # Tornado's own names for some of them
+    _message_bytes_in = property(lambda self: self.counters.message_bytes_in)
+    _message_bytes_out = property(lambda self: self.counters.message_bytes_out)
+    _wire_bytes_in = property(lambda self: self.counters.wire_bytes_in)
+    _wire_bytes_out = property(lambda self: self.counters.wire_bytes_out)
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes that wait for the kernel to take them, or for a thread to deflate them; 0 on a closed connection."""
+        return self.held_back()[0] + (self._transport.buffered if self._transport is not None else 0)
+
+    def _log(self, level: int, message: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """Log a line about the connection. The peer's name is the first argument, given here."""
+        gen_log.log(level, message, self.peer_name, *args, extra=extra_of(self), exc_info=exc_info)
+
+    # Opening, on a server
+
+    # Not a coroutine, and the next one has no more than it needs: each lives as long as the connection.
+    def accept_connection(self, handler: Any) -> Awaitable[None]:
+        try:
+            self._handle_websocket_headers(handler)
+        except ValueError as error:
+            opening.refuse(handler, error)
+            return nothing()
+        return self._accept_connection(handler)
+
+    async def _accept_connection(self, handler: ServerEnd) -> None:
+        try:
+            if self._answer(handler):
+                self.start_pinging()
+                await self._open(handler)
+                await self._receive_frame_loop()
+        except asyncio.CancelledError:
+            self._abort()
+
+    def _handle_websocket_headers(self, handler: ServerEnd) -> None:
+        """Raise ValueError unless the request is a valid opening handshake."""
+        request = handler.request
+        handshake.check_request(request.method, request.version, request.headers)
+
+    @staticmethod
+    def compute_accept_value(key: str | bytes) -> str:
+        """Return the Sec-WebSocket-Accept header for a Sec-WebSocket-Key."""
+        return handshake.compute_accept_value(key)
+
+    def _challenge_response(self, handler: ServerEnd) -> str:
+        return self.compute_accept_value(handler.request.headers["Sec-WebSocket-Key"])
+
+    def _answer(self, handler: ServerEnd) -> bool:
+        """Send the 101, and take the stream from HTTP; return whether the peer is still there."""
+        self.selected_subprotocol = opening.select_subprotocol(handler)
+        agreed = opening.accept_compression(handler, self.params)
+        if agreed is not None:
+            self._create_compressors("server", agreed)
+        self.stream = opening.accept(handler, self._challenge_response(handler))
+        if peer_has_closed(self.stream):
+            self._abort()
+            return False
+        return True
+
+    def _create_compressors(self, side: str, agreed: DeflateParams) -> None:
+        self._compressor, self._decompressor, self._inflater = opening.make_codecs(side, agreed, self.params)
 
     async def _open(self, handler: ServerEnd) -> None:
         """Call ``open`` while control frames are handled and messages wait."""
@@ -156,6 +297,23 @@ class WebSocketProtocol13(Writing):
     def _begin(self) -> None:
         assert self._delivery is not None
         self._attach().dispatch(self._delivery.advance)
+
+    # Opening, on a client
+
+    def _process_server_headers(self, key: str | bytes, headers: httputil.HTTPHeaders) -> None:
+        """Take the headers of the server's 101. Raises ValueError where they break RFC 6455 or RFC 7692."""
+        agreed = opening.check_answer(key, headers, self.params)
+        if agreed is not None:
+            self._create_compressors("client", agreed)
+        self.selected_subprotocol = headers.get("Sec-WebSocket-Protocol")
+
+    @property
+    def selected_subprotocol(self) -> str | None:
+        return self._selected_subprotocol
+
+    @selected_subprotocol.setter
+    def selected_subprotocol(self, value: str | None) -> None:
+        self._selected_subprotocol = value
 
     # Receiving
 
@@ -257,7 +415,9 @@ class WebSocketProtocol13(Writing):
             self._closing.end_read(End.CLOSE_FRAME, data)
         elif opcode == PING:
             self._control_frames += 1
-            self._send_pong(data)
+            if self._pongs is None:
+                self._pongs = Pongs(self)
+            self._pongs.send(data)
             self._watch_over(self.handler.on_ping, data)
         elif opcode == PONG:
             self._control_frames += 1
@@ -266,14 +426,10 @@ class WebSocketProtocol13(Writing):
             self._watch_over(self.handler.on_pong, data)
         return None
 
-    def _check_result(self, result: Any) -> Any:
+    def _begin_result(self, result: Any) -> Any:
         if type(result) is CoroutineType and self._task is not None and self._task.is_free:
-            try:
-                return self._task.run(result)
-            except (Exception, asyncio.CancelledError) as error:
-                self._log_and_abort(error)
-                return None
-        return super()._check_result(result)
+            return self._task.run(result)
+        return super()._begin_result(result)
 
     def _go_on(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, yielded: Any) -> Any:
         assert self._task is not None
@@ -289,6 +445,120 @@ class WebSocketProtocol13(Writing):
         handled = self._run_callback(lambda: _begun(callback(data)))
         if self._delivery is not None:
             self._delivery.watch_over(handled)
+
+    # Writing
+
+    def held_back(self) -> tuple[int, int]:
+        """Return how many bytes, of how many writes, wait for a thread."""
+        return self._writing.held_back() if self._writing is not None else (0, 0)
+
+    def _after_messages(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call ``callback`` when every message before is written: at once, if none waits."""
+        if self._writing is None:
+            callback(*args)
+        else:
+            self._writing.after_messages(callback, *args)
+
+    def _replace_steps(self) -> None:
+        self._steps_replaced = True
+        self._out = None
+        if self._transport is not None:
+            self._transport.direct = False
+
+    def _attach(self) -> Transport:
+        if self._transport is None:
+            if self.stream.closed():
+                raise StreamClosedError(self.stream.error)
+            self._transport = Transport(self.stream, self, self.mask_outgoing, self.params.options)
+            if frame_log.is_on():
+                self._transport.tap = frame_log.FrameTap(self)
+            self._transport.context.run(mark_context, self)
+            self._transport.compressor = self._compressor
+            if not self._takes_steps and not self.is_closing():
+                self._out = self._transport
+        return self._transport
+
+    @property
+    def _takes_steps(self) -> bool:
+        """Whether messages are more than one call into the channel."""
+        return self._steps_replaced or (self._compressor is not None and self._compressor.offload_size is not None)
+
+    def _make_writing(self) -> Writing:
+        if self._writing is None:
+            self._writing = Writing(self)
+        return self._writing
+
+    def _write_message(self, message: str | bytes | dict[str, Any], binary: bool, compress: bool) -> Future[None]:
+        if self.server_terminated:
+            raise WebSocketClosedError()
+        ready = sendable(message)
+        try:
+            transport = self._attach()
+            if not self._takes_steps:
+                return transport.write_message(ready, binary, compress)
+            return self._make_writing().write_message(ready, binary, compress)
+        except StreamClosedError:
+            raise WebSocketClosedError() from None
+
+    def write_shared(self, shared: SharedMessage) -> bool:
+        """Send a message that others get too; returns False where the write limit refuses it. Nobody awaits it.
+
+        Raises what `write_message` does.
+        """
+        if self.server_terminated:
+            raise WebSocketClosedError()
+        try:
+            return self._make_writing().write_shared(shared)
+        except StreamClosedError:
+            raise WebSocketClosedError() from None
+
+    def write_refused(self, why: str) -> asyncio.Future[None]:
+        """A message is not sent, since too many bytes wait already: do what the application has chosen."""
+        assert self._transport is not None
+        policy = self.params.options.write_limit_policy
+        if policy == "raise":
+            raise WriteLimitError(why)
+        if policy == "drop":
+            self._transport.dropped += 1
+            return self._writing.room() if self._writing is not None else self._transport.room()
+        self._log(logging.WARNING, "WebSocket from %s is too slow and closed: %s", why)
+        self._closing.reported = TRY_AGAIN_LATER, "too slow"
+        self.close(*self._closing.reported)
+        return failed_future(self.stream.io_loop)
+
+    def writes_lost(self, unsent: int, writes: int) -> None:
+        self._log(logging.INFO, "WebSocket from %s closed with %d bytes unsent, %d writes waiting", unsent, writes)
+
+    def flush(self) -> None:
+        """Give the operating system all that was written and waits for more, or for the end of the callback.
+
+        Only what an application writes behind its first write in a callback waits. On a closed connection this does
+        nothing. Raises RuntimeError in another thread than the connection's.
+        """
+        if self._transport is not None:
+            self._transport.check_thread()
+            self._transport.flush()
+
+    def write_ping(self, data: bytes) -> None:
+        """Send a ping frame. Raises ValueError for more than 125 bytes and `WebSocketClosedError` after the end."""
+        if self.server_terminated:
+            raise WebSocketClosedError()
+        try:
+            self._write_frame(True, PING, data)
+        except StreamClosedError:
+            raise WebSocketClosedError() from None
+        if self._round_trips is None:
+            self._round_trips = RoundTrips()
+        self._round_trips.sent(data, time.perf_counter())
+
+    @ReplaceableMethod
+    def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Future[None]:
+        if opcode & 0x8:
+            if not fin:
+                raise ValueError("control frames may not be fragmented")
+            if len(data) > 125:
+                raise ValueError(f"control frame payload has {len(data)} bytes; at most 125 are allowed")
+        return self._attach().write_frame((FIN if fin else 0) | flags | opcode, data)
 
     # Closing
 

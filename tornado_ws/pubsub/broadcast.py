@@ -7,8 +7,9 @@ from typing import Any
 
 from tornado.iostream import StreamBufferFullError
 
-from tornado_ws.connection.writing import SharedMessage, Writing, sendable
-from tornado_ws.engine import send_to_all
+from tornado_ws.connection.protocol13 import WebSocketProtocol13
+from tornado_ws.connection.writing import SharedMessage, sendable
+from tornado_ws.engine import Sender, send_to_all
 from tornado_ws.errors import WebSocketClosedError, WriteLimitError
 from tornado_ws.server.handler import WebSocketHandler
 
@@ -39,7 +40,10 @@ def broadcast(connections: Iterable[Any], message: str | bytes | dict[str, Any],
         if protocol is None or protocol.is_closing():
             continue
         try:
-            if not isinstance(protocol, Writing) or type(protocol).write_message is not Writing.write_message:
+            if (
+                not isinstance(protocol, WebSocketProtocol13)
+                or type(protocol).write_message is not Sender.write_message
+            ):
                 protocol.write_message(shared.message, binary=binary)
                 count += 1
             elif protocol.write_shared(shared):
