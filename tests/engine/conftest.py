@@ -5,11 +5,6 @@ import pytest
 from tests.engine.reading import ENGINES, Engine, Peer
 
 
-@pytest.fixture
-def leaves_nothing_behind() -> None:
-    """In the place of the one above: no task and no socket here, and collecting would take most of the run."""
-
-
 @pytest.fixture(scope="session", params=ENGINES, ids=lambda engine: engine.name)
 def engine(request: pytest.FixtureRequest) -> Engine:
     found: Engine = request.param

@@ -5,9 +5,11 @@ A `WebSocketProtocol13` stands between an end (`handler` or `client`, with ``on_
 set, are made of it: in ``client_terminated`` "client" is the peer, in ``server_terminated`` "server" is this side, on a
 client connection too.
 
-What arrives goes one way: the transport reads bytes, and a `Delivery` takes what the engine made of them.
+What arrives goes one way: the transport reads bytes, and a `Delivery` takes what the engine made of them. What goes out
+is one call into the channel, or goes through `Writing`.
 
-The file is long since applications override Tornado's names, which have to be methods of one class.
+The file is long since applications override Tornado's names, which have to be methods of one class. What they do is in
+the parts that it owns, each of which knows it by a narrow Protocol.
 """
 
 from __future__ import annotations
