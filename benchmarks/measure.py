@@ -49,8 +49,16 @@ def measure(row: Row, peer: Server | Client | str, setup: Setup) -> Measured:
         return _importing(peer, setup)
     if isinstance(peer, Client):
         return _client(row, peer, setup)
+    if "relay" in row.needs:
+        # Beside the server: the load never sleeps, and would leave it no time on the other core.
+        with running([setup.tools.program("floor")], setup.tested_core, {}) as (_, announcement):
+            return _server(row, peer, setup, ["--relay", str(json.loads(announcement)["port"])])
+    return _server(row, peer, setup, [])
+
+
+def _server(row: Row, peer: Server, setup: Setup, options: list[str]) -> Measured:
     kinds = {"echo": _load, "broadcast": _load, "churn": _churn, "idle": _idle}
-    command, environment = server_command(peer, setup.tools, _server_options(row, peer, setup.tools))
+    command, environment = server_command(peer, setup.tools, _server_options(row, peer, setup.tools) + options)
     with running(command, setup.tested_core, environment) as (process, announcement):
         about = json.loads(announcement)
         figures = kinds[row.kind](row, peer, setup, process.pid, about.pop("port"))

@@ -14,11 +14,12 @@ AIOHTTP = "aiohttp"
 PICOWS = "picows"
 PICOWS_WEBSOCKETS = "picows.websockets"
 NODE = "Node ws"
+SOCKETIFY = "socketify"
 IOSTREAM = "IOStream, no WebSocket"
 FLOOR = "C floor"
 
 _ALL = frozenset(
-    {"echo", "tls", "deflate", "json", "broadcast", "bursts", "uvloop", "idle", "churn", "shapes", "pings"}
+    {"echo", "tls", "deflate", "json", "broadcast", "bursts", "relay", "uvloop", "idle", "churn", "shapes", "pings"}
 )
 
 
@@ -60,9 +61,10 @@ SERVERS = (
     Server(TORNADO, "tornado_websocket"),
     Server(WEBSOCKETS, "websockets", ("websockets",), can=_ALL - {"pings"}),
     Server(AIOHTTP, "aiohttp", ("aiohttp",), can=_ALL - {"shapes", "pings"}),
-    Server(PICOWS, "picows", ("picows",), can=_ALL - {"deflate", "shapes", "pings"}),
+    Server(PICOWS, "picows", ("picows",), can=_ALL - {"deflate", "relay", "shapes", "pings"}),
     Server(PICOWS_WEBSOCKETS, "picows_websockets", ("picows",), can=_ALL - {"pings"}),
-    Server(NODE, None, can=_ALL - {"uvloop", "shapes", "pings"}),
+    Server(SOCKETIFY, "socketify", ("socketify",), can=_ALL - {"relay", "uvloop", "pings"}),
+    Server(NODE, None, can=_ALL - {"relay", "uvloop", "shapes", "pings"}),
     Server(IOSTREAM, "iostream", can=frozenset({"echo"})),
     Server(FLOOR, None, can=frozenset({"echo", "broadcast", "churn", "idle"})),
 )

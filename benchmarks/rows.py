@@ -126,6 +126,23 @@ ROWS = (
         (Target(0.6, PICOWS_WEBSOCKETS),),
         (Target(0.2, PICOWS_WEBSOCKETS), Target(1 / 30, TORNADO)),
     ),
+    *(
+        Row(
+            f"awaiting-{need}-x{connections}-{depth}",
+            f"{label}, a coroutine that awaits its write, {text}",
+            "echo",
+            payload,
+            connections=connections,
+            depth=depth,
+            needs=frozenset({"shapes", need}),
+            shape="awaiting",
+        )
+        for need, label, payload in (("tls", "TLS", "text 32 B"), ("deflate", "deflate", "JSON 93 B"))
+        for connections, depth, text in (
+            (100, 1, f"{payload}, 100 connections, 1 in flight"),
+            (1, 64, f"{payload}, 1 connection, 64 in flight"),
+        )
+    ),
     *_shape_rows("not-awaiting", "a coroutine that awaits nothing"),
     *_shape_rows(
         "sleeping",
@@ -137,6 +154,18 @@ ROWS = (
     *_shape_rows("task", "a task for each message", (), (Target(0.5, PICOWS_WEBSOCKETS),)),
     *_shape_rows("call-soon", "call_soon for each message", (), (Target(0.5, PICOWS_WEBSOCKETS),)),
     *_shape_rows("queue", "a queue and a task that answers", (), (Target(0.5, PICOWS_WEBSOCKETS),)),
+    *(
+        Row(
+            f"relay-32-x{connections}-{depth}",
+            f"a relay to another server and back, 32 B text, {connections} connection{'s' * (connections > 1)}, "
+            f"{depth} in flight",
+            "echo",
+            connections=connections,
+            depth=depth,
+            needs=frozenset({"relay"}),
+        )
+        for connections, depth in ((100, 1), (1, 64))
+    ),
     Row("text-32-x1000-1", "32 B text, 1,000 connections, 1 in flight", "echo", connections=1000),
     Row("text-1k-x100-1", "1 KiB text, 100 connections, 1 in flight", "echo", "text 1 KiB", connections=100),
     Row(

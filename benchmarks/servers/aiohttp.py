@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
-from aiohttp import WSMsgType, web  # type: ignore[import-not-found,unused-ignore]
+from aiohttp import ClientSession, WSMsgType, web  # type: ignore[import-not-found,unused-ignore]
 
 from benchmarks.servers.common import BACKLOG, HOST, Options, announce, parse_options, run
 
@@ -20,9 +21,17 @@ async def serve(options: Options) -> None:
             for client in clients:
                 await client.send_str(message)
 
+    async def forward(source: Any, target: Any) -> None:
+        async for message in source:
+            await target.send_str(message.data)
+
     async def handle(request: web.Request) -> web.WebSocketResponse:
         websocket = web.WebSocketResponse(max_msg_size=options.max_size)
         await websocket.prepare(request)
+        if options.relay:
+            async with ClientSession() as session, session.ws_connect(options.relay) as upstream:
+                await asyncio.gather(forward(websocket, upstream), forward(upstream, websocket))
+            return websocket
         clients.add(websocket)
         try:
             async for message in websocket:

@@ -21,19 +21,23 @@ BACKLOG = 4096
 #: message; in one task that takes messages from a queue. Where a library has no such thing its server does the nearest.
 SHAPES = ("plain", "awaiting", "not-awaiting", "sleeping", "gen-coroutine", "task", "call-soon", "queue")
 #: A server ends by itself, whatever becomes of whoever started it.
-_LIFETIME = 900
+LIFETIME = 900
 
 
 class Options(NamedTuple):
     """What a row asks of a server. All else stays at the server's own defaults."""
 
     tls: ssl.SSLContext | None
+    #: The files that `tls` was made of.
+    certificate: tuple[str, str] | None
     compression: dict[str, Any] | None
     max_size: int
     json: bool
     broadcast: bool
     #: How often a task sends each message to all clients, instead of a callback that does it once; 0 for the latter.
     burst: int
+    #: Where an echo server is, to which each message goes and from which each answer comes; None for an own answer.
+    relay: str | None
     uvloop: bool
     shape: str
     #: Seconds between the pings of a server; None sends none.
@@ -49,6 +53,7 @@ def parse_options() -> Options:
     parser.add_argument("--json", action="store_true", help="decode each message and send it encoded anew")
     parser.add_argument("--broadcast", action="store_true", help="send each message to all clients")
     parser.add_argument("--burst", type=int, default=0, help="with --broadcast: send it so often, in a task")
+    parser.add_argument("--relay", metavar="PORT", help="have the echo server at this port answer")
     parser.add_argument("--uvloop", action="store_true")
     parser.add_argument("--ping-interval", type=float)
     parser.add_argument("--shape", choices=SHAPES, default="plain", help="how the application answers a message")
@@ -59,11 +64,13 @@ def parse_options() -> Options:
         tls.load_cert_chain(*arguments.tls)
     return Options(
         tls,
+        tuple(arguments.tls) if arguments.tls else None,
         arguments.compression,
         arguments.max_size,
         arguments.json,
         arguments.broadcast,
         arguments.burst,
+        f"ws://{HOST}:{arguments.relay}/" if arguments.relay else None,
         arguments.uvloop,
         arguments.shape,
         arguments.ping_interval,
@@ -80,7 +87,7 @@ def announce(port: int, *packages: str, **more: str) -> None:
 
 def run(serve: Coroutine[Any, Any, object], options: Options) -> None:
     """Run ``serve`` until standard input ends: the runner holds the other end."""
-    signal.alarm(_LIFETIME)
+    signal.alarm(LIFETIME)
     if options.uvloop:
         importlib.import_module("uvloop").run(_run(serve))
     else:

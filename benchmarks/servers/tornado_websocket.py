@@ -11,7 +11,7 @@ from tornado import gen
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
-from tornado.websocket import WebSocketHandler
+from tornado.websocket import WebSocketClientConnection, WebSocketHandler, websocket_connect
 
 from benchmarks.servers.common import BACKLOG, HOST, Options, announce, parse_options, run
 
@@ -131,13 +131,29 @@ class Burst(Broadcast):
                 client.write_message(message, binary=binary)
 
 
+class Relay(Echo):
+    upstream: WebSocketClientConnection
+
+    async def open(self, *args: str, **kwargs: str) -> None:
+        self.upstream = await websocket_connect(self.settings["relay"], on_message_callback=self.on_answer)
+
+    def on_message(self, message: str | bytes) -> None:
+        self.upstream.write_message(message, binary=isinstance(message, bytes))
+
+    def on_answer(self, message: str | bytes | None) -> None:
+        if message is not None:
+            self.write_message(message, binary=isinstance(message, bytes))
+
+
 async def serve(options: Options, **more: str) -> None:
     to_all = Burst if options.burst else Broadcast
-    handler = EchoJSON if options.json else to_all if options.broadcast else _SHAPES[options.shape]
+    echo = Relay if options.relay else _SHAPES[options.shape]
+    handler = EchoJSON if options.json else to_all if options.broadcast else echo
     application = Application(
         [("/", handler)],
         compression=options.compression,
         burst=options.burst,
+        relay=options.relay,
         websocket_max_message_size=options.max_size,
         websocket_ping_interval=options.ping_interval,
     )

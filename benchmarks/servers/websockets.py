@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from websockets.asyncio.client import connect  # type: ignore[import-not-found,unused-ignore]
 from websockets.asyncio.server import (  # type: ignore[import-not-found,unused-ignore]
     broadcast,
     serve,
@@ -12,4 +13,4 @@ from benchmarks.servers.websockets_application import application
 
 if __name__ == "__main__":
     options = parse_options()
-    run(application(serve, broadcast, options, "websockets"), options)
+    run(application(serve, connect, broadcast, options, "websockets"), options)

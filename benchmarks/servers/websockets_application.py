@@ -11,7 +11,11 @@ from benchmarks.servers.common import BACKLOG, HOST, Options, announce
 
 
 async def application(
-    serve: Callable[..., Any], broadcast: Callable[..., None], options: Options, package: str
+    serve: Callable[..., Any],
+    connect: Callable[..., Any],
+    broadcast: Callable[..., None],
+    options: Options,
+    package: str,
 ) -> None:
     clients: set[Any] = set()
 
@@ -56,6 +60,14 @@ async def application(
         finally:
             clients.discard(websocket)
 
+    async def relay(websocket: Any) -> None:
+        async with connect(options.relay) as upstream:
+            await asyncio.gather(forward(websocket, upstream), forward(upstream, websocket))
+
+    async def forward(source: Any, target: Any) -> None:
+        async for message in source:
+            await target.send(message)
+
     async def burst_to_all(websocket: Any) -> None:
         clients.add(websocket)
         tasks: set[asyncio.Task[None]] = set()
@@ -74,7 +86,8 @@ async def application(
 
     shapes = {"sleeping": sleep, "task": begin_tasks, "call-soon": begin_tasks, "queue": put}
     send_to_all = burst_to_all if options.burst else to_all
-    handler = echo_json if options.json else send_to_all if options.broadcast else shapes.get(options.shape, echo)
+    answer_one = relay if options.relay else shapes.get(options.shape, echo)
+    handler = echo_json if options.json else send_to_all if options.broadcast else answer_one
     server = serve(handler, HOST, 0, ssl=options.tls, max_size=options.max_size, backlog=BACKLOG)
     async with server as listening:
         port = next(iter(listening.sockets)).getsockname()[1]
