@@ -29,6 +29,8 @@ Journal = list[tuple[Any, ...]]
 
 LARGE = 300_000
 _FLOOD = 4
+#: Sizes of messages that a task writes: more than wait for the end of a turn.
+_BURST = (1, 2, *(15_000 + number for number in range(6)), 3)
 #: An unmasked frame with reserved bits, which is a violation from either side.
 _VIOLATION = b"\xf3\x00"
 
@@ -89,6 +91,8 @@ class Subject(WebSocketHandler):
         elif message == "flood":
             for number in range(_FLOOD):
                 self.write_message(noise(LARGE + number), binary=True)
+        elif message == "burst":
+            self._task = asyncio.ensure_future(self._write_burst())
         elif message == "join":
             self._open_now.add(self)
             self.write_message("joined")
@@ -97,6 +101,17 @@ class Subject(WebSocketHandler):
             broadcast(self._open_now, noise(LARGE), binary=True)
         else:
             self.write_message(message, binary=isinstance(message, bytes))
+
+    async def _write_burst(self) -> None:
+        try:
+            for size in _BURST:
+                self.write_message(noise(size), binary=True)
+            await self.write_message("written")
+        except WebSocketClosedError:
+            pass
+        except (OSError, MemoryError):
+            # Nobody else would tell the peer that messages are missing.
+            self.ws_connection.stream.close()  # type: ignore[union-attr]
 
     def on_pong(self, data: bytes) -> None:
         self._journal.append(("pong",))
@@ -181,6 +196,15 @@ async def _flood(peer: Peer) -> None:
         await connection.send("flood")
         await peer.ping(connection)
         for _ in range(_FLOOD):
+            await peer.receive(connection)
+        await connection.send("close")
+        await peer.see_end(connection)
+
+
+async def _burst(peer: Peer) -> None:
+    async with peer.connected() as connection:
+        await connection.send("burst")
+        for _ in range(len(_BURST) + 1):
             await peer.receive(connection)
         await connection.send("close")
         await peer.see_end(connection)
@@ -313,6 +337,7 @@ _PEERS = {
     "small": _small,
     "large": _large,
     "flood": _flood,
+    "burst": _burst,
     "pings": _pings,
     "to-all": _to_all,
     "half-close": _half_close,

@@ -133,6 +133,7 @@ cdef object not_utf8 = _validation.not_utf8
 cdef object too_big_inflated = _validation.too_big_inflated
 cdef tuple _FAILURES = (Exception, asyncio.CancelledError)
 cdef str _on_message = "on_message"
+cdef str _end_turn = "end_turn"
 cdef double TURN_TIME = _contract.TURN_TIME
 cdef int CLOCK_STRIDE = _contract.CLOCK_STRIDE
 cdef Py_ssize_t CLOCK_SIZE = _contract.CLOCK_SIZE

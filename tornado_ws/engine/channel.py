@@ -303,8 +303,9 @@ class Channel:
         ):
             return self.write(data)
         if writes is None:
+            writes = TurnWrites(self)
             self._turn.waiting.append(self)
-            writes = self._turn_writes = TurnWrites(self)
+            self._turn_writes = writes
         elif writes.size + len(data) > CORK_SIZE:
             self.send_turn_writes()
             if self._write_queue is not None or self.fd < 0:
@@ -318,22 +319,9 @@ class Channel:
         if self._turn_writes is not None:
             self._turn_writes.send()
 
-    def end_turn(self) -> None:
-        """Called at the end of a turn in which something waits for it."""
-        assert self._turn_writes is not None
-        try:
-            self._turn_writes.send()
-        except BaseException as error:
-            self._handling_failed(error)
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._turn_writes.channel = None
-            self._turn_writes = None
-
     def _offer(self, data: bytes) -> asyncio.Future[None]:
         self.send_turn_writes()
-        if self._write_queue is not None:
+        if self._write_queue is not None or self.fd < 0:
             self._check_room(len(data))
             return self._keep(data)
         count = self._send(data)
@@ -373,10 +361,10 @@ class Channel:
 
     def _write_large(self, head: bytes, payload: bytes) -> asyncio.Future[None]:
         """As `write` of both, with the payload where it lies."""
-        self.send_turn_writes()
         if self.fd < 0:
             raise StreamClosedError(self._stream.error)
-        if self._write_queue is not None:
+        self.send_turn_writes()
+        if self._write_queue is not None or self.fd < 0:
             self._check_room(len(head) + len(payload))
             return self._keep(head, 0, payload)
         if self._corked:
@@ -419,6 +407,9 @@ class Channel:
         raise NotImplementedError
 
     def close(self) -> None:
+        raise NotImplementedError
+
+    def end_turn(self) -> None:
         raise NotImplementedError
 
     def _settle(self, futures: list[GatheredWrite]) -> None:

@@ -57,14 +57,14 @@ class Turn:
 
     def _end(self) -> None:
         self._is_open = False
-        waiting, self.waiting = self.waiting, []
-        try:
-            while waiting:
-                waiting.pop().end_turn()
-        finally:
-            if waiting:
-                self._loop.call_soon(self._end)
-                self.waiting += waiting
+        interrupt: BaseException | None = None
+        for _ in range(len(self.waiting)):
+            try:
+                self.waiting.pop().end_turn()
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 def turn_of(io_loop: IOLoop) -> Turn:
@@ -95,26 +95,28 @@ class TurnWrites:
         self.futures.append(future)
         return future
 
-    def take(self) -> tuple[bytes, list[GatheredWrite]]:
-        """Return what is to be sent, and what is to be told of it; then there is nothing."""
+    def take(self) -> bytes:
+        """Return what is to be sent; then there is nothing. Without memory for it, nothing is changed."""
         data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
-        futures = self.futures
-        self.pieces, self.size, self.futures = [], 0, []
-        return data, futures
+        self.pieces.clear()
+        self.size = 0
+        return data
 
     def send(self) -> None:
         """Send what waits."""
-        if self.channel is None or not self.size:
+        channel = self.channel
+        if channel is None or not self.size:
             return
-        data, futures = self.take()
+        none: list[GatheredWrite] = []
+        data = self.take()
+        futures, self.futures = self.futures, none
         try:
-            self.channel._offer(data)
+            channel._offer(data)
+            channel._settle(futures)
         except BaseException:
-            self.channel.close()
+            channel.close()
+            channel._settle(futures)
             raise
-        finally:
-            if futures:
-                self.channel._settle(futures)
 
     def be_awaited(self) -> None:
         """One of the Futures is about to be awaited."""

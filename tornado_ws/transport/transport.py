@@ -266,6 +266,20 @@ class Transport(Channel):
         if corked:
             self._offer(corked)
 
+    def end_turn(self) -> None:
+        """Send what waits for the end of the turn, which is now. Raises what is to end the loop, nothing else."""
+        writes = self._turn_writes
+        if writes is None:
+            return
+        try:
+            writes.send()
+        except BaseException as error:
+            self._handling_failed(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._turn_writes = writes.channel = None
+
     def _future_of_last_write(self) -> asyncio.Future[None]:
         assert self._write_queue is not None
         future: asyncio.Future[None] = asyncio.Future(loop=self._done.get_loop())
@@ -453,15 +467,16 @@ class Transport(Channel):
             self._stream.close_fd()
 
     def _give_up_writes(self) -> None:
-        unsent, futures = self._turn_writes.take() if self._turn_writes is not None else (b"", [])
-        unsent += self._take_corked()
-        # In a forked child they are the parent's to send.
-        if unsent and self._write_queue is None and not self._poller.is_inherited:
-            # What was written before must be with the kernel, as it would be on a stream of Tornado's.
-            with contextlib.suppress(OSError):
-                if self._stream.write_to_fd(memoryview(unsent)) == len(unsent):
-                    for written in futures:
-                        succeed(written)
+        writes = self._turn_writes
+        futures = writes.futures if writes is not None else []
+        # What was written before must be with the kernel, as it would be on a stream of Tornado's.
+        with contextlib.suppress(OSError, MemoryError):
+            unsent = (writes.take() if writes is not None else b"") + self._take_corked()
+            # In a forked child they are the parent's to send.
+            may_send = self._write_queue is None and not self._poller.is_inherited
+            if unsent and may_send and self._stream.write_to_fd(memoryview(unsent)) == len(unsent):
+                for written in futures:
+                    succeed(written)
         waiting: list[asyncio.Future[None]] = [future for future in futures if not future.done()]
         waiting += [future for _, future in self._drain_futures or () if not future.done()]
         if waiting or self._write_queue:

@@ -20,10 +20,12 @@ cdef class _Buffers:
     cdef unsigned int turn
     cdef bint turn_is_open
     cdef list waiting
+    cdef list _ended
 
     def __init__(self, loop):
         self.loop = loop
         self.waiting = []
+        self._ended = []
         self.view = memoryview(<uint8_t[:READ_SIZE]>self.received)
 
     cdef bint has_written(self, Channel channel) except -1:
@@ -40,16 +42,22 @@ cdef class _Buffers:
         return False
 
     def _end_turn(self):
-        cdef list waiting = self.waiting
+        cdef Py_ssize_t i = 0
+        cdef object interrupt = None
+        cdef list ending = self.waiting
+        # Not a new one, and nothing is taken out one by one: either may need memory.
+        self.waiting = self._ended
+        self._ended = ending
         self.turn_is_open = False
-        self.waiting = []
-        try:
-            while waiting:
-                (<Channel?>waiting.pop()).end_turn()
-        finally:
-            if waiting:
-                self.loop.call_soon(self._end_turn)
-                self.waiting += waiting
+        while i < len(ending):
+            try:
+                PyObject_CallMethodNoArgs(ending[i], _end_turn)
+            except BaseException as error:
+                interrupt = error
+            i += 1
+        ending.clear()
+        if interrupt is not None:
+            raise interrupt
 
 
 cdef _Buffers buffers_of(object io_loop):

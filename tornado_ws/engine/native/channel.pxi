@@ -510,8 +510,9 @@ cdef class Channel:
         """Let a frame wait for the end of the turn."""
         cdef TurnWrites writes = self._turn_writes
         if writes is None:
+            writes = TurnWrites(self)
             self._buffers.waiting.append(self)
-            writes = self._turn_writes = TurnWrites(self)
+            self._turn_writes = writes
         elif writes.size + PyBytes_GET_SIZE(frame) > CORK_SIZE:
             self.send_turn_writes()
             if self._write_queue is not None or self.fd < 0:
@@ -524,19 +525,6 @@ cdef class Channel:
         """Send what waits for the end of the turn."""
         if self._turn_writes is not None:
             self._turn_writes.send()
-
-    cdef int end_turn(self) except -1:
-        """Called at the end of a turn in which something waits for it."""
-        try:
-            self._turn_writes.send()
-        except BaseException as error:
-            self._handling_failed(error)
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._turn_writes.channel = None
-            self._turn_writes = None
-        return 0
 
     def _offer(self, bytes data):
         return self.offer(NULL, 0, <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)

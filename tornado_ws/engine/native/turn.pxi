@@ -5,10 +5,10 @@
 cdef class TurnWrites:
     """What one channel sends at the end of the turn; see `tornado_ws.engine.turn.TurnWrites`."""
 
-    cdef Channel channel
+    cdef public Channel channel
     cdef list pieces
     cdef readonly Py_ssize_t size
-    cdef list futures
+    cdef readonly list futures
     cdef object task
 
     def __init__(self, Channel channel):
@@ -29,28 +29,28 @@ cdef class TurnWrites:
         return future
 
     def take(self):
-        """Return what is to be sent, and what is to be told of it; then there is nothing."""
+        """Return what is to be sent; then there is nothing. Without memory for it, nothing is changed."""
         data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
-        futures = self.futures
-        self.pieces = []
-        self.futures = []
+        self.pieces.clear()
         self.size = 0
-        return data, futures
+        return data
 
-    cdef int send(self) except -1:
+    cpdef int send(self) except -1:
         """Send what waits."""
         cdef Channel channel = self.channel
         if channel is None or not self.size:
             return 0
-        data, futures = self.take()
+        cdef list none = []
+        data = self.take()
+        cdef list futures = self.futures
+        self.futures = none
         try:
             channel._offer(data)
+            channel._settle(futures)
         except BaseException:
             channel._stream.close()
+            channel._settle(futures)
             raise
-        finally:
-            if futures:
-                channel._settle(futures)
         return 0
 
     def be_awaited(self):
