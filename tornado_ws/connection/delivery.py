@@ -294,7 +294,14 @@ class Delivery:
     def _on_handled(self, handled: Any) -> None:
         self._check_handled(handled)
         self.busy_with = None
-        self._transport.dispatch(self.advance)
+        self._transport.dispatch(self._deliver_next)
+
+    def _deliver_next(self) -> None:
+        """The application is done with a message: deliver what waits, and handle what has arrived."""
+        if self._read_ahead and self._transport.reading and self._handle_waiting() and self.busy_with is not None:
+            # While we read the reader has nothing that was not asked for: it need not be asked again.
+            return
+        self.advance()
 
     def watch_over(self, handled: Any) -> None:
         """Let a callback that nothing waits for go on by itself."""

@@ -194,10 +194,10 @@ class ConnectionTask:
         return self
 
     def __next__(self) -> Any:
-        return self.send(None)
+        """Go on with the coroutine that is under way, and return what it waits for; without one, wait for the next."""
+        return self._step(None)
 
     def send(self, value: None) -> Any:
-        """Go on with the coroutine that is under way, and return what it waits for; without one, wait for the next."""
         return self._step(None)
 
     def throw(self, kind: Any, error: Any = None, traceback: Any = None) -> Any:
