@@ -12,8 +12,8 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from tests.conftest import Tls
-from tests.peer import end, exchange, raw_client
-from tests.support import Echo, connected, serving, until
+from tests.peer import end, exchange, raw_client, raw_pair
+from tests.support import PATIENCE, Echo, connected, serving, until
 from tests.transport.test_tls import wss_request
 from tornado_ws import websocket_connect
 from tornado_ws.transport import poller
@@ -75,5 +75,21 @@ def test_tls(version: ssl.TLSVersion, tls: Tls, monkeypatch: pytest.MonkeyPatch)
             for size in (0, 32, 16384, 300_000):
                 conn.write_message(bytes(size), binary=True)
                 assert await conn.read_message() == bytes(size)
+
+    on_uvloop(work)
+
+
+def test_what_is_written_in_one_turn_leaves_at_its_end() -> None:
+    async def work() -> None:
+        async with raw_pair() as (conn, peer):
+            futures = [conn.write_message(f"{number}") for number in range(4)]
+            assert peer.has_unread(PATIENCE)
+            assert [future.done() for future in futures] == [True, False, False, False]
+            await asyncio.sleep(0)
+            assert all(future.done() for future in futures)
+            for number in range(4):
+                frame = await peer.receive()
+                assert frame is not None
+                assert frame.payload == b"%d" % number
 
     on_uvloop(work)
