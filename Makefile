@@ -13,11 +13,14 @@ demo: $(VENV)/installed
 
 # Once with each engine: a machine has one of them, by its compiler. What takes both in one run is left out of one.
 BOTH = tests/engine tests/deflate
+# Once more with `tornado_ws.HTTPServer` in the place of Tornado's.
+WITH_HTTP_SERVER = tests/server tests/connection tests/test_tornado_suite.py
 # Those of a group share what takes long to make.
 PARALLEL = -n auto --dist loadgroup
 test: lint
 	$(RUN) coverage erase
 	TORNADO_WS_ENGINE=python $(RUN) pytest $(PARALLEL) $(addprefix --ignore=,$(BOTH)) --cov --cov-report= --cov-fail-under=0
+	TESTED_HTTP_SERVER=tornado_ws $(RUN) pytest $(PARALLEL) $(WITH_HTTP_SERVER) --cov --cov-append --cov-report= --cov-fail-under=0
 	$(RUN) pytest $(PARALLEL) --cov --cov-append --cov-report=term-missing:skip-covered
 
 # While something is written: one case of each test of the engine and of connections, with the engine that there is.

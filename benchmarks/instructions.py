@@ -34,6 +34,7 @@ _WORKS = {
     "coroutine-64": 6400,
     "burst-64": 6400,
     "opening-1": 100,
+    "storm-1": 100,
 }
 
 

@@ -81,6 +81,8 @@ def _server_options(row: Row, server: Server, tools: Tools) -> list[str]:
         options += ["--compression", server.compression]
     if "pings" in row.needs:
         options += ["--ping-interval", "30"]
+    if "http-server" in row.needs and server.ours:
+        options.append("--fast-http")
     if row.shape != "plain":
         options += ["--shape", row.shape]
     options += [f"--{need}" for need in ("json", "uvloop") if need in row.needs]

@@ -23,6 +23,10 @@ _ALL = frozenset(
 )
 
 
+#: Its own HTTP server, or the one that the other has in its place.
+_HTTP = _ALL | {"http-server"}
+
+
 @dataclass(frozen=True)
 class Server:
     """A program that takes the options of `benchmarks.servers.common`.
@@ -55,10 +59,10 @@ class Server:
 
 
 SERVERS = (
-    Server(OURS, "tornado_ws"),
-    Server(PURE, "tornado_ws", environment={"TORNADO_WS_ENGINE": "python"}),
+    Server(OURS, "tornado_ws", can=_HTTP),
+    Server(PURE, "tornado_ws", can=_HTTP, environment={"TORNADO_WS_ENGINE": "python"}),
     Server(FAST, "tornado_ws", ("isal", "zlib_ng"), only="deflate", compression='{"backend": "auto"}'),
-    Server(TORNADO, "tornado_websocket"),
+    Server(TORNADO, "tornado_websocket", can=_HTTP),
     Server(WEBSOCKETS, "websockets", ("websockets",), can=_ALL - {"pings"}),
     Server(AIOHTTP, "aiohttp", ("aiohttp",), can=_ALL - {"shapes", "pings"}),
     Server(PICOWS, "picows", ("picows",), can=_ALL - {"deflate", "relay", "shapes", "pings"}),

@@ -18,6 +18,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+import tornado_ws
 from benchmarks import payloads
 from benchmarks.micro import client_frames
 from tornado_ws import WebSocketHandler, engine
@@ -33,7 +34,7 @@ if engine.name == "native":
     importlib.import_module("tornado_ws.engine._native")._set_turn_time(3600.0)
 
 #: What can be counted; the number is how many messages are in flight.
-WORKS = ("engine", "server-1", "server-64", "deflate-16", "coroutine-64", "burst-64", "opening-1")
+WORKS = ("engine", "server-1", "server-64", "deflate-16", "coroutine-64", "burst-64", "opening-1", "storm-1")
 
 _LIMIT = 1024 * 1024
 _FIN_TEXT = 0x81
@@ -109,9 +110,9 @@ async def replay_bursts(messages: int, depth: int) -> None:
     await _replay(messages // depth, _HANDSHAKE, chunk, lambda answers: len(answers) == size, BurstEcho)
 
 
-async def replay_openings(connections: int, width: int) -> None:
+async def replay_openings(connections: int, width: int, server: type[HTTPServer] = HTTPServer) -> None:
     """Open and close connections, ``width`` at a time."""
-    async with _serving(Echo) as address:
+    async with _serving(Echo, server) as address:
         for _ in range(connections // width):
             clients = [await _connect(address, _HANDSHAKE) for _ in range(width)]
             for client in clients:
@@ -120,6 +121,11 @@ async def replay_openings(connections: int, width: int) -> None:
                 while await _receive(client):
                     pass
                 client.close()
+
+
+async def replay_storm(connections: int, width: int) -> None:
+    """As `replay_openings`, with the HTTP server of ours."""
+    await replay_openings(connections, width, tornado_ws.HTTPServer)
 
 
 async def replay_deflate(messages: int, depth: int) -> None:
@@ -143,9 +149,9 @@ async def _replay(
 
 
 @contextlib.asynccontextmanager
-async def _serving(handler: type[Echo]) -> AsyncIterator[tuple[str, int]]:
+async def _serving(handler: type[Echo], server_class: type[HTTPServer] = HTTPServer) -> AsyncIterator[tuple[str, int]]:
     (listener,) = bind_sockets(0, "127.0.0.1")
-    server = HTTPServer(Application([("/", handler)]))
+    server = server_class(Application([("/", handler)]))
     server.add_sockets([listener])
     yield listener.getsockname()[:2]
     server.stop()
@@ -195,6 +201,7 @@ def main() -> int:
             "coroutine": replay_coroutines,
             "burst": replay_bursts,
             "opening": replay_openings,
+            "storm": replay_storm,
         }
         asyncio.run(replays[kind](arguments.messages, int(depth)))
     return 0

@@ -313,6 +313,14 @@ ROWS = (
         needs=frozenset({"churn"}),
         targets=(Target(0.8, TORNADO),),
     ),
+    Row(
+        "churn-http-server",
+        "connections opened and closed, 32 at a time, tornado_ws.HTTPServer",
+        "churn",
+        connections=32,
+        needs=frozenset({"churn", "http-server"}),
+        targets=(Target(0.45, TORNADO),),
+    ),
     Row("import", "import of what a server's program needs", "importing", targets=(Target(1, TORNADO),)),
     Row(
         "client-32-await",

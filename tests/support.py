@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from tornado.httpserver import HTTPServer
+import tornado.httpserver
 from tornado.ioloop import IOLoop
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
+import tornado_ws
 from tornado_ws import WebSocketClientConnection, WebSocketHandler, websocket_connect
 from tornado_ws.transport.poller import poller_of
 
@@ -24,6 +26,12 @@ PATIENCE = 60.0
 
 #: Seconds that no test takes, as a timeout that may not pass by itself.
 FOREVER = 1e6
+
+
+#: The server of the tests: Tornado's own, or ours where the environment says ``TESTED_HTTP_SERVER=tornado_ws``.
+HTTPServer: type[tornado.httpserver.HTTPServer] = (
+    tornado_ws.HTTPServer if os.environ.get("TESTED_HTTP_SERVER") == "tornado_ws" else tornado.httpserver.HTTPServer
+)
 
 
 class Echo(WebSocketHandler):

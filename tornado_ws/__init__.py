@@ -49,6 +49,7 @@ from tornado_ws.observing.logs import ConnectionFilter
 from tornado_ws.pubsub.broadcast import broadcast
 from tornado_ws.server.handler import WebSocketHandler
 from tornado_ws.server.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
+from tornado_ws.server.http import HTTPServer
 from tornado_ws.server.shutdown import ClosedAll, close_all
 
 #: Names that clients alone need, and their modules: imported when somebody asks for one, which servers never do.
@@ -88,6 +89,7 @@ __all__ = [
     "ClosedAll",
     "ConnectionFilter",
     "Counters",
+    "HTTPServer",
     "HandshakeError",
     "HandshakeRejectedError",
     "InvalidHandshakeError",

@@ -32,12 +32,17 @@ class BadRequest(ValueError):
 
 def list_tokens(header: str) -> list[str]:
     """Return the elements of a comma-separated header, without the empty ones (RFC 9110 section 5.6.1)."""
+    if not header:
+        return []
     return [token for token in (element.strip(" \t") for element in header.split(",")) if token]
 
 
 def has_token(headers: HTTPHeaders, name: str, token: str) -> bool:
     """Whether the list in header ``name`` has ``token``, which is in lower case."""
-    value = headers.get(name, "").lower()
+    try:
+        value = headers[name].lower()
+    except KeyError:
+        return False
     return value == token or token in list_tokens(value)
 
 

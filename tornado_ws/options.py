@@ -180,10 +180,12 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
 def handler_options(handler: object, settings: Mapping[str, Any]) -> Options:
     """Return the options of a handler in an application. Raises ValueError for a wrong one."""
     values = [getattr(handler, name, settings.get(name, default)) for name, default in _DEFAULTS]
+    are_defaults = True
     for (name, default), value in zip(_DEFAULTS, values, strict=True):
         if value is not default:
+            are_defaults = False
             value_of(handler, name, value)
-    return _make_options(_SERVER_PREFIX, *values)
+    return DEFAULT_OPTIONS if are_defaults else _make_options(_SERVER_PREFIX, *values)
 
 
 def client_options(arguments: OptionArguments) -> Options:

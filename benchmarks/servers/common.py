@@ -42,6 +42,8 @@ class Options(NamedTuple):
     shape: str
     #: Seconds between the pings of a server; None sends none.
     ping_interval: float | None
+    #: Whether ours has `tornado_ws.HTTPServer` in the place of Tornado's.
+    fast_http: bool
 
 
 def parse_options() -> Options:
@@ -56,6 +58,7 @@ def parse_options() -> Options:
     parser.add_argument("--relay", metavar="PORT", help="have the echo server at this port answer")
     parser.add_argument("--uvloop", action="store_true")
     parser.add_argument("--ping-interval", type=float)
+    parser.add_argument("--fast-http", action="store_true", help="the HTTP server of tornado_ws, which ours alone has")
     parser.add_argument("--shape", choices=SHAPES, default="plain", help="how the application answers a message")
     arguments = parser.parse_args()
     tls = None
@@ -74,6 +77,7 @@ def parse_options() -> Options:
         arguments.uvloop,
         arguments.shape,
         arguments.ping_interval,
+        arguments.fast_http,
     )
 
 

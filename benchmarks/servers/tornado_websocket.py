@@ -145,6 +145,10 @@ class Relay(Echo):
             self.write_message(message, binary=isinstance(message, bytes))
 
 
+#: What `benchmarks.servers.tornado_ws` has for ``--fast-http``.
+fast_http_server = HTTPServer
+
+
 async def serve(options: Options, **more: str) -> None:
     to_all = Burst if options.burst else Broadcast
     echo = Relay if options.relay else _SHAPES[options.shape]
@@ -158,7 +162,7 @@ async def serve(options: Options, **more: str) -> None:
         websocket_ping_interval=options.ping_interval,
     )
     (listener,) = bind_sockets(0, HOST, backlog=BACKLOG)
-    server = HTTPServer(application, ssl_options=options.tls)
+    server = (fast_http_server if options.fast_http else HTTPServer)(application, ssl_options=options.tls)
     server.add_sockets([listener])
     announce(listener.getsockname()[1], "tornado", *(["uvloop"] if options.uvloop else []), **more)
     await asyncio.Event().wait()

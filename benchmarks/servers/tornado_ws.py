@@ -15,6 +15,7 @@ def main() -> None:
     tornado_ws.install()
     application = importlib.import_module("benchmarks.servers.tornado_websocket")
     application.Broadcast.send_to_all = staticmethod(tornado_ws.broadcast)
+    vars(application)["fast_http_server"] = tornado_ws.HTTPServer
     application.main(engine=engine.name)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from tornado.httpclient import HTTPRequest
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_unix_socket
 from tornado.testing import bind_unused_port
 from tornado.web import Application
@@ -32,7 +31,7 @@ from tests.peer import (
     raw_server,
     unanswered_client,
 )
-from tests.support import serving, until
+from tests.support import HTTPServer, serving, until
 from tests.tls_wire import TlsWire, connected
 from tests.wire import BINARY, CLOSE, PONG, TEXT, Frame, close_payload
 from tornado_ws import WebSocketClosedError, engine, websocket_connect
@@ -552,7 +551,7 @@ def test_what_ends_the_loop_closes_the_connection_that_raised_it(kind: str, erro
     loop = asyncio.new_event_loop()
     client = RawPeer(socket.create_connection(sock.getsockname()), is_client=True)
 
-    async def start() -> HTTPServer:
+    async def start() -> Any:
         server = HTTPServer(Application([("/", Handler, {"calls": calls})]))
         server.add_sockets([sock])
         return server

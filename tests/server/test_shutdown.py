@@ -10,12 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
 from tests.peer import Recording, opening_request, raw_client, unanswered_client
-from tests.support import PATIENCE, Echo, connected, until
+from tests.support import PATIENCE, Echo, HTTPServer, connected, until
 from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, Frame, close_payload
 from tornado_ws import ClosedAll, HandshakeRejectedError, close_all, websocket_connect
 

@@ -5,6 +5,8 @@ under test, and without ``tornado_ws.run`` the same program shows how Tornado's 
 
 ``tornado.test.runtests`` sets the terms, as it does when Tornado tests itself: warnings are errors, and a run
 that logs anything or writes to stderr has failed even where every test passed.
+
+With ``TESTED_HTTP_SERVER=tornado_ws`` in the environment the tests have the server of ``tornado_ws``.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import re
 import sys
 import unittest
@@ -87,6 +90,9 @@ def run_suite() -> Report:
     ids = listed()
     results: list[unittest.TestResult] = []
     make_runner = runtests.test_runner_factory
+    if os.environ.get("TESTED_HTTP_SERVER") == "tornado_ws":
+        testing: Any = importlib.import_module("tornado.testing")
+        testing.HTTPServer = importlib.import_module("tornado_ws").HTTPServer
 
     def recording(stderr: object) -> Any:
         class Runner(make_runner(stderr)):  # type: ignore[misc]

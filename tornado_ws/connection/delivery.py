@@ -163,7 +163,9 @@ class Delivery:
             self._deliver(*event)
             return True
         if self._closing.end_waits:
-            self._wait_for(self._open_turn())
+            turn = self._open_turn()
+            if turn is not None:
+                self._wait_for(turn)
             if self.busy_with is None:
                 self._owner._handle_end()
                 return True

@@ -26,6 +26,7 @@ from tornado_ws.deflate.ratio import RatioLimitedInflater
 from tornado_ws.engine.contract import Inflater
 from tornado_ws.escaping import shown
 from tornado_ws.transport.futures import completed_future
+from tornado_ws.transport.http_answer import send_101
 from tornado_ws.transport.stream import free_http_state
 
 # Server
@@ -66,12 +67,13 @@ def accept_compression(handler: ServerEnd, params: _WebSocketParams) -> DeflateP
 
 def accept(handler: ServerEnd, accept_value: str) -> IOStream:
     """Send the 101, and take the stream from HTTP."""
-    handler.clear_header("Content-Type")
-    handler.set_status(101)
-    handler.set_header("Upgrade", "websocket")
-    handler.set_header("Connection", "Upgrade")
-    handler.set_header("Sec-WebSocket-Accept", accept_value)
-    handler.finish()
+    if not send_101(handler, accept_value):
+        handler.clear_header("Content-Type")
+        handler.set_status(101)
+        handler.set_header("Upgrade", "websocket")
+        handler.set_header("Connection", "Upgrade")
+        handler.set_header("Sec-WebSocket-Accept", accept_value)
+        handler.finish()
     stream = handler._detach_stream()
     free_http_state(handler.request, completed_future(stream.io_loop))
     return stream

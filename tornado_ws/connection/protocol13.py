@@ -678,10 +678,17 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             self._closing.on(Event.FINISH)
             code, reason = self._closing.for_on_close()
             try:
-                self._run_to_end("on_ws_connection_close", self.handler.on_ws_connection_close(code, reason))
+                result = self.handler.on_ws_connection_close(code, reason)
+                if result is not None:
+                    self._run_to_end("on_ws_connection_close", result)
             except Exception as error:
                 log_error(self.handler, error)
             self._finish()
+
+    def on_connection_close(self) -> None:
+        # The handler calls it at every end. When this connection has told it of its own, nothing is left to abort.
+        if not (self.has_ended and self.stream.closed()):
+            super().on_connection_close()
 
     def _on_ending_done(self, ending: asyncio.Future[Any]) -> None:
         super()._on_ending_done(ending)

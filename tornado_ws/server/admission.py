@@ -19,12 +19,12 @@ def seconds_to_wait(connections: Connections, settings: Mapping[str, Any]) -> in
 
     Raises ValueError for a wrong setting.
     """
-    most = checked_count("websocket_max_connections", settings.get("websocket_max_connections"))
-    if most is not None and len(connections.open) >= most:
+    most, rate = settings.get("websocket_max_connections"), settings.get("websocket_max_handshakes_per_second")
+    if most is not None and len(connections.open) >= (checked_count("websocket_max_connections", most) or 0):
         return random.randint(1, _MOST_WAIT)
-    rate = checked_count("websocket_max_handshakes_per_second", settings.get("websocket_max_handshakes_per_second"))
     if rate is None:
         return 0
+    checked_count("websocket_max_handshakes_per_second", rate)
     # Those of one second may come at once.
     now = time.monotonic()
     connections.handshakes = max(0.0, connections.handshakes - (now - connections.asked_at) * rate)

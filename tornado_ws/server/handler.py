@@ -11,7 +11,7 @@ import concurrent.futures
 import sys
 import urllib.parse
 from collections.abc import Awaitable, Callable, Container
-from typing import Any, cast
+from typing import Any
 
 import tornado.web
 from tornado import httputil
@@ -32,6 +32,7 @@ from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.escaping import plain, shown
 from tornado_ws.options import check_attributes, handler_options
 from tornado_ws.server.admission import seconds_to_wait
+from tornado_ws.transport.http_answer import clear_answer
 
 #: What a WebSocket handler cannot do after the upgrade.
 _HTTP_METHODS = ("write", "redirect", "set_header", "set_cookie", "set_status", "flush", "finish")
@@ -114,6 +115,10 @@ class WebSocketHandler(tornado.web.RequestHandler):
         self._on_close_called = False
         self._ws_opened = False
 
+    def clear(self) -> None:
+        if not clear_answer(self):
+            super().clear()
+
     # Not a coroutine: it would live as long as the connection.
     def get(self, *args: Any, **kwargs: Any) -> Awaitable[None]:
         self.open_args = args
@@ -147,7 +152,9 @@ class WebSocketHandler(tornado.web.RequestHandler):
             self._ws_refuse(403, "Cross origin websockets not allowed")
             return None
 
-        protocol = value_of(self, "get_websocket_protocol", self.get_websocket_protocol())
+        protocol = self.get_websocket_protocol()
+        if type(protocol) is not WebSocketProtocol13:
+            protocol = value_of(self, "get_websocket_protocol", protocol)
         if not protocol:
             self.set_status(426, "Upgrade Required")
             self.set_header("Sec-WebSocket-Version", handshake.VERSION)
@@ -182,7 +189,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
         It is the ``websocket_ping_interval`` setting, None by default. Override it for another one (Tornado 6.3).
         """
-        return cast("float | None", self.settings.get("websocket_ping_interval", None))
+        seconds: float | None = self.settings.get("websocket_ping_interval")
+        return seconds
 
     @property
     def ping_timeout(self) -> float | None:
@@ -192,7 +200,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
         `ping_interval`, and is equal to it by default, as in Tornado 6.5; ``websocket_keepalive_timeout`` can be
         longer. It is the ``websocket_ping_timeout`` setting.
         """
-        return cast("float | None", self.settings.get("websocket_ping_timeout", None))
+        seconds: float | None = self.settings.get("websocket_ping_timeout")
+        return seconds
 
     @property
     def max_message_size(self) -> int:
@@ -202,7 +211,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
         """
         # Applications assign to this module's public face, as they do to tornado.websocket.
         default = sys.modules["tornado_ws"]._default_max_message_size
-        return cast(int, self.settings.get("websocket_max_message_size", default))
+        size: int = self.settings.get("websocket_max_message_size", default)
+        return size
 
     def write_message(
         self, message: bytes | str | dict[str, Any], binary: bool = False, *, compress: bool = True
@@ -397,6 +407,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
                 ending.add_done_callback(self._ws_on_close_done)
 
     def _ws_run(self, connection: WebSocketProtocol | None, hook: str, result: Any) -> asyncio.Future[Any] | None:
+        if result is None:
+            return None
         return run_to_end(self, hook, result) if connection is None else connection._run_to_end(hook, result)
 
     def _ws_on_close_done(self, ending: asyncio.Future[Any]) -> None:

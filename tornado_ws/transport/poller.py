@@ -280,8 +280,10 @@ class EpollPoller(NestedPoller):
         if not events:
             # Not modified to zero: it would go on to tell of a hang-up, over and over. Whoever has closed the
             # descriptor behind our back has taken it out.
-            with contextlib.suppress(OSError):
+            try:  # noqa: SIM105 - a context manager is three calls, at each end of a connection
                 self._selector.unregister(fd)
+            except OSError:
+                pass
         elif before:
             self._selector.modify(fd, events)
         else:

@@ -35,7 +35,9 @@ def unacknowledged(connected: socket.socket) -> int:
 
 def may_lose_messages(connected: socket.socket) -> bool:
     """Return whether a reset by a peer that goes on sending could cost it messages that it has not acknowledged."""
-    return _held(connected, _SIOCOUTQNSD) > 0 or unacknowledged(connected) > _CLOSE_SIZE
+    left = unacknowledged(connected)
+    # What is not sent is not acknowledged either.
+    return left > 0 and (left > _CLOSE_SIZE or _held(connected, _SIOCOUTQNSD) > 0)
 
 
 def _held(connected: socket.socket, request: int | None) -> int:

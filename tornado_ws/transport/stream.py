@@ -61,6 +61,12 @@ def take_read_bytes(stream: IOStream) -> bytes:
     return future.result()  # type: ignore[attr-defined, no-any-return]
 
 
+def give_back(stream: IOStream, data: bytes) -> None:
+    """Let ``stream`` have read ``data``, which somebody else has taken from its socket before anything was read."""
+    stream._read_buffer += data
+    stream._read_buffer_size += len(data)
+
+
 def peer_has_closed(stream: IOStream) -> bool:
     """Whether the peer is known to be gone, and left nothing to be delivered."""
     if stream.closed():
