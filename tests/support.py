@@ -71,12 +71,13 @@ async def serving(
     calls: list[Any] | None = None,
     sockets: list[socket.socket] | None = None,
     ssl_options: Any = None,
+    alone: bool = True,
     **settings: Any,
 ) -> AsyncIterator[str]:
     """Serve ``routes``, or one handler at ``/``, and give the server's ``ws://`` URL.
 
     The handler's ``initialize`` gets ``calls``, in which it writes down what was called.
-    At the end nothing may be left running.
+    At the end nothing may be left running, if the server is ``alone`` in the loop.
     """
     if not isinstance(routes, list):
         routes = [("/", routes, {} if calls is None else {"calls": calls})]
@@ -90,7 +91,7 @@ async def serving(
     finally:
         server.stop()
         await server.close_all_connections()
-    await until(lambda: not _other_tasks() and not poller_of(IOLoop.current()).connections())
+    await until(lambda: not alone or not (_other_tasks() or poller_of(IOLoop.current()).connections()))
 
 
 @contextlib.asynccontextmanager

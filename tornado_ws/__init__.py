@@ -36,9 +36,12 @@ from tornado_ws.deflate.codec import _DecompressTooLargeError as _DecompressTooL
 from tornado_ws.deflate.codec import _PerMessageDeflateCompressor as _PerMessageDeflateCompressor
 from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor as _PerMessageDeflateDecompressor
 from tornado_ws.errors import (
+    BrokerError,
     HandshakeError,
     HandshakeRejectedError,
     InvalidHandshakeError,
+    PublishError,
+    TopicGapError,
     WebSocketClosedError,
     WebSocketError,
     WriteLimitError,
@@ -49,13 +52,18 @@ from tornado_ws.observing.logs import ConnectionFilter
 from tornado_ws.pubsub.broadcast import broadcast
 from tornado_ws.server.handler import WebSocketHandler
 from tornado_ws.server.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
-from tornado_ws.server.http import HTTPServer
 from tornado_ws.server.shutdown import ClosedAll, close_all
 
-#: Names that clients alone need, and their modules: imported when somebody asks for one, which servers never do.
-_OF_CLIENTS = {
+#: Names that many programs never ask for, and their modules: imported for who does.
+_LATE = {
+    "Envelope": "tornado_ws.pubsub.envelope",
+    "HTTPServer": "tornado_ws.server.http",
+    "History": "tornado_ws.pubsub.history",
+    "Position": "tornado_ws.pubsub.messages",
     "Queue": "tornado.queues",
+    "Subscription": "tornado_ws.pubsub.subscriptions",
     "TCPClient": "tornado.tcpclient",
+    "Topics": "tornado_ws.pubsub.topics",
     "WebSocketClientConnection": "tornado_ws.client.connection",
     "reconnect": "tornado_ws.client.reconnect",
     "simple_httpclient": "tornado_ws.client.connection",
@@ -70,31 +78,45 @@ if TYPE_CHECKING:
     from tornado_ws.client.connect import websocket_connect
     from tornado_ws.client.connection import WebSocketClientConnection
     from tornado_ws.client.reconnect import reconnect
+    from tornado_ws.pubsub.envelope import Envelope
+    from tornado_ws.pubsub.history import History
+    from tornado_ws.pubsub.messages import Position
+    from tornado_ws.pubsub.subscriptions import Subscription
+    from tornado_ws.pubsub.topics import Topics
+    from tornado_ws.server.http import HTTPServer
 else:
 
     def __getattr__(name: str) -> object:
-        if name not in _OF_CLIENTS:
+        if name not in _LATE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(_OF_CLIENTS[name]), name)
+        value = getattr(importlib.import_module(_LATE[name]), name)
         globals()[name] = value
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_OF_CLIENTS})
+        return sorted({*globals(), *_LATE})
 
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BrokerError",
     "ClosedAll",
     "ConnectionFilter",
     "Counters",
+    "Envelope",
     "HTTPServer",
     "HandshakeError",
     "HandshakeRejectedError",
+    "History",
     "InvalidHandshakeError",
     "Latency",
+    "Position",
     "ProcessCounters",
+    "PublishError",
+    "Subscription",
+    "TopicGapError",
+    "Topics",
     "WebSocketClientConnection",
     "WebSocketClosedError",
     "WebSocketError",

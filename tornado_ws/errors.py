@@ -36,6 +36,25 @@ class WriteLimitError(WebSocketError):
     """
 
 
+class BrokerError(WebSocketError):
+    """The broker of topics is away, or refuses what it was asked for: the text says what it said."""
+
+
+class PublishError(BrokerError):
+    """A message of a topic was not published, or nobody knows whether it was: the text says why, and which.
+
+    ``is_unknown`` (bool) tells whether the broker may have it.
+    """
+
+    def __init__(self, why: str, is_unknown: bool = False) -> None:
+        super().__init__(why)
+        self.is_unknown = is_unknown
+
+
+class TopicGapError(WebSocketError):
+    """Messages of a topic that somebody listens to were lost, or were more than may wait for who listens."""
+
+
 class ProtocolError(WebSocketError):
     """The peer broke RFC 6455 or RFC 7692, or went over a limit of ours.
 

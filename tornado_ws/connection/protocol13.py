@@ -85,6 +85,9 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
     ``mask_outgoing`` is true on a client. The constructor and the methods without a docstring are Tornado's.
     """
 
+    #: A slot: who sets an attribute later than the constructor has a dict that shares nothing with those of others.
+    __slots__ = ("_when_ended",)
+
     FIN = FIN
     RSV1 = RSV1
     RSV2 = RSV2
@@ -112,6 +115,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         self._transport: Transport | None = None
         self._out = None
         self._closing = Closing()
+        self._when_ended: tuple[Callable[[Any], object], ...] = ()
         super().__init__(handler)
         self.params = params
         self.mask_outgoing = mask_outgoing
@@ -331,6 +335,11 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
     def has_ended(self) -> bool:
         """Whether ``on_close`` has been called; a coroutine may not have returned."""
         return self._closing.state is State.ENDED
+
+    def when_ended(self, callback: Callable[[Any], object]) -> None:
+        """Have ``callback`` called with this connection, once, when it has ended and before ``on_close`` is."""
+        if callback not in self._when_ended:
+            self._when_ended += (callback,)
 
     async def wait_closed(self) -> None:
         # A coroutine on_close that waits here would wait for itself.
@@ -676,6 +685,8 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             self._transport.record_counts()
         if not self.has_ended:
             self._closing.on(Event.FINISH)
+            for callback in self._when_ended:
+                callback(self)
             code, reason = self._closing.for_on_close()
             try:
                 result = self.handler.on_ws_connection_close(code, reason)

@@ -46,8 +46,8 @@ class Sender:
         raise NotImplementedError
 
 
-def send_to_all(senders: Iterable[Any], frame: bytes, size: int) -> tuple[int, list[Any]]:
-    """Send the ``frame`` of a message of ``size`` bytes to those of ``senders`` that need no more than that.
+def send_to_all(senders: Iterable[Any], frames: bytes, size: int, messages: int = 1) -> tuple[int, list[Any]]:
+    """Send the ``frames`` of some ``messages``, of ``size`` bytes together, to those of ``senders`` that need no more.
 
     Returns to how many it went, and the others, which may be anything.
     """
@@ -67,9 +67,9 @@ def send_to_all(senders: Iterable[Any], frame: bytes, size: int) -> tuple[int, l
             others.append(sender)
             continue
         out.check_thread()
-        out.write_unawaited(frame)
-        out.messages += 1
+        out.write_unawaited(frames)
+        out.messages += messages
         out.message_bytes += size
-        out.wire_bytes += len(frame)
+        out.wire_bytes += len(frames)
         count += 1
     return count, others

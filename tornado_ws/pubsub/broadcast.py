@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tornado.iostream import StreamBufferFullError
-
-from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.writing import SharedMessage, sendable
-from tornado_ws.engine import Sender, send_to_all
-from tornado_ws.errors import WebSocketClosedError, WriteLimitError
-from tornado_ws.server.handler import WebSocketHandler
+from tornado_ws.pubsub.fan_out import protocol_of, send_shared
 
 
 def broadcast(connections: Iterable[Any], message: str | bytes | dict[str, Any], binary: bool = False) -> int:
@@ -33,25 +28,4 @@ def broadcast(connections: Iterable[Any], message: str | bytes | dict[str, Any],
     """
     shared = SharedMessage(sendable(message), binary)
     # A callback of the application may change what it gave us.
-    count, others = send_to_all(
-        [_protocol_of(connection) for connection in connections], shared.frame(), len(shared.payload)
-    )
-    for protocol in others:
-        if protocol is None or protocol.is_closing():
-            continue
-        try:
-            if (
-                not isinstance(protocol, WebSocketProtocol13)
-                or type(protocol).write_message is not Sender.write_message
-            ):
-                protocol.write_message(shared.message, binary=binary)
-                count += 1
-            elif protocol.write_shared(shared):
-                count += 1
-        except (WebSocketClosedError, WriteLimitError, StreamBufferFullError):
-            continue
-    return count
-
-
-def _protocol_of(connection: Any) -> Any:
-    return connection.ws_connection if isinstance(connection, WebSocketHandler) else connection.protocol
+    return send_shared([protocol_of(connection) for connection in connections], [shared])

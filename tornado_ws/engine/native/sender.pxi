@@ -21,8 +21,8 @@ cdef class Sender:
         return self._write_message(message, binary, compress)
 
 
-def send_to_all(senders, bytes frame not None, Py_ssize_t size):
-    """Send a message to those that need no more than its frame; see `tornado_ws.engine.sender.send_to_all`."""
+def send_to_all(senders, bytes frames not None, Py_ssize_t size, int messages=1):
+    """Send messages to those that need no more than their frames; see `tornado_ws.engine.sender.send_to_all`."""
     cdef unsigned long thread = PyThread_get_thread_ident()
     cdef Channel out
     cdef object known = None
@@ -45,10 +45,10 @@ def send_to_all(senders, bytes frame not None, Py_ssize_t size):
             continue
         if thread != out.thread:
             out._change_thread()
-        out.put_unawaited(frame)
-        out.messages += 1
+        out.put_unawaited(frames)
+        out.messages += messages
         out.message_bytes += size
-        out.wire_bytes += PyBytes_GET_SIZE(frame)
+        out.wire_bytes += PyBytes_GET_SIZE(frames)
         count += 1
     return count, others
 

@@ -1,0 +1,78 @@
+"""A ``redis-server`` of a test's own: on a free port, in a directory of its own."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from tornado.testing import bind_unused_port
+
+from tests.support import PATIENCE
+
+
+class RedisServer:
+    """Started and stopped by hand, with its data or without."""
+
+    def __init__(self, directory: Path, *options: str, port_option: str = "--port", **client: Any) -> None:
+        if shutil.which("redis-server") is None:
+            pytest.fail("redis-server is not in the path; `apt-get install redis-server` installs it")
+        sock, self.port = bind_unused_port()
+        sock.close()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._directory = directory
+        self._options = [port_option, str(self.port), *options]
+        self._client = client
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = ["redis-server", *self._options, "--bind", "127.0.0.1", "--save", "", "--dir", "."]
+        command += ["--appendonly", "yes", "--appendfsync", "always"]
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=self._directory, stdout=log, stderr=log)
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
+            assert self._process.poll() is None, (self._directory / "log").read_text()
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.ask("PING"))
+        except redis.RedisError:
+            return False
+
+    def ask(self, *command: Any) -> Any:
+        """Give a command, and return its reply."""
+        with redis.Redis(port=self.port, protocol=2, **self._client) as client:
+            return client.execute_command(*command)
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def lose_data(self) -> None:
+        """Forget all that a server that is stopped has."""
+        shutil.rmtree(self._directory / "appendonlydir")
+
+    def kill_connections(self) -> int:
+        """Cut all connections but the one that asks."""
+        return int(self.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))

@@ -1,0 +1,69 @@
+"""Messages to many connections, in one write for each: the way of `broadcast` and of topics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tornado.iostream import StreamBufferFullError
+
+from tornado_ws.connection.protocol13 import WebSocketProtocol13
+from tornado_ws.connection.writing import SharedMessage
+from tornado_ws.engine import Sender, send_to_all
+from tornado_ws.engine.contract import CORK_SIZE
+from tornado_ws.errors import WebSocketClosedError, WriteLimitError
+from tornado_ws.server.handler import WebSocketHandler
+
+
+def protocol_of(connection: Any) -> Any:
+    """Return the protocol of a handler or client; None where it is closed."""
+    return connection.ws_connection if isinstance(connection, WebSocketHandler) else connection.protocol
+
+
+def send_shared(
+    protocols: Sequence[Any], messages: Sequence[SharedMessage], refused: Callable[[Any], object] | None = None
+) -> int:
+    """Send ``messages`` to each of ``protocols``; those that are closed or closing are left out.
+
+    ``refused`` is called with each protocol whose write limit refuses one of them, once for each such message.
+    Returns how many messages went to how many connections, as one sum.
+    """
+    sent = 0
+    for some in _in_writes(messages):
+        frames = some[0].frame() if len(some) == 1 else b"".join([message.frame() for message in some])
+        count, others = send_to_all(protocols, frames, sum(len(message.payload) for message in some), len(some))
+        sent += count * len(some)
+        for protocol in others:
+            for message in some:
+                if _send_one(protocol, message):
+                    sent += 1
+                elif refused is not None and protocol is not None and not protocol.is_closing():
+                    refused(protocol)
+    return sent
+
+
+def _in_writes(messages: Sequence[SharedMessage]) -> Iterator[Sequence[SharedMessage]]:
+    """Cut ``messages`` where their frames would be more than one write takes, for write limits count between those."""
+    if len(messages) == 1:
+        yield messages
+        return
+    begin = size = 0
+    for index, message in enumerate(messages):
+        size += len(message.payload)
+        if size > CORK_SIZE and index > begin:
+            yield messages[begin:index]
+            begin, size = index, len(message.payload)
+    if begin < len(messages):
+        yield messages[begin:]
+
+
+def _send_one(protocol: Any, message: SharedMessage) -> bool:
+    if protocol is None or protocol.is_closing():
+        return False
+    try:
+        if not isinstance(protocol, WebSocketProtocol13) or type(protocol).write_message is not Sender.write_message:
+            protocol.write_message(message.message, binary=message.binary)
+            return True
+        return protocol.write_shared(message)
+    except (WebSocketClosedError, WriteLimitError, StreamBufferFullError):
+        return False

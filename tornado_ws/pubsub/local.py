@@ -1,0 +1,75 @@
+"""The broker of one process: nothing leaves it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+from tornado_ws.connection.writing import SharedMessage
+from tornado_ws.pubsub.broker import Receiver
+from tornado_ws.pubsub.history import RecentMessages, Rules
+from tornado_ws.pubsub.messages import Message, Position
+
+
+class LocalBroker:
+    """Delivers what was published in a turn of the loop when the turn ends, so that it leaves in one write each."""
+
+    def __init__(self, receiver: Receiver, rules: Rules) -> None:
+        self._receiver = receiver
+        #: The positions of a process end with it.
+        self._epoch = secrets.token_hex(6)
+        self._last = 0
+        self._recent = RecentMessages(rules)
+        self._waiting: list[Message] = []
+        self._present: dict[str, dict[str, Any]] = {}
+
+    async def join(self, name: str) -> None:
+        # What was published before is not for who subscribes now.
+        self._flush()
+
+    def head(self, topic: str) -> Position:
+        return Position(self._epoch, (self._last, 0))
+
+    async def recover(self, topic: str, since: Position) -> None:
+        """Do nothing: what is not in memory is nowhere."""
+
+    def missed(self, topic: str, since: Position) -> list[Message] | None:
+        if since.epoch != self._epoch or since.id > (self._last, 0):
+            return None
+        if since.id == (self._last, 0):
+            return []
+        return self._recent.after(topic, since.id) if self._recent.covers(topic, since.id) else None
+
+    def publish(self, topic: str, shared: SharedMessage, exclude: Any) -> asyncio.Future[Position]:
+        loop = asyncio.get_running_loop()
+        self._last += 1
+        position = Position(self._epoch, (self._last, 0))
+        message = Message(topic, shared, position, exclude)
+        if not self._waiting:
+            loop.call_soon(self._flush)
+        self._waiting.append(message)
+        self._recent.append(message)
+        published: asyncio.Future[Position] = loop.create_future()
+        published.set_result(position)
+        return published
+
+    def _flush(self) -> None:
+        messages, self._waiting = self._waiting, []
+        if messages:
+            self._receiver.deliver(messages)
+
+    async def enter(self, topic: str, member: str, data: Any) -> None:
+        self._present.setdefault(topic, {})[member] = data
+
+    def leave(self, topic: str, member: str) -> None:
+        members = self._present.get(topic, {})
+        members.pop(member, None)
+        if not members:
+            self._present.pop(topic, None)
+
+    async def presence(self, topic: str) -> dict[str, Any]:
+        return dict(self._present.get(topic, {}))
+
+    async def close(self) -> None:
+        self._flush()

@@ -1,0 +1,86 @@
+"""A message of a topic, and its position."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from tornado_ws.connection.writing import SharedMessage, sendable
+from tornado_ws.pubsub import envelope
+
+#: Where a message stands in its stream.
+Id = tuple[int, int]
+
+#: Before every message.
+BEGINNING: Id = (0, 0)
+
+_TEXT = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
+
+
+class Position(NamedTuple):
+    """Where a message stands among those of its topic. Positions of one topic and one ``epoch`` are in order.
+
+    ``str()`` of it is text that a URL takes as it is, and that ``subscribe(since=...)`` understands.
+    """
+
+    #: Random text that changes when the messages before are lost: with a process, or with the data of a broker.
+    epoch: str
+    #: Two ints, compared one after the other. A broker's are milliseconds since 1970, and a number within those.
+    id: Id
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.id[0]}-{self.id[1]}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Return the position that `str` has made a text of. Raises ValueError for any other text."""
+        found = _TEXT.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text[:100]!r} is no position; one is EPOCH-NUMBER-NUMBER")
+        return cls(found[1], (int(found[2]), int(found[3])))
+
+
+class Message:
+    """A message of a topic: ``topic`` (str), ``data`` (str, or bytes where it is binary) and ``position``."""
+
+    __slots__ = ("_enveloped", "exclude", "position", "shared", "topic")
+
+    def __init__(self, topic: str, shared: SharedMessage, position: Position, exclude: Any = None) -> None:
+        self.topic = topic
+        self.position = position
+        #: What is sent to those that are subscribed without an envelope.
+        self.shared = shared
+        #: The protocol of the connection that does not get it.
+        self.exclude = exclude
+        self._enveloped: SharedMessage | None = None
+
+    @property
+    def data(self) -> str | bytes:
+        return self.shared.payload if self.shared.binary else self.shared.payload.decode()
+
+    @property
+    def id(self) -> Id:
+        return self.position.id
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return len(self.shared.payload) + 500
+
+    def enveloped(self) -> SharedMessage:
+        """Return what is sent to those that are subscribed with an envelope: always the same object."""
+        if self._enveloped is None:
+            self._enveloped = sharable(envelope.wrap(self.topic, str(self.position), self.data))
+        return self._enveloped
+
+    def __repr__(self) -> str:
+        return f"Message({self.topic!r}, {self.data[:40]!r}, {str(self.position)!r})"
+
+
+def sharable(data: Any) -> SharedMessage:
+    """Return ``data`` as one message for many: str and dict as text, bytes as binary.
+
+    Raises TypeError for any other type, and UnicodeEncodeError for a str that is no Unicode.
+    """
+    ready = sendable(data)
+    return SharedMessage(ready, not isinstance(ready, str))

@@ -1,0 +1,165 @@
+"""Reading the streams of Redis: one blocking XREAD for all of them, from the last id of each."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+from tornado.log import gen_log
+
+from tornado_ws.errors import BrokerError
+from tornado_ws.pubsub.broker import Receiver
+from tornado_ws.pubsub.redis_link import AwayError, Health, Link, says_away
+from tornado_ws.pubsub.redis_stream import Info, Stream
+
+#: Entries of each stream in one reply.
+COUNT = 500
+#: Seconds that a read blocks, and after which it is looked whether anything was lost where nothing hints at it.
+BLOCK = 2.0
+
+
+def look_commands(key: str) -> list[tuple[Any, ...]]:
+    """Return the commands that say the epoch of a stream, which is made if there is none, and what is in it."""
+    epoch = f"{key}:epoch"
+    return [("SET", epoch, secrets.token_hex(6), "NX"), ("GET", epoch), ("XINFO", "STREAM", key)]
+
+
+def looked(replies: Sequence[Any]) -> tuple[str, Info]:
+    """Return the epoch and the `Info` of what `look_commands` have asked for. Raises what the broker said instead."""
+    for reply in replies[:2]:
+        if isinstance(reply, ResponseError):
+            raise AwayError(str(reply)) if says_away(reply) else BrokerError(str(reply))
+    if says_away(replies[2]):
+        raise AwayError(str(replies[2]))
+    return (replies[1] or b"").decode(), Info(replies[2])
+
+
+class Reader:
+    """Reads by a task of its own, and gives what it reads to the receiver, one stream after the other.
+
+    :param covers: returns what is true of the names whose messages are in the stream of a number.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        receiver: Receiver,
+        health: Health,
+        own: str,
+        epochs: dict[str, str],
+        covers: Callable[[int], Callable[[str], bool]],
+    ) -> None:
+        self.streams: dict[int, Stream] = {}
+        self._link = link
+        self._receiver = receiver
+        self._health = health
+        self._own = own.encode()
+        self._epochs = epochs
+        self._covers = covers
+        #: The streams of the read under way.
+        self._read_now: set[int] = set()
+        self._wake = asyncio.Event()
+        self._looked_at = 0.0
+        self._must_look = True
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, stream: Stream) -> None:
+        """Read a stream too. The read under way does not have it: whoever wants that ended asks Redis for it."""
+        self.streams[stream.number] = stream
+        self._epochs[stream.key] = stream.epoch
+        self._wake.set()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def remove(self, number: int) -> None:
+        del self.streams[number]
+
+    def misses(self, number: int) -> bool:
+        """Whether a read is under way that does not have this stream."""
+        return bool(self._read_now) and number not in self._read_now
+
+    @property
+    def client_id(self) -> int | None:
+        return self._link.client_id
+
+    async def _run(self) -> None:
+        while True:
+            if not self.streams:
+                self._wake.clear()
+                await self._wake.wait()
+            try:
+                await self._read()
+            except AwayError as error:
+                self._must_look = True
+                await self._link.wait_until_back(error)
+            except Exception as error:
+                # A reply that nobody expects: permissions, or a key of another type.
+                gen_log.exception("Topics: reading from the broker failed")
+                self._must_look = True
+                await self._link.wait_until_back(error)
+            finally:
+                self._read_now = set()
+
+    async def _read(self) -> None:
+        streams = list(self.streams.values())
+        now = asyncio.get_running_loop().time()
+        looks = self._must_look or now - self._looked_at > BLOCK / 2 or not self._link.is_connected
+        commands = [command for stream in streams for command in look_commands(stream.key)] if looks else []
+        ids = [f"{stream.last[0]}-{stream.last[1]}" for stream in streams]
+        keys = [stream.key for stream in streams]
+        read = ("XREAD", "COUNT", COUNT, "BLOCK", int(BLOCK * 1000), "STREAMS", *keys, *ids)
+        await self._link.connect()
+        self._read_now = {stream.number for stream in streams}
+        replies = await self._link.ask([*commands, read], BLOCK)
+        self._read_now = set()
+        renewed: set[bytes] = set()
+        if looks:
+            self._must_look, self._looked_at = False, now
+            renewed = await self._look(streams, replies)
+        await self._take(replies[-1], {stream.key.encode(): stream for stream in streams}, renewed)
+
+    async def _look(self, streams: Sequence[Stream], replies: Sequence[Any]) -> set[bytes]:
+        """See whether anything was lost before this read; returns the keys of streams that are read from elsewhere."""
+        renewed = set()
+        for index, stream in enumerate(streams):
+            epoch, info = looked(replies[3 * index : 3 * index + 3])
+            last = stream.last
+            lost = stream.check(epoch, info)
+            if lost is None:
+                continue
+            if stream.last != last:
+                renewed.add(stream.key.encode())
+            self._epochs[stream.key] = stream.epoch
+            if stream.epoch != epoch:
+                await self._link.ask([("SET", f"{stream.key}:epoch", stream.epoch)])
+            if self.streams.get(stream.number) is stream:
+                self._receiver.gap(self._covers(stream.number), f"stream {stream.key}: {lost}")
+        return renewed
+
+    async def _take(self, reply: Any, streams: dict[bytes, Stream], renewed: set[bytes]) -> None:
+        if isinstance(reply, ResponseError):
+            if str(reply).startswith("UNBLOCKED"):
+                return
+            raise AwayError(str(reply)) if says_away(reply) else BrokerError(str(reply))
+        for key, raws in reply or ():
+            stream = streams[key]
+            if key in renewed or self.streams.get(stream.number) is not stream:
+                continue
+            # More waits there: what comes next may have been trimmed meanwhile.
+            self._must_look = self._must_look or len(raws) == COUNT
+            messages = stream.take(raws, self._own)
+            try:
+                self._receiver.deliver(messages)
+            except Exception:
+                gen_log.exception("Topics: delivering failed")
+            # Other connections have their turn.
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._link.close()

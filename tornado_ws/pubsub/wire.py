@@ -1,0 +1,75 @@
+"""The wire format of topics in Redis, as ``docs/topics.md`` has it: names of keys, and what an entry has."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, NamedTuple
+
+from tornado_ws.pubsub.messages import Id
+
+
+class Entry(NamedTuple):
+    """What is in an entry of a stream."""
+
+    id: Id
+    topic: str
+    data: bytes
+    is_binary: bool
+    #: Who published it, and the number that it has there; nobody knows where that is empty.
+    origin: bytes
+    number: int
+
+
+class Keys:
+    """The names of keys. Those of one stream have one hash tag, so that a cluster keeps them together."""
+
+    def __init__(self, prefix: str, streams: int) -> None:
+        self._prefix = prefix
+        self._streams = streams
+
+    def number_of(self, topic: str) -> int:
+        """Return which stream a topic belongs to."""
+        return zlib.crc32(topic.encode()) % self._streams
+
+    def stream(self, number: int) -> str:
+        return f"{self._prefix}:{{{number}}}"
+
+    def epoch(self, number: int) -> str:
+        return f"{self._prefix}:{{{number}}}:epoch"
+
+    def presence(self, topic: str) -> str:
+        """Return the key of the set of processes that have members of ``topic``."""
+        return f"{self._prefix}:{{{self.number_of(topic)}}}:presence:{topic}"
+
+
+def add_command(
+    key: str, max_length: int, topic: str, data: bytes, is_binary: bool, origin: str, number: int
+) -> tuple[Any, ...]:
+    """Return the command that publishes a message."""
+    command = ("XADD", key, "MAXLEN", "~", max_length, "*", "t", topic, "m", data, "o", origin, "n", number)
+    return (*command, "b", 1) if is_binary else command
+
+
+def parse_id(text: bytes) -> Id:
+    """Return the id of an entry from its text."""
+    first, _, second = text.partition(b"-")
+    return int(first), int(second)
+
+
+def parse_entry(raw: Any) -> Entry:
+    """Return what a raw entry has. Raises ValueError, with what is wrong, for one that is no message."""
+    number, fields = raw
+    if fields is None:
+        raise ValueError("entry was deleted")
+    found = dict(zip(fields[::2], fields[1::2], strict=True))
+    try:
+        topic, data = found[b"t"].decode(), found[b"m"]
+        is_binary = found.get(b"b", b"0") != b"0"
+        return Entry(parse_id(number), topic, data, is_binary, found.get(b"o", b""), int(found.get(b"n", 0)))
+    except KeyError as error:
+        raise ValueError(f"entry has no field {error.args[0].decode()}") from None
+
+
+def fields_of(flat: list[Any]) -> dict[bytes, Any]:
+    """Return a reply of names and values one after the other as a dict."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
