@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import payloads
-from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateCompressor, PerMessageDeflateDecompressor
 from tornado_ws.deflate.options import deflate_options
 
 _RESULT = Path(__file__).parent / "results" / "corpus.md"
@@ -73,12 +73,12 @@ class Figures(NamedTuple):
     kib: float
 
 
-def _ends(options: dict[str, Any]) -> tuple[_PerMessageDeflateCompressor, _PerMessageDeflateDecompressor]:
+def _ends(options: dict[str, Any]) -> tuple[PerMessageDeflateCompressor, PerMessageDeflateDecompressor]:
     parsed = deflate_options(options)
     takeover = not parsed.server_no_context_takeover
     return (
-        _PerMessageDeflateCompressor(takeover, parsed.max_wbits, parsed),
-        _PerMessageDeflateDecompressor(takeover, parsed.max_wbits, _LIMIT, parsed),
+        PerMessageDeflateCompressor(takeover, parsed.max_wbits, parsed),
+        PerMessageDeflateDecompressor(takeover, parsed.max_wbits, _LIMIT, parsed),
     )
 
 

@@ -16,7 +16,7 @@ from tests.engine.reading import LIMIT, events_now
 from tests.peer import opening_request
 from tests.wire import PONG
 from tornado_ws import WebSocketHandler
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
 from tornado_ws.engine.reader import FrameReader
 
 
@@ -69,7 +69,7 @@ def check(data: bytes) -> None:
     assert kept[-1] in expected.close_codes, (kept, expected.close_codes)
     head, _, frames = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 "), head
-    reader = FrameReader(False, LIMIT, _PerMessageDeflateDecompressor(True, None, LIMIT) if deflate else None)
+    reader = FrameReader(False, LIMIT, PerMessageDeflateDecompressor(True, None, LIMIT) if deflate else None)
     reader.feed(frames)
     events = events_now(reader)
     # The peer may be gone before it has all.

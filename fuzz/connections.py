@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from tests.engine.reading import LIMIT
 from tests.wire import CLOSE, PING
 from tornado_ws.close_codes import decode_close
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
 from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
 
@@ -48,7 +48,7 @@ class Expected:
         self.messages: list[str | bytes] = []
         self.pings: list[bytes] = []
         close_code: int | None = None
-        reader = FrameReader(masked, LIMIT, _PerMessageDeflateDecompressor(True, None, LIMIT) if deflate else None)
+        reader = FrameReader(masked, LIMIT, PerMessageDeflateDecompressor(True, None, LIMIT) if deflate else None)
         reader.feed(wire)
         try:
             for event in reader:

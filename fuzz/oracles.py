@@ -23,7 +23,7 @@ from wsproto.frame_protocol import FrameProtocol, ParseFailed
 from tests.engine.reading import ENGINES, LIMIT, Engine
 from tests.wire import CLOSE, CONTINUATION, PING, PONG, TEXT
 from tornado_ws.close_codes import decode_close
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
 from tornado_ws.errors import ProtocolError
 
 PROTOCOL_ERROR, INVALID_PAYLOAD, MESSAGE_TOO_BIG = 1002, 1007, 1009
@@ -122,7 +122,7 @@ def _close(code: int, reason: str | None) -> tuple[int | None, str | None]:
 class _Ours(Read):
     def __init__(self, engine: Engine, masked: bool, deflate: bool, takeover: bool) -> None:
         super().__init__()
-        inflater = _PerMessageDeflateDecompressor(takeover, None, LIMIT) if deflate else None
+        inflater = PerMessageDeflateDecompressor(takeover, None, LIMIT) if deflate else None
         self._reader = engine.FrameReader(masked, LIMIT, inflater)
 
     def feed(self, data: bytes) -> None:

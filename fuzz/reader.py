@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.engine.reading import ENGINES, Engine
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
 from tornado_ws.engine.contract import BUDGET_SPENT, VIOLATION
 from tornado_ws.errors import ProtocolError
 
@@ -23,7 +23,7 @@ class _Kept:
 
 def _read(engine: Engine, options: int, wire: bytes, piece: int, hands_out: bool) -> tuple[Any, ...]:
     limit = _LIMITS[options >> 3 & 3]
-    inflater = _PerMessageDeflateDecompressor(bool(options & 4), None, limit) if options & 2 else None
+    inflater = PerMessageDeflateDecompressor(bool(options & 4), None, limit) if options & 2 else None
     reader = engine.FrameReader(bool(options & 1), limit, inflater)
     kept: list[Any] = []
     violation: ProtocolError | None = None

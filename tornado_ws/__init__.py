@@ -26,15 +26,11 @@ from tornado.util import _websocket_mask as _websocket_mask
 
 from tornado_ws import engine as engine
 from tornado_ws.compat.install import install, uninstall
+from tornado_ws.connection import interfaces as _interfaces
 from tornado_ws.connection.interfaces import WebSocketProtocol
-from tornado_ws.connection.interfaces import _default_max_message_size as _default_max_message_size
-from tornado_ws.connection.interfaces import _WebSocketDelegate as _WebSocketDelegate
-from tornado_ws.connection.interfaces import _WebSocketParams as _WebSocketParams
 from tornado_ws.connection.keepalive import de_dupe_gen_log as de_dupe_gen_log
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
-from tornado_ws.deflate.codec import _DecompressTooLargeError as _DecompressTooLargeError
-from tornado_ws.deflate.codec import _PerMessageDeflateCompressor as _PerMessageDeflateCompressor
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor as _PerMessageDeflateDecompressor
+from tornado_ws.deflate import codec as _codec
 from tornado_ws.errors import (
     BrokerError,
     HandshakeError,
@@ -50,9 +46,18 @@ from tornado_ws.observing.counters import Counters, ProcessCounters, counters
 from tornado_ws.observing.latency import Latency
 from tornado_ws.observing.logs import ConnectionFilter
 from tornado_ws.pubsub.broadcast import broadcast
+from tornado_ws.server import handler as _handler
 from tornado_ws.server.handler import WebSocketHandler
-from tornado_ws.server.handler import _raise_not_supported_for_websockets as _raise_not_supported_for_websockets
 from tornado_ws.server.shutdown import ClosedAll, close_all
+
+# Tornado's own names for them, which applications import.
+_DecompressTooLargeError = _codec.DecompressTooLargeError
+_PerMessageDeflateCompressor = _codec.PerMessageDeflateCompressor
+_PerMessageDeflateDecompressor = _codec.PerMessageDeflateDecompressor
+_WebSocketDelegate = _interfaces.WebSocketDelegate
+_WebSocketParams = _interfaces.WebSocketParams
+_default_max_message_size = _interfaces.DEFAULT_MAX_MESSAGE_SIZE
+_raise_not_supported_for_websockets = _handler.raise_not_supported_for_websockets
 
 #: Names that many programs never ask for, and their modules: imported for who does.
 _LATE = {

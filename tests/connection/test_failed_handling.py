@@ -43,14 +43,14 @@ async def test_one_connection_ends_and_the_others_of_the_batch_are_served(
     error: Exception, each_poller: str, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[list[Any]] = [[], [], []]
-    inflate = codec._PerMessageDeflateDecompressor.inflate
+    inflate = codec.PerMessageDeflateDecompressor.inflate
 
     def failing(self: Any, data: bytes, limit: int) -> bytes:
         if data == deflated(b"fail"):
             raise error
         return inflate(self, data, limit)
 
-    monkeypatch.setattr(codec._PerMessageDeflateDecompressor, "inflate", failing)
+    monkeypatch.setattr(codec.PerMessageDeflateDecompressor, "inflate", failing)
     routes = [(f"/{number}", Compressing, {"calls": calls[number]}) for number in range(3)]
     extension: dict[str, Any] = {"Sec_WebSocket_Extensions": "permessage-deflate"}
     async with serving(routes) as url, contextlib.AsyncExitStack() as stack:

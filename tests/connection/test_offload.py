@@ -18,7 +18,7 @@ from tests.support import Echo, connected, serving, until
 from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, close_payload, deflated, inflated
 from tornado_ws import WebSocketClosedError, WriteLimitError, broadcast
 from tornado_ws.deflate import backends, offload
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
 from tornado_ws.errors import ProtocolError
 
 SIZE = 2000
@@ -572,7 +572,7 @@ async def test_threads_are_used_for_what_is_large_and_for_nothing_else(monkeypat
 
 
 def test_no_more_is_held_back_than_a_message_may_have() -> None:
-    inflater = offload.OffloadingInflater(_PerMessageDeflateDecompressor(True, None, 100_000), SIZE, 100_000)
+    inflater = offload.OffloadingInflater(PerMessageDeflateDecompressor(True, None, 100_000), SIZE, 100_000)
     payload = deflated(os.urandom(250_000))
     assert len(inflater.inflate(payload[:50_000], 100_000)) == SIZE + 1
     inflater.inflate(payload[50_000:100_000], 100_000)

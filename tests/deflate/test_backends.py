@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.wire import each_byte
 from tornado_ws.deflate import backends
 from tornado_ws.deflate.codec import (
-    _PerMessageDeflateCompressor,
-    _PerMessageDeflateDecompressor,
+    PerMessageDeflateCompressor,
+    PerMessageDeflateDecompressor,
     compress_alone,
     inflate_all,
 )
@@ -64,7 +64,7 @@ def strictly_inflated(payloads: list[bytes], wbits: int, takeover: bool) -> list
 def test_a_window_is_kept_to(backend: str, takeover: bool, wbits: int, takeover_memory: int) -> None:
     for level in LEVELS[backend]:
         options = {"backend": backend, "compression_level": level, "takeover_memory": takeover_memory}
-        compressor = _PerMessageDeflateCompressor(takeover, wbits, options)
+        compressor = PerMessageDeflateCompressor(takeover, wbits, options)
         payloads = [compressor.compress(message) for message in MESSAGES]
         assert strictly_inflated(payloads, wbits, takeover) == MESSAGES
 
@@ -101,8 +101,8 @@ def test_what_one_backend_deflates_any_other_inflates(
     cuts: int,
 ) -> None:
     options = {"backend": there, "mem_level": mem_level, "takeover_memory": takeover_memory}
-    compressor = _PerMessageDeflateCompressor(takeover, wbits, options)
-    decompressor = _PerMessageDeflateDecompressor(takeover, wbits, LIMIT, {"backend": here})
+    compressor = PerMessageDeflateCompressor(takeover, wbits, options)
+    decompressor = PerMessageDeflateDecompressor(takeover, wbits, LIMIT, {"backend": here})
     for number, message in enumerate(messages):
         payload = compressor.compress(message)
         if number == len(messages) // 2:
@@ -118,10 +118,10 @@ def test_a_limit_is_the_same_for_every_backend(backend: str, level: int) -> None
     options = {"backend": backend}
     for size in (0, 1, 1000, 131_071, 131_072, 131_073, 400_000):
         payload = compress_alone(bytes(size), {"backend": backend, "compression_level": level})
-        exact = _PerMessageDeflateDecompressor(True, None, size, options)
+        exact = PerMessageDeflateDecompressor(True, None, size, options)
         assert exact.decompress(payload) == bytes(size)
         if size:
-            small = _PerMessageDeflateDecompressor(True, None, size - 1, options)
+            small = PerMessageDeflateDecompressor(True, None, size - 1, options)
             assert len(inflate_all(small, payload, size - 1)) == size
 
 
@@ -132,7 +132,7 @@ CUT_SHORT = [compress_alone(NOISE[:100] + b"text " * 100)[:cut] for cut in range
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("payload", [*map(bytes.fromhex, BROKEN), *CUT_SHORT])
 def test_what_does_not_inflate_is_refused_by_every_backend(backend: str, payload: bytes) -> None:
-    decompressor = _PerMessageDeflateDecompressor(True, None, LIMIT, {"backend": backend})
+    decompressor = PerMessageDeflateDecompressor(True, None, LIMIT, {"backend": backend})
     with pytest.raises(ProtocolError) as caught:
         decompressor.decompress(payload)
     assert caught.value.close_code == 1007
@@ -143,7 +143,7 @@ FINAL = [bytes.fromhex(payload) for payload in ("f348cdc9c9070000", "f348cdc9c90
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_block_with_bfinal_ends_no_message_in_any_backend(backend: str) -> None:
-    decompressor = _PerMessageDeflateDecompressor(True, None, LIMIT, {"backend": backend})
+    decompressor = PerMessageDeflateDecompressor(True, None, LIMIT, {"backend": backend})
     assert [decompressor.decompress(payload) for payload in FINAL * 2] == [b"Hello", b"HelloHello", b"", b""] * 2
     # All that a peer may do, and the context goes on.
     context = zlib.compressobj(wbits=-15, zdict=b"Hello")
@@ -153,8 +153,8 @@ def test_a_block_with_bfinal_ends_no_message_in_any_backend(backend: str) -> Non
 # What is kept between messages
 
 
-def codec() -> tuple[_PerMessageDeflateCompressor, _PerMessageDeflateDecompressor]:
-    return _PerMessageDeflateCompressor(True, None), _PerMessageDeflateDecompressor(True, None, LIMIT)
+def codec() -> tuple[PerMessageDeflateCompressor, PerMessageDeflateDecompressor]:
+    return PerMessageDeflateCompressor(True, None), PerMessageDeflateDecompressor(True, None, LIMIT)
 
 
 def trades(count: int) -> list[bytes]:
@@ -168,16 +168,16 @@ def sizes(compressor: Any, messages: list[bytes]) -> int:
 
 
 def test_a_compressor_that_was_put_out_begins_on_what_the_peer_has() -> None:
-    live = sizes(_PerMessageDeflateCompressor(True, None, {}), trades(100))
-    afresh = sizes(_PerMessageDeflateCompressor(True, None, {"takeover_memory": 0}), trades(100))
-    alone = sizes(_PerMessageDeflateCompressor(False, None, {}), trades(100))
+    live = sizes(PerMessageDeflateCompressor(True, None, {}), trades(100))
+    afresh = sizes(PerMessageDeflateCompressor(True, None, {"takeover_memory": 0}), trades(100))
+    alone = sizes(PerMessageDeflateCompressor(False, None, {}), trades(100))
     assert afresh < live * 1.2
     assert afresh < alone / 2
 
 
 def test_live_compressors_are_bounded_and_those_in_use_stay() -> None:
     options = deflate_options({"takeover_memory": 1_000_000})
-    busy, *others = (_PerMessageDeflateCompressor(True, None, options) for _ in range(40))
+    busy, *others = (PerMessageDeflateCompressor(True, None, options) for _ in range(40))
     first = busy.compress(b"busy")
     stream = busy._stream
     assert stream is not None
@@ -194,7 +194,7 @@ def test_live_compressors_are_bounded_and_those_in_use_stay() -> None:
 
 def test_no_more_than_the_limit_is_live_though_all_are_in_use() -> None:
     options = deflate_options({"takeover_memory": 500_000, "mem_level": 5})
-    compressors = [_PerMessageDeflateCompressor(True, None, options) for _ in range(10)]
+    compressors = [PerMessageDeflateCompressor(True, None, options) for _ in range(10)]
     for _ in range(3):
         for compressor in compressors:
             compressor.compress(b"again")
@@ -204,8 +204,8 @@ def test_no_more_than_the_limit_is_live_though_all_are_in_use() -> None:
 
 def test_a_compressor_forgets() -> None:
     compressor, decompressor = (
-        _PerMessageDeflateCompressor(True, None),
-        _PerMessageDeflateDecompressor(True, None, LIMIT),
+        PerMessageDeflateCompressor(True, None),
+        PerMessageDeflateDecompressor(True, None, LIMIT),
     )
     decompressor.decompress(compressor.compress(NOISE[:1000]))
     compressor.forget()
@@ -216,8 +216,8 @@ def test_a_compressor_forgets() -> None:
 
 def test_a_compressor_goes_on_behind_a_message_that_another_compressed() -> None:
     compressor, decompressor = (
-        _PerMessageDeflateCompressor(True, None),
-        _PerMessageDeflateDecompressor(True, None, LIMIT),
+        PerMessageDeflateCompressor(True, None),
+        PerMessageDeflateDecompressor(True, None, LIMIT),
     )
     decompressor.decompress(compressor.compress(b"its own message"))
     decompressor.decompress(compress_alone(NOISE[:1000]))
@@ -238,8 +238,8 @@ def test_what_is_compressed_alone_refers_to_nothing(backend: str) -> None:
 def test_a_compressor_that_fails_refers_to_nothing_that_the_peer_did_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "library_of", lambda backend: None)
     compressor, decompressor = (
-        _PerMessageDeflateCompressor(True, None),
-        _PerMessageDeflateDecompressor(True, None, LIMIT),
+        PerMessageDeflateCompressor(True, None),
+        PerMessageDeflateDecompressor(True, None, LIMIT),
     )
     decompressor.decompress(compressor.compress(b"first"))
 
@@ -261,13 +261,13 @@ def test_a_compressor_that_fails_refers_to_nothing_that_the_peer_did_not_get(mon
 @pytest.mark.parametrize("takeover", [True, False])
 def test_an_inflater_without_takeover_takes_no_place_among_those_that_stay(takeover: bool) -> None:
     options = deflate_options({"takeover_memory": 200_000})
-    stays = _PerMessageDeflateDecompressor(True, None, LIMIT, options)
+    stays = PerMessageDeflateDecompressor(True, None, LIMIT, options)
     stays.decompress(compress_alone(b"text"))
     live = stays._stream
     assert live is not None
     was_live = live.live
     for _ in range(20):
-        other = _PerMessageDeflateDecompressor(takeover, None, LIMIT, options)
+        other = PerMessageDeflateDecompressor(takeover, None, LIMIT, options)
         assert other.decompress(compress_alone(b"text")) == b"text"
         live.used = False
     assert live.live is (was_live and not takeover)

@@ -14,9 +14,9 @@ import pytest
 
 from tests.wire import cut_at, deflated, each_byte
 from tornado_ws.deflate.codec import (
-    _DecompressTooLargeError,
-    _PerMessageDeflateCompressor,
-    _PerMessageDeflateDecompressor,
+    DecompressTooLargeError,
+    PerMessageDeflateCompressor,
+    PerMessageDeflateDecompressor,
 )
 from tornado_ws.deflate.negotiation import DeflateParams
 from tornado_ws.errors import ProtocolError
@@ -29,8 +29,8 @@ TEXT = b"the quick brown fox jumps over the lazy dog; " * 20
 NOISE = random.Random(0).randbytes(20_000)
 
 
-def inflater(persistent: bool = True, max_wbits: int | None = None) -> _PerMessageDeflateDecompressor:
-    return _PerMessageDeflateDecompressor(persistent, max_wbits, LIMIT)
+def inflater(persistent: bool = True, max_wbits: int | None = None) -> PerMessageDeflateDecompressor:
+    return PerMessageDeflateDecompressor(persistent, max_wbits, LIMIT)
 
 
 def finished(data: bytes, level: int = 6) -> bytes:
@@ -59,8 +59,8 @@ def refused(call: Callable[..., object], *args: object) -> str:
 @pytest.mark.parametrize("level", [0, 1, 6, 9])
 @pytest.mark.rfc("7692-7.2.1-tail")
 def test_messages_survive_a_round_trip(persistent: bool, max_wbits: int | None, level: int) -> None:
-    compressor = _PerMessageDeflateCompressor(persistent, max_wbits, {"compression_level": level})
-    decompressor = _PerMessageDeflateDecompressor(persistent, max_wbits, LIMIT, {"compression_level": level})
+    compressor = PerMessageDeflateCompressor(persistent, max_wbits, {"compression_level": level})
+    decompressor = PerMessageDeflateDecompressor(persistent, max_wbits, LIMIT, {"compression_level": level})
     for message in (TEXT, b"", TEXT, NOISE, b"a", b"", b"", TEXT * 50, bytes(70_000), NOISE + TEXT):
         payload = compressor.compress(message)
         assert not payload.endswith(b"\x00\x00\xff\xff")
@@ -69,30 +69,30 @@ def test_messages_survive_a_round_trip(persistent: bool, max_wbits: int | None, 
 
 @pytest.mark.rfc("7692-7.2.1-tail")
 def test_a_message_compresses_as_in_the_rfc() -> None:
-    compressor = _PerMessageDeflateCompressor(True, None)
+    compressor = PerMessageDeflateCompressor(True, None)
     assert compressor.compress(b"Hello").hex() == "f248cdc9c90700"
     assert compressor.compress(b"Hello").hex() == "f200110000"
-    assert _PerMessageDeflateCompressor(True, None).compress(b"").hex() == "00"
+    assert PerMessageDeflateCompressor(True, None).compress(b"").hex() == "00"
 
 
 @pytest.mark.rfc("7692-7.2.1-tail")
 def test_an_empty_message_is_never_an_empty_payload() -> None:
     # Section 7.2.3.6; a flush after a flush gives nothing.
     for persistent in (True, False):
-        compressor = _PerMessageDeflateCompressor(persistent, None)
+        compressor = PerMessageDeflateCompressor(persistent, None)
         assert [compressor.compress(message).hex() for message in (b"", b"", b"")] == ["00", "00", "00"]
 
 
 @pytest.mark.rfc("7692-7.1.1.1-not-taken-over", "7692-7.1.1.2-not-taken-over")
 def test_takeover_refers_to_earlier_messages_and_no_takeover_does_not() -> None:
-    taken_over, afresh = _PerMessageDeflateCompressor(True, None), _PerMessageDeflateCompressor(False, None)
+    taken_over, afresh = PerMessageDeflateCompressor(True, None), PerMessageDeflateCompressor(False, None)
     first, second = taken_over.compress(NOISE), taken_over.compress(NOISE)
     assert len(second) < len(first) / 10
     assert afresh.compress(NOISE) == afresh.compress(NOISE) == first
 
 
 def test_without_takeover_a_reference_to_an_earlier_message_does_not_inflate() -> None:
-    compressor = _PerMessageDeflateCompressor(True, None)
+    compressor = PerMessageDeflateCompressor(True, None)
     payloads = [compressor.compress(b"Hello"), compressor.compress(b"Hello")]
     decompressor = inflater(persistent=False)
     assert decompressor.decompress(payloads[0]) == b"Hello"
@@ -113,8 +113,8 @@ def test_a_window_is_kept_to_by_both_directions(max_wbits: int) -> None:
         decompressor.end_message()
         return b"".join(pieces)
 
-    assert inflate(_PerMessageDeflateCompressor(True, max_wbits).compress(message)) == message
-    too_far_back = _PerMessageDeflateCompressor(True, 15).compress(message)
+    assert inflate(PerMessageDeflateCompressor(True, max_wbits).compress(message)) == message
+    too_far_back = PerMessageDeflateCompressor(True, 15).compress(message)
     assert refused(inflate, too_far_back) == BROKEN
 
 
@@ -123,7 +123,7 @@ def test_levels_and_memory_levels_are_zlibs() -> None:
     message = b" ".join(random.Random(0).choices(words, k=2000))
 
     def payload(**options: Any) -> bytes:
-        return _PerMessageDeflateCompressor(True, None, options).compress(message)
+        return PerMessageDeflateCompressor(True, None, options).compress(message)
 
     assert [payload(compression_level=level) for level in range(10)] == [
         deflated(message, level) for level in range(10)
@@ -131,7 +131,7 @@ def test_levels_and_memory_levels_are_zlibs() -> None:
     assert len({payload(compression_level=level) for level in range(9)}) == 9
     assert payload(mem_level=1) != payload(mem_level=9)
     assert payload() == payload(compression_level=6, mem_level=8)
-    assert _PerMessageDeflateCompressor(True, None).compress(message) == payload()
+    assert PerMessageDeflateCompressor(True, None).compress(message) == payload()
 
 
 # What may stand in a stream
@@ -229,7 +229,7 @@ def test_a_stream_cut_short_is_never_delivered(payload: bytes, persistent: bool)
 
 
 def test_a_later_message_cut_short_is_not_delivered_either() -> None:
-    compressor = _PerMessageDeflateCompressor(True, None)
+    compressor = PerMessageDeflateCompressor(True, None)
     payloads = [compressor.compress(TEXT) for _ in range(3)]
     for cut in range(len(payloads[2])):
         decompressor = inflater()
@@ -270,30 +270,30 @@ def test_inflates_up_to_the_limit_and_no_further(limit: int, level: int) -> None
     assert inflater().inflate(exact, limit) == b"x" * limit
     assert inflater().inflate(beyond, limit) == b"x" * (limit + 1)
     assert inflater().inflate(deflated(b"x" * (limit + 1000), level), limit) == b"x" * (limit + 1)
-    assert _PerMessageDeflateDecompressor(True, None, limit).decompress(exact) == b"x" * limit
-    with pytest.raises(_DecompressTooLargeError):
-        _PerMessageDeflateDecompressor(True, None, limit).decompress(beyond)
+    assert PerMessageDeflateDecompressor(True, None, limit).decompress(exact) == b"x" * limit
+    with pytest.raises(DecompressTooLargeError):
+        PerMessageDeflateDecompressor(True, None, limit).decompress(beyond)
 
 
 def test_the_limit_is_shared_by_the_blocks_with_bfinal_of_one_message() -> None:
     hello = bytes.fromhex("f348cdc9c90700")
-    assert _PerMessageDeflateDecompressor(True, None, 15).decompress(hello * 3 + b"\x00") == b"Hello" * 3
+    assert PerMessageDeflateDecompressor(True, None, 15).decompress(hello * 3 + b"\x00") == b"Hello" * 3
     assert len(inflater().inflate(hello * 3 + b"\x00", 14)) == 15
     assert len(inflater().inflate(hello * 3 + b"\x00", 10)) == 11
     assert len(inflater().inflate(hello * 3 + b"\x00", 8)) == 9
-    with pytest.raises(_DecompressTooLargeError):
-        _PerMessageDeflateDecompressor(True, None, 14).decompress(hello * 3 + b"\x00")
+    with pytest.raises(DecompressTooLargeError):
+        PerMessageDeflateDecompressor(True, None, 14).decompress(hello * 3 + b"\x00")
 
 
 @pytest.mark.parametrize("limit", [sys.maxsize - 1, sys.maxsize])
 def test_the_limit_may_be_the_largest_size_there_is(limit: int) -> None:
     hello = bytes.fromhex("f248cdc9c90700")
     assert inflater().inflate(hello, limit) == b"Hello"
-    assert _PerMessageDeflateDecompressor(True, None, limit).decompress(hello) == b"Hello"
+    assert PerMessageDeflateDecompressor(True, None, limit).decompress(hello) == b"Hello"
 
 
 def test_decompress_tells_a_broken_stream_from_a_large_one() -> None:
-    assert refused(_PerMessageDeflateDecompressor(True, None, 1).decompress, b"\x07") == BROKEN
+    assert refused(PerMessageDeflateDecompressor(True, None, 1).decompress, b"\x07") == BROKEN
 
 
 def test_a_bomb_takes_no_more_memory_than_the_limit() -> None:
@@ -327,7 +327,7 @@ def kept_by(make: Callable[[], object]) -> int:
 
 
 def used_compressor(persistent: bool, *messages: bytes) -> object:
-    compressor = _PerMessageDeflateCompressor(persistent, None)
+    compressor = PerMessageDeflateCompressor(persistent, None)
     for message in messages:
         compressor.compress(message)
     return compressor
@@ -358,21 +358,21 @@ def test_only_takeover_keeps_a_window_between_messages(make: Callable[..., objec
 @pytest.mark.parametrize("max_wbits", [-15, 0, 7, 16, 31])
 def test_refuses_a_window_that_the_rfc_does_not_have(max_wbits: int) -> None:
     with pytest.raises(ValueError, match=rf"max_wbits value {max_wbits}; allowed range 8-15"):
-        _PerMessageDeflateCompressor(True, max_wbits)
+        PerMessageDeflateCompressor(True, max_wbits)
     with pytest.raises(ValueError, match=rf"max_wbits value {max_wbits}; allowed range 8-15"):
-        _PerMessageDeflateDecompressor(True, max_wbits, LIMIT)
+        PerMessageDeflateDecompressor(True, max_wbits, LIMIT)
 
 
 def test_takes_tornados_arguments_by_name_and_by_position() -> None:
     options = {"compression_level": 1, "mem_level": 1}
-    by_name = _PerMessageDeflateCompressor(persistent=True, max_wbits=15, compression_options=options)
-    by_position = _PerMessageDeflateCompressor(True, 15, options)
+    by_name = PerMessageDeflateCompressor(persistent=True, max_wbits=15, compression_options=options)
+    by_position = PerMessageDeflateCompressor(True, 15, options)
     assert by_name.compress(TEXT) == (payload := by_position.compress(TEXT))
-    decompressor = _PerMessageDeflateDecompressor(
+    decompressor = PerMessageDeflateDecompressor(
         persistent=True, max_wbits=15, max_message_size=LIMIT, compression_options=options
     )
     assert decompressor.decompress(payload) == TEXT
-    assert _PerMessageDeflateDecompressor(True, 15, LIMIT, options).decompress(payload) == TEXT
+    assert PerMessageDeflateDecompressor(True, 15, LIMIT, options).decompress(payload) == TEXT
 
 
 def test_agreed_parameters_are_a_value() -> None:

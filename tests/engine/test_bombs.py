@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.engine.reading import Outcome, Peer
 from tests.wire import BINARY, RSV1, TEXT, Frame, cut_at
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor, compress_alone, inflate_all
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor, compress_alone, inflate_all
 from tornado_ws.deflate.ratio import RatioLimitedInflater
 from tornado_ws.engine.contract import INFLATED_AT_ONCE, Inflater
 from tornado_ws.errors import ProtocolError
@@ -37,7 +37,7 @@ BOMBS = {"one stream": bomb(64 << 20), "many with BFINAL": bomb(1 << 20, final=T
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_a_bomb_takes_the_limit_and_one_block(peer: Peer, payload: bytes, backend: str, opcode: int) -> None:
     wire = peer.send(Frame(opcode, payload, rsv=RSV1))
-    inflater = _PerMessageDeflateDecompressor(True, None, LIMIT, {"backend": backend})
+    inflater = PerMessageDeflateDecompressor(True, None, LIMIT, {"backend": backend})
     inflate_all(inflater, compress_alone(b"warm"), LIMIT)
     inflater.end_message()
     tracemalloc.start()
@@ -53,7 +53,7 @@ def test_a_bomb_takes_the_limit_and_one_block(peer: Peer, payload: bytes, backen
 
 def test_a_ratio_stops_a_bomb_long_before_the_limit(peer: Peer) -> None:
     wire = peer.send(Frame(BINARY, bomb(64 << 20), rsv=RSV1))
-    inner = _PerMessageDeflateDecompressor(True, None, LIMIT)
+    inner = PerMessageDeflateDecompressor(True, None, LIMIT)
     tracemalloc.start()
     try:
         outcome = peer.outcome(*cut_at(wire, 500), limit=LIMIT, inflater=RatioLimitedInflater(inner, 10))
@@ -65,7 +65,7 @@ def test_a_ratio_stops_a_bomb_long_before_the_limit(peer: Peer) -> None:
 
 
 def test_a_ratio_is_that_of_a_message_and_not_of_a_connection(peer: Peer) -> None:
-    inflater = RatioLimitedInflater(_PerMessageDeflateDecompressor(True, None, LIMIT), 100)
+    inflater = RatioLimitedInflater(PerMessageDeflateDecompressor(True, None, LIMIT), 100)
     frames = [Frame(BINARY, compress_alone(bytes(60_000)), rsv=RSV1)] * 10
     assert peer.outcome(peer.send(*frames), limit=LIMIT, inflater=inflater).close_code is None
 
@@ -113,7 +113,7 @@ def fed(inflater: Inflater, payload: bytes, cuts: list[int], limit: int) -> int 
 def test_any_payload_inflates_within_the_limit_or_is_a_violation(
     payload: bytes, backend: str, wbits: int, takeover: bool, limit: int, ratio: int | None, cuts: list[int]
 ) -> None:
-    inflater: Inflater = _PerMessageDeflateDecompressor(takeover, wbits, limit, {"backend": backend})
+    inflater: Inflater = PerMessageDeflateDecompressor(takeover, wbits, limit, {"backend": backend})
     if ratio is not None:
         inflater = RatioLimitedInflater(inflater, ratio)
     # Twice: the first one has left a context behind.

@@ -24,7 +24,7 @@ from tests.wire import (
     cut_at,
     each_byte,
 )
-from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateCompressor, PerMessageDeflateDecompressor
 from tornado_ws.engine.contract import DEFERRED
 from tornado_ws.errors import ProtocolError
 
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.usefixtures("streams")
 HELLO = bytes.fromhex("f248cdc9c90700")
 
 
-def inflater(persistent: bool = True) -> _PerMessageDeflateDecompressor:
-    return _PerMessageDeflateDecompressor(persistent, None, 0)
+def inflater(persistent: bool = True) -> PerMessageDeflateDecompressor:
+    return PerMessageDeflateDecompressor(persistent, None, 0)
 
 
 def compressed(opcode: int, *payloads: bytes) -> list[Frame]:
@@ -95,7 +95,7 @@ def test_takes_compressed_messages_in_any_fragments(peer: Peer, opcode: int) -> 
 
 @pytest.mark.rfc("7692-6.2-uncompressed")
 def test_takes_messages_with_and_without_compression_in_turn(peer: Peer) -> None:
-    compressor = _PerMessageDeflateCompressor(True, None)
+    compressor = PerMessageDeflateCompressor(True, None)
     sent = [
         *compressed(TEXT, compressor.compress(b"Hello")),
         Frame(TEXT, b"plain"),

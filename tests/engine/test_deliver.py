@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.engine.reading import Peer
 from tests.engine.test_properties import Conversation, any_kind, chunks_of, cuts, quietly
 from tests.wire import BINARY, CLOSE, CONTINUATION, MESSAGES, PING, RSV1, TEXT, Frame, each_byte
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
 from tornado_ws.engine.contract import BUDGET_SPENT, CLOCK_SIZE, PENDING, RAISED, SUSPENDED, TURN_TIME, VIOLATION, Event
 from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
@@ -36,7 +36,7 @@ class Handler:
 
 
 def fed(peer: Peer, *frames: Frame) -> FrameReader:
-    reader = peer.reader(inflater=_PerMessageDeflateDecompressor(True, None, 0))
+    reader = peer.reader(inflater=PerMessageDeflateDecompressor(True, None, 0))
     reader.feed(peer.send(*frames))
     return reader
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.engine.reading import Outcome, Peer
 from tests.wire import BINARY, RSV1, TEXT, Frame, cut_at, each_byte
 from tornado_ws.deflate.backends import Codec
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor, inflate_all
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor, inflate_all
 from tornado_ws.deflate.module_streams import BYTES_A_FINAL, MAX_FINALS, is_empty_stream
 from tornado_ws.deflate.offload import OffloadingInflater, Rest
 from tornado_ws.engine.contract import DEFERRED, INFLATED_AT_ONCE
@@ -29,8 +29,8 @@ LITERAL = b"\x4b\x04\x00"
 LIMIT = 1 << 20
 
 
-def inflater(takeover: bool = True) -> _PerMessageDeflateDecompressor:
-    return _PerMessageDeflateDecompressor(takeover, None, LIMIT)
+def inflater(takeover: bool = True) -> PerMessageDeflateDecompressor:
+    return PerMessageDeflateDecompressor(takeover, None, LIMIT)
 
 
 def finished(data: bytes) -> bytes:

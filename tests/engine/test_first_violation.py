@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.engine.reading import ENGINES, Outcome, Peer, read
 from tests.wire import BINARY, CONTINUATION, RSV1, TEXT, Frame, cut_at, each_byte
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
 from tornado_ws.engine.contract import INFLATED_AT_ONCE
 from tornado_ws.errors import ProtocolError
 
@@ -40,7 +40,7 @@ def outcomes(wire_of: list[Frame], limit: int, *cuts: int) -> list[Outcome]:
             wire = peer.send(*wire_of)
             for chunks in ([wire], list(each_byte(wire)), cut_at(wire, *cuts)):
                 for takeover in (True, False):
-                    inflater = _PerMessageDeflateDecompressor(takeover, None, limit, {"backend": "zlib"})
+                    inflater = PerMessageDeflateDecompressor(takeover, None, limit, {"backend": "zlib"})
                     found.append(peer.outcome(*chunks, limit=limit, inflater=inflater))
     return found
 
@@ -117,7 +117,7 @@ def test_behind_a_violation_no_message_is_under_way(peer: Peer, limit: int, sent
     wire = peer.send(*sent)
     for cut in range(len(wire) + 1):
         for chunks in (cut_at(wire, cut), list(each_byte(wire))):
-            reader = peer.reader(limit, _PerMessageDeflateDecompressor(True, None, limit))
+            reader = peer.reader(limit, PerMessageDeflateDecompressor(True, None, limit))
             assert read(reader, chunks).close_code is not None
             assert not reader.in_message
             reader.feed(wire)
@@ -126,7 +126,7 @@ def test_behind_a_violation_no_message_is_under_way(peer: Peer, limit: int, sent
 
 def test_what_does_not_inflate_stays_so() -> None:
     for size in (10, 5000, 40_000):
-        inflater = _PerMessageDeflateDecompressor(True, None, size - 1)
+        inflater = PerMessageDeflateDecompressor(True, None, size - 1)
         assert len(inflater.inflate(blocks(b"ab" * (size // 2)) + GARBAGE, size - 1)) == size
         with pytest.raises(ProtocolError):
             inflater.inflate(b"", size)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.engine.reading import Outcome, Peer, events_now
 from tests.wire import BINARY, CONTINUATION, MESSAGES, PING, RSV1, TEXT, Frame, cut_at, deflated, each_byte
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
 from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
 
@@ -21,9 +21,9 @@ KIB = 1024
 MIB = 1024 * 1024
 
 
-def inflater() -> _PerMessageDeflateDecompressor:
+def inflater() -> PerMessageDeflateDecompressor:
     # The limit of its own is for `decompress` alone: a reader says how much it may give.
-    return _PerMessageDeflateDecompressor(True, None, 0)
+    return PerMessageDeflateDecompressor(True, None, 0)
 
 
 # The limit on the wire
@@ -205,7 +205,7 @@ def test_an_idle_reader_keeps_nothing_of_the_messages_it_read(
     peer: Peer, arrives: Callable[[Peer], Iterator[bytes]]
 ) -> None:
     # Without takeover, so that the window does not count.
-    reader = peer.reader(inflater=_PerMessageDeflateDecompressor(False, None, 0))
+    reader = peer.reader(inflater=PerMessageDeflateDecompressor(False, None, 0))
     consume(reader, [peer.send(Frame(TEXT, deflated(b"warm"), rsv=RSV1), Frame(TEXT, b"up"))])
     # The process keeps the memory of a few large messages for those to come.
     consume(reader, arrives(peer))

@@ -13,7 +13,7 @@ from tests.engine.model import expected, is_start_of_utf8, is_utf8
 from tests.engine.reading import Engine, Outcome, Peer, events_now, read
 from tests.wire import BINARY, CLOSE, CONTINUATION, MESSAGES, PING, PONG, RSV1, TEXT, Frame, cut_at, each_byte
 from tornado_ws.close_codes import decode_close, encode_close
-from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateCompressor, PerMessageDeflateDecompressor
 from tornado_ws.deflate.negotiation import accept_deflate_offer
 from tornado_ws.engine.contract import Event
 from tornado_ws.errors import ProtocolError
@@ -55,7 +55,7 @@ class Conversation(NamedTuple):
     max_wbits: int | None
 
     def frames(self) -> list[Frame]:
-        compressor = _PerMessageDeflateCompressor(self.persistent, self.max_wbits)
+        compressor = PerMessageDeflateCompressor(self.persistent, self.max_wbits)
         sent: list[Frame] = []
         for (opcode, content, _), cuts, compressed, between in self.messages:
             payload = content.encode() if isinstance(content, str) else content
@@ -76,8 +76,8 @@ class Conversation(NamedTuple):
             events.append(event)
         return events
 
-    def inflater(self) -> _PerMessageDeflateDecompressor:
-        return _PerMessageDeflateDecompressor(self.persistent, self.max_wbits, LIMIT)
+    def inflater(self) -> PerMessageDeflateDecompressor:
+        return PerMessageDeflateDecompressor(self.persistent, self.max_wbits, LIMIT)
 
 
 def messages(compressed: st.SearchStrategy[bool]) -> st.SearchStrategy[Message]:
@@ -265,7 +265,7 @@ def test_random_bytes_as_a_compressed_message_break_the_protocol_at_most(
     peer: Peer, payload: bytes, opcode: int, limit: int, points: list[float]
 ) -> None:
     wire = peer.send(Frame(opcode, payload, rsv=RSV1))
-    inflater = _PerMessageDeflateDecompressor(True, None, limit)
+    inflater = PerMessageDeflateDecompressor(True, None, limit)
     outcome = peer.outcome(*chunks_of(wire, points), limit=limit, inflater=inflater)
     assert outcome.close_code in (None, 1007, 1009)
     assert all(size <= limit for _, _, size in outcome.events)
@@ -308,8 +308,8 @@ def test_text_is_what_the_grammar_says_however_it_is_framed(peer: Peer, data: by
     frames = [Frame(CONTINUATION if i else TEXT, piece, i == len(pieces) - 1) for i, piece in enumerate(pieces)]
     assert peer.outcome(peer.send(Frame(TEXT, data))) == good
     assert peer.outcome(peer.send(*frames)) == good
-    compressed = _PerMessageDeflateCompressor(True, None).compress(data)
-    inflater = _PerMessageDeflateDecompressor(True, None, LIMIT)
+    compressed = PerMessageDeflateCompressor(True, None).compress(data)
+    inflater = PerMessageDeflateDecompressor(True, None, LIMIT)
     assert peer.outcome(peer.send(Frame(TEXT, compressed, rsv=RSV1)), inflater=inflater) == good
 
 

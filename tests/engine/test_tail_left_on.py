@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.engine.reading import Outcome, Peer
 from tests.wire import CONTINUATION, RSV1, TEXT, Frame, cut_at, each_byte
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
 from tornado_ws.deflate.module_streams import TAIL
 
 pytestmark = pytest.mark.usefixtures("streams")
@@ -37,8 +37,8 @@ def payloads(takeover: bool, level: int = 6, flush: int = zlib.Z_SYNC_FLUSH) -> 
     return made
 
 
-def inflater(takeover: bool, backend: str = "zlib") -> _PerMessageDeflateDecompressor:
-    return _PerMessageDeflateDecompressor(takeover, None, LIMIT, {"backend": backend})
+def inflater(takeover: bool, backend: str = "zlib") -> PerMessageDeflateDecompressor:
+    return PerMessageDeflateDecompressor(takeover, None, LIMIT, {"backend": backend})
 
 
 def events(*texts: bytes) -> list[tuple[int, str, int]]:

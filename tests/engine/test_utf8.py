@@ -10,7 +10,7 @@ import pytest
 from tests.engine.model import is_start_of_utf8
 from tests.engine.reading import Outcome, Peer, events_now, read
 from tests.wire import BINARY, CLOSE, CONTINUATION, PING, RSV1, TEXT, Frame, cut_at, each_byte
-from tornado_ws.deflate.codec import _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
 
 #: Each with the index of the first byte that decides.
 ILL_FORMED: dict[str, tuple[bytes, int]] = {
@@ -115,7 +115,7 @@ ARRIVALS = {
 
 def accepted_bytes(peer: Peer, chunks: Iterator[bytes]) -> int | None:
     """How many bytes of text the reader took before it refused one; None if it took them all."""
-    reader = peer.reader(inflater=_PerMessageDeflateDecompressor(True, None, 0))
+    reader = peer.reader(inflater=PerMessageDeflateDecompressor(True, None, 0))
     reader.feed(next(chunks))
     assert events_now(reader) == []
     for count, chunk in enumerate(chunks):
@@ -212,7 +212,7 @@ def test_refuses_a_compressed_message_that_ends_inside_a_character(peer: Peer, e
     compressed = (compressor.compress(b"text" + end) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
     wire = peer.send(Frame(TEXT, compressed, rsv=RSV1))
     for chunks in ([wire], each_byte(wire)):
-        assert peer.outcome(*chunks, inflater=_PerMessageDeflateDecompressor(True, None, 0)) == Outcome([], 1007)
+        assert peer.outcome(*chunks, inflater=PerMessageDeflateDecompressor(True, None, 0)) == Outcome([], 1007)
 
 
 def test_a_character_does_not_go_on_in_the_next_message(peer: Peer) -> None:

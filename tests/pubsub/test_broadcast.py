@@ -14,7 +14,7 @@ from tests.peer import RawPeer, StallingEcho, raw_client
 from tests.support import Echo, connected, serving, until
 from tests.wire import BINARY, TEXT, Frame
 from tornado_ws import WebSocketClientConnection, WebSocketHandler, broadcast
-from tornado_ws.connection.interfaces import _WebSocketParams
+from tornado_ws.connection.interfaces import WebSocketParams
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.deflate import codec
 
@@ -148,7 +148,7 @@ async def test_a_protocol_with_a_write_message_of_its_own_is_asked() -> None:
     protocols = itertools.cycle([WebSocketProtocol13, Marking])
 
     def make(handler: WebSocketHandler) -> WebSocketProtocol13:
-        return next(protocols)(handler, False, _WebSocketParams())
+        return next(protocols)(handler, False, WebSocketParams())
 
     async with contextlib.AsyncExitStack() as stack:
         group = Group(stack, get_websocket_protocol=make)

@@ -14,7 +14,7 @@ from tornado.netutil import Resolver
 from tornado_ws.client.connection import WebSocketClientConnection
 from tornado_ws.client.futures import ConnectFuture
 from tornado_ws.compat.versions import accepts_io_loop
-from tornado_ws.connection.interfaces import _default_max_message_size
+from tornado_ws.connection.interfaces import DEFAULT_MAX_MESSAGE_SIZE
 from tornado_ws.options import OptionArguments
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def websocket_connect(
     compression_options: dict[str, Any] | None = None,
     ping_interval: float | None = None,
     ping_timeout: float | None = None,
-    max_message_size: int = _default_max_message_size,
+    max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
     subprotocols: list[str] | None = None,
     resolver: Resolver | None = None,
     **options: Unpack[OptionArguments],

@@ -27,7 +27,7 @@ from tornado_ws.client.request import add_handshake, websocket_request
 from tornado_ws.client.tcp import AbortableTCPClient
 from tornado_ws.close_codes import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
 from tornado_ws.compat.versions import accepts_io_loop
-from tornado_ws.connection.interfaces import WebSocketProtocol, _default_max_message_size, _WebSocketParams
+from tornado_ws.connection.interfaces import DEFAULT_MAX_MESSAGE_SIZE, WebSocketParams, WebSocketProtocol
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.threads import write_message_threadsafe
 from tornado_ws.coroutines import value_of
@@ -68,7 +68,7 @@ class WebSocketClientConnection(AnsweredConnection):
         compression_options: dict[str, Any] | None = None,
         ping_interval: float | None = None,
         ping_timeout: float | None = None,
-        max_message_size: int = _default_max_message_size,
+        max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         subprotocols: list[str] | None = None,
         resolver: Resolver | None = None,
         **options: Unpack[OptionArguments],
@@ -80,7 +80,7 @@ class WebSocketClientConnection(AnsweredConnection):
         self._ended = False
         self.close_code: int | None = None
         self.close_reason: str | None = None
-        self.params = _WebSocketParams(
+        self.params = WebSocketParams(
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
             max_message_size=max_message_size,

@@ -18,7 +18,7 @@ from tornado.escape import utf8
 from tornado.ioloop import IOLoop
 
 from tornado_ws.connection.closing import Closing, End, Event
-from tornado_ws.connection.interfaces import Turn, _WebSocketDelegate
+from tornado_ws.connection.interfaces import Turn, WebSocketDelegate
 from tornado_ws.connection.read_ahead import ReadAhead
 from tornado_ws.engine import FrameReader
 from tornado_ws.engine.contract import (
@@ -48,7 +48,7 @@ _MOST_WATCHED = 1000
 class Owner(Protocol):
     """The connection that a `Delivery` is a part of."""
 
-    handler: _WebSocketDelegate
+    handler: WebSocketDelegate
     #: Whether every message and control frame goes to `_handle_message`, which somebody has replaced.
     _steps_replaced: bool
 

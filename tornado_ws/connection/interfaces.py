@@ -16,10 +16,10 @@ from tornado.web import Application
 from tornado_ws.coroutines import log_error, run_to_end
 from tornado_ws.options import DEFAULT_OPTIONS, Options, checked_message_size, checked_seconds
 
-_default_max_message_size = 10 * 1024 * 1024
+DEFAULT_MAX_MESSAGE_SIZE = 10 * 1024 * 1024
 
 
-class _WebSocketDelegate(Protocol):
+class WebSocketDelegate(Protocol):
     """What a protocol calls: `WebSocketHandler` on the server side, `WebSocketClientConnection` on the client side."""
 
     def on_ws_connection_close(
@@ -37,7 +37,7 @@ class _WebSocketDelegate(Protocol):
     ) -> None: ...
 
 
-class ServerEnd(_WebSocketDelegate, Protocol):
+class ServerEnd(WebSocketDelegate, Protocol):
     """What a protocol asks of `WebSocketHandler` beside: the request, the answer to it, and ``open``."""
 
     application: Application
@@ -83,7 +83,7 @@ class Turn:
         raise NotImplementedError
 
 
-class _WebSocketParams:
+class WebSocketParams:
     """Settings of one connection, under Tornado's names: seconds and bytes. ``options`` is all that is ours.
 
     Raises ValueError for a setting that is no number, and for a ``max_message_size`` below 0.
@@ -95,7 +95,7 @@ class _WebSocketParams:
         self,
         ping_interval: float | None = None,
         ping_timeout: float | None = None,
-        max_message_size: int = _default_max_message_size,
+        max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         compression_options: dict[str, Any] | None = None,
         options: Options = DEFAULT_OPTIONS,
     ) -> None:
@@ -112,7 +112,7 @@ class WebSocketProtocol(abc.ABC):
     #: What ``on_close`` and the callbacks around it have returned and what still runs.
     _endings: tuple[asyncio.Future[Any], ...] = ()
 
-    def __init__(self, handler: _WebSocketDelegate) -> None:
+    def __init__(self, handler: WebSocketDelegate) -> None:
         self.handler = handler
         self.stream: IOStream | None = None
         self.client_terminated: bool = False

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from tornado.log import gen_log
 
 from tornado_ws.connection.deadlines import Deadline, a_little_less
-from tornado_ws.connection.interfaces import _WebSocketParams
+from tornado_ws.connection.interfaces import WebSocketParams
 from tornado_ws.errors import WebSocketClosedError
 
 de_dupe_gen_log = functools.lru_cache(gen_log.log)
@@ -46,7 +46,7 @@ class Pinged(Protocol):
         """End the connection with a peer that is probably gone."""
 
 
-def ping_timeout(params: _WebSocketParams) -> float:
+def ping_timeout(params: WebSocketParams) -> float:
     """Return the seconds of silence after a ping at which the peer is given up: Tornado's 6.5, or what options say."""
     if params.options.keepalive_timeout is not None:
         return params.options.keepalive_timeout

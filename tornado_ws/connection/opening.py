@@ -11,9 +11,9 @@ from tornado.log import gen_log
 from tornado.web import HTTPError
 
 from tornado_ws import handshake
-from tornado_ws.connection.interfaces import ServerEnd, _WebSocketParams
+from tornado_ws.connection.interfaces import ServerEnd, WebSocketParams
 from tornado_ws.coroutines import value_of
-from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateCompressor, PerMessageDeflateDecompressor
 from tornado_ws.deflate.negotiation import (
     DeflateParams,
     accept_deflate_offer,
@@ -51,7 +51,7 @@ def select_subprotocol(handler: ServerEnd) -> str | None:
     return selected
 
 
-def accept_compression(handler: ServerEnd, params: _WebSocketParams) -> DeflateParams | None:
+def accept_compression(handler: ServerEnd, params: WebSocketParams) -> DeflateParams | None:
     """Return what is agreed on, and put the answer's header in place. Raises HTTPError for options that are wrong."""
     if params.compression_options is None:
         return None
@@ -82,7 +82,7 @@ def accept(handler: ServerEnd, accept_value: str) -> IOStream:
 # Client
 
 
-def check_answer(key: str | bytes, headers: httputil.HTTPHeaders, params: _WebSocketParams) -> DeflateParams | None:
+def check_answer(key: str | bytes, headers: httputil.HTTPHeaders, params: WebSocketParams) -> DeflateParams | None:
     """Return what a 101 agrees on. Raises ValueError where its headers break RFC 6455 or RFC 7692."""
     handshake.check_response(headers, key)
     return check_extensions_response(
@@ -99,13 +99,13 @@ class Codecs(NamedTuple):
     """What messages of one connection are compressed and inflated with."""
 
     #: None where messages go uncompressed.
-    compressor: _PerMessageDeflateCompressor | None
-    decompressor: _PerMessageDeflateDecompressor
+    compressor: PerMessageDeflateCompressor | None
+    decompressor: PerMessageDeflateDecompressor
     #: The same, within the limits of the options.
     inflater: Inflater
 
 
-def make_codecs(side: str, agreed: DeflateParams, params: _WebSocketParams) -> Codecs:
+def make_codecs(side: str, agreed: DeflateParams, params: WebSocketParams) -> Codecs:
     """Return what a connection needs that has ``agreed`` on permessage-deflate; ``side`` is "server" or "client"."""
     options = deflate_options(params.compression_options)
     server = (not agreed.server_no_context_takeover, agreed.server_max_window_bits)
@@ -120,9 +120,9 @@ def make_codecs(side: str, agreed: DeflateParams, params: _WebSocketParams) -> C
     compressor = None
     # For a window that zlib cannot keep to there is no compressor: messages may always go uncompressed.
     if (ours[1] or MIN_DEFLATE_WBITS) >= MIN_DEFLATE_WBITS:
-        compressor = _PerMessageDeflateCompressor(*ours, options)
+        compressor = PerMessageDeflateCompressor(*ours, options)
     limit = params.max_message_size
-    decompressor = _PerMessageDeflateDecompressor(*theirs, limit, options)
+    decompressor = PerMessageDeflateDecompressor(*theirs, limit, options)
     inflater: Inflater = decompressor
     if options.max_ratio is not None:
         inflater = RatioLimitedInflater(inflater, options.max_ratio)

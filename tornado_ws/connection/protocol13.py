@@ -1,7 +1,7 @@
 """One open connection (RFC 6455): messages in order, control frames, the closing handshake.
 
 A `WebSocketProtocol13` stands between an end (`handler` or `client`, with ``on_message`` and the rest of
-`_WebSocketDelegate`) and a `Transport`. `closing.State` is its state. Tornado's two flags, which applications read and
+`WebSocketDelegate`) and a `Transport`. `closing.State` is its state. Tornado's two flags, which applications read and
 set, are made of it: in ``client_terminated`` "client" is the peer, in ``server_terminated`` "server" is this side, on a
 client connection too.
 
@@ -44,7 +44,7 @@ from tornado_ws.connection.close_timeout import CloseTimeout
 from tornado_ws.connection.closing import Closing, End, Event, State
 from tornado_ws.connection.deadlines import deadlines_of
 from tornado_ws.connection.delivery import Delivery
-from tornado_ws.connection.interfaces import ServerEnd, WebSocketProtocol, _WebSocketDelegate, _WebSocketParams
+from tornado_ws.connection.interfaces import ServerEnd, WebSocketDelegate, WebSocketParams, WebSocketProtocol
 from tornado_ws.connection.keepalive import Keepalive
 from tornado_ws.connection.lifetime import Lifetime
 from tornado_ws.connection.pongs import Pongs
@@ -53,7 +53,7 @@ from tornado_ws.connection.replaceable import ReplaceableMethod, all_replaceable
 from tornado_ws.connection.task import ConnectionTask, run_in
 from tornado_ws.connection.writing import SharedMessage, Writing, sendable
 from tornado_ws.coroutines import log_error, nothing
-from tornado_ws.deflate.codec import _PerMessageDeflateCompressor, _PerMessageDeflateDecompressor
+from tornado_ws.deflate.codec import PerMessageDeflateCompressor, PerMessageDeflateDecompressor
 from tornado_ws.deflate.negotiation import DeflateParams
 from tornado_ws.engine import FrameReader, Sender
 from tornado_ws.engine.contract import (
@@ -110,7 +110,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         super().__init_subclass__(**kwargs)
         cls._steps_replaced = not all_replaceable(cls, "_handle_message", "_write_frame")
 
-    def __init__(self, handler: _WebSocketDelegate, mask_outgoing: bool, params: _WebSocketParams) -> None:
+    def __init__(self, handler: WebSocketDelegate, mask_outgoing: bool, params: WebSocketParams) -> None:
         self._delivery: Delivery | None = None
         self._transport: Transport | None = None
         self._out = None
@@ -120,8 +120,8 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         self.params = params
         self.mask_outgoing = mask_outgoing
         self._selected_subprotocol: str | None = None
-        self._compressor: _PerMessageDeflateCompressor | None = None
-        self._decompressor: _PerMessageDeflateDecompressor | None = None
+        self._compressor: PerMessageDeflateCompressor | None = None
+        self._decompressor: PerMessageDeflateDecompressor | None = None
         self._inflater: Inflater | None = None
         self._is_finished = False
         self._closed: Future[None] | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from tornado.iostream import StreamBufferFullError, StreamClosedError
 
 from tornado_ws.deflate import offload
-from tornado_ws.deflate.codec import _PerMessageDeflateCompressor
+from tornado_ws.deflate.codec import PerMessageDeflateCompressor
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.transport.futures import fail, pass_on
 
@@ -50,7 +50,7 @@ class OrderedWrites:
         self,
         write: Callable[[bytes, bool, int], asyncio.Future[None]],
         payload: bytes,
-        compressor: _PerMessageDeflateCompressor | None,
+        compressor: PerMessageDeflateCompressor | None,
     ) -> asyncio.Future[None]:
         """Write a message when it is its turn, deflated by ``compressor`` if that is not None.
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from tornado.escape import json_encode
 
 from tornado_ws.connection.write_order import OrderedWrites
-from tornado_ws.deflate.codec import _PerMessageDeflateCompressor
+from tornado_ws.deflate.codec import PerMessageDeflateCompressor
 from tornado_ws.engine import encode_frame
 from tornado_ws.engine.contract import BINARY, FIN, RSV1, TEXT
 from tornado_ws.engine.encoding import encode_message
@@ -57,7 +57,7 @@ class Owner(Protocol):
     """The connection that a `Writing` is a part of."""
 
     #: What compresses messages, None where that was not agreed on.
-    _compressor: _PerMessageDeflateCompressor | None
+    _compressor: PerMessageDeflateCompressor | None
     #: Whether every frame goes to `_write_frame`, which somebody has replaced.
     _steps_replaced: bool
 

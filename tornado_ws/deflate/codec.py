@@ -20,7 +20,7 @@ _EMPTY = b"\x00"
 _pool = StreamPool()
 
 
-class _DecompressTooLargeError(Exception):
+class DecompressTooLargeError(Exception):
     pass
 
 
@@ -38,14 +38,14 @@ def compress_alone(
     """Return the payload of a compressed message that refers to nothing before it.
 
     Any peer can inflate it whose window is at least ``max_wbits`` (9 to 15). Whoever sends it on a connection with
-    context takeover has to tell that connection's compressor, by `_PerMessageDeflateCompressor.forget`.
+    context takeover has to tell that connection's compressor, by `PerMessageDeflateCompressor.forget`.
     """
     if not data:
         return _EMPTY
     return _pool.deflate(data, deflate_options(options).codecs.to_deflate(len(data)), max_wbits)
 
 
-class _PerMessageDeflateCompressor:
+class PerMessageDeflateCompressor:
     """Compresses the messages of one direction; the name and arguments are Tornado's.
 
     The compressor is made at the first message, so a connection that only receives has none.
@@ -117,7 +117,7 @@ class _PerMessageDeflateCompressor:
             self._stream.forget()
 
 
-class _PerMessageDeflateDecompressor:
+class PerMessageDeflateDecompressor:
     """Inflates the messages of one direction, piece by piece; the name and arguments are Tornado's."""
 
     __slots__ = ("_begun", "_codec", "_codecs", "_max_message_size", "_max_wbits", "_options", "_persistent", "_stream")
@@ -140,10 +140,10 @@ class _PerMessageDeflateDecompressor:
         self._begun = False
 
     def decompress(self, data: bytes) -> bytes:
-        """Return a whole message. Raises `_DecompressTooLargeError` beyond ``max_message_size``, as Tornado's does."""
+        """Return a whole message. Raises `DecompressTooLargeError` beyond ``max_message_size``, as Tornado's does."""
         message = inflate_all(self, data, self._max_message_size)
         if len(message) > self._max_message_size:
-            raise _DecompressTooLargeError
+            raise DecompressTooLargeError
         self.end_message()
         return message
 

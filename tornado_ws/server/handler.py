@@ -22,7 +22,7 @@ from tornado.log import app_log, gen_log
 
 from tornado_ws import handshake
 from tornado_ws.compat.versions import TORNADO_CHECKS_ORIGIN
-from tornado_ws.connection.interfaces import WebSocketProtocol, _WebSocketParams
+from tornado_ws.connection.interfaces import WebSocketParams, WebSocketProtocol
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.threads import write_message_threadsafe
@@ -431,7 +431,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
         """Return the protocol for this request, None for a version that is not supported."""
         if self.request.headers.get("Sec-WebSocket-Version") != handshake.VERSION:
             return None
-        params = _WebSocketParams(
+        params = WebSocketParams(
             ping_interval=value_of(self, "ping_interval", self.ping_interval),
             ping_timeout=value_of(self, "ping_timeout", self.ping_timeout),
             max_message_size=value_of(self, "max_message_size", self.max_message_size),
@@ -442,7 +442,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
     def _detach_stream(self) -> IOStream:
         for method in _HTTP_METHODS:
-            setattr(self, method, _raise_not_supported_for_websockets)
+            setattr(self, method, raise_not_supported_for_websockets)
         # They are sent, and nobody may set others: even empty ones take half a kilobyte.
         self._headers = _NO_HEADERS
         return self.detach()
@@ -460,5 +460,5 @@ def _check_compression_options(cls: type[WebSocketHandler]) -> None:
         deflate_options(options)
 
 
-def _raise_not_supported_for_websockets(*args: Any, **kwargs: Any) -> None:
+def raise_not_supported_for_websockets(*args: Any, **kwargs: Any) -> None:
     raise RuntimeError("Method not supported for Web Sockets")
