@@ -18,12 +18,13 @@ from tornado.netutil import bind_unix_socket
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
-from tests.conftest import Tls
+from tests.conftest import Log, Tls
 from tests.peer import (
     RawPeer,
     RawServer,
     Recording,
     StallingEcho,
+    end,
     opening_answer,
     opening_request,
     raw_client,
@@ -578,3 +579,23 @@ def test_what_ends_the_loop_closes_the_connection_that_raised_it(kind: str, erro
     client.close()
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
+
+
+@pytest.mark.gen_test
+async def test_who_is_told_of_the_end_and_raises_does_not_keep_it_from_the_application(log: Log) -> None:
+    calls: list[Any] = []
+
+    def fail(connection: object) -> None:
+        raise ValueError("raised by who is told")
+
+    class Watched(Recording):
+        def open(self) -> None:
+            super().open()
+            self.ws_connection.when_ended(fail)  # type: ignore[union-attr]
+
+    async with serving(Watched, calls=calls) as url, raw_client(url) as client:
+        await end(client)
+        await until(lambda: calls[-1][0] == "close")
+    (record,) = log.records
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "raised by who is told"

@@ -686,7 +686,10 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         if not self.has_ended:
             self._closing.on(Event.FINISH)
             for callback in self._when_ended:
-                callback(self)
+                try:
+                    callback(self)
+                except Exception as error:
+                    log_error(self.handler, error)
             code, reason = self._closing.for_on_close()
             try:
                 result = self.handler.on_ws_connection_close(code, reason)
