@@ -61,6 +61,7 @@ class WebSocketClientConnection(AnsweredConnection):
     tcp_client: AbortableTCPClient
 
     @accepts_io_loop
+    # Long by Tornado's arguments and ours.
     def __init__(
         self,
         request: httpclient.HTTPRequest,

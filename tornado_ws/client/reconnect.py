@@ -30,6 +30,7 @@ _PASSING = (408, 425, 429)
 Final: TypeAlias = "type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]"
 
 
+# Long by what it does between two connections, in the order in which it happens.
 async def reconnect(
     url: str | HTTPRequest,
     *,

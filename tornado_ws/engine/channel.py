@@ -8,6 +8,8 @@ deliver its messages. What that ends with goes to ``advance`` of the receiver, w
 ``direct`` is false. The way out: `write_message` and `write_frame` make a frame. Inside `dispatch` frames are held back
 (corked) while more messages were read than are delivered, and go to the kernel together. Outside they are gathered
 from the second one of a turn of the loop on (`engine.turn`).
+
+One class, and a long one: a call from one to another costs what the hot path is to save.
 """
 
 from __future__ import annotations
@@ -80,6 +82,7 @@ class Channel:
         "wire_bytes",
     )
 
+    # Long by its fields, each with what it is.
     def __init__(self, stream: IOStream, masked: bool, done: asyncio.Future[None]) -> None:
         self._stream = stream
         self._socket = plain_socket(stream)
