@@ -15,7 +15,7 @@ from tests.pubsub.redis_server import RedisServer
 from tests.pubsub.room import room
 from tests.support import disconnect, until
 from tornado_ws import BrokerError, History, Position, PublishError, TopicGapError, Topics
-from tornado_ws.pubsub import redis_writer
+from tornado_ws.pubsub import redis_streams, redis_writer
 from tornado_ws.pubsub.listening import Listener
 from tornado_ws.pubsub.redis_streams import RedisBroker
 from tornado_ws.pubsub.wire import Keys
@@ -612,3 +612,39 @@ async def test_any_client_can_publish_and_what_is_no_message_is_left_out(redis_s
         assert [(await anext(listener)).data for _ in range(2)] == ["text", b"\xff"]
         assert topics.counters.invalid == 3
         assert sum("is no message" in line for line in log.lines) == 3
+
+
+@pytest.mark.gen_test
+async def test_a_stream_that_nobody_needs_is_read_no_more_and_read_again_for_who_comes(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_streams, "LINGER", 0.02)
+    topic = TOPICS[0]
+    async with processes(redis_server) as (here, there):
+        broker = broker_of(here)
+        async with here.listen(topic) as listener:
+            await there.publish(topic, "first")
+            first = await anext(listener)
+            assert repr(first) == f"Message({topic!r}, 'first', {str(first.position)!r})"
+            # While somebody listens it is read, however often it is looked at.
+            for _ in range(3):
+                await asyncio.sleep(0.02)
+            await there.publish(topic, "second")
+            assert (await anext(listener)).data == "second"
+            assert broker._streams()
+        await until(lambda: not broker._streams())
+        await there.publish(topic, "unheard")
+        async with here.listen(topic) as listener:
+            await there.publish(topic, "third")
+            assert (await anext(listener)).data == "third"
+
+
+@pytest.mark.gen_test
+async def test_two_tasks_cannot_wait_for_one_listener() -> None:
+    async with Topics() as topics, topics.listen("a") as listener:
+        waiting = asyncio.ensure_future(anext(listener))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another task waits"):
+            await anext(listener)
+        topics.publish("a", "x")
+        assert (await waiting).data == "x"
