@@ -240,14 +240,16 @@ def test_a_reader_that_waits_inside_a_large_frame_keeps_what_it_has_of_it_once(p
 
 
 def test_a_reader_keeps_nothing_of_a_message_that_a_violation_ends(peer: Peer) -> None:
-    reader = peer.reader(limit=2 * MIB)
     chunks = [peer.send(Frame(BINARY, bytes(MIB), fin=False)), peer.send(Frame(TEXT, b"another"))]
 
-    def fail() -> None:
+    def fail(reader: FrameReader) -> None:
         with pytest.raises(ProtocolError):
             consume(reader, chunks)
 
-    assert kept_after(fail) < 8 * KIB
+    # What Python, and whoever counts its lines, keeps of code that runs for the first time is not the reader's.
+    fail(peer.reader(limit=2 * MIB))
+    reader = peer.reader(limit=2 * MIB)
+    assert kept_after(lambda: fail(reader)) < 8 * KIB
 
 
 def test_the_memory_of_a_large_message_is_used_again_only_when_nobody_has_it(peer: Peer) -> None:
