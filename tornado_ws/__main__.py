@@ -11,6 +11,9 @@ from tornado_ws.errors import BrokerError
 from tornado_ws.pubsub.settings import Settings
 from tornado_ws.pubsub.topics import Topics
 
+#: What a program that publishes has to know of the servers, or may want to bound.
+_SETTINGS = ("prefix", "streams", "max_length", "publish_timeout")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what ``arguments`` say, by default those of the command line; returns the exit status."""
@@ -33,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--lines", action="store_true", help="each line of standard input is a message")
     publish.add_argument("--binary", action="store_true", help="a binary message, else it is text in UTF-8")
     defaults = Settings()
-    for name in ("prefix", "streams", "max_length", "publish_timeout"):
+    for name in _SETTINGS:
         default = getattr(defaults, name)
         publish.add_argument(
             "--" + name.replace("_", "-"), type=type(default), default=default, help="as in the servers; %(default)s"
@@ -42,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _publish(options: argparse.Namespace) -> None:
-    settings = {name: getattr(options, name) for name in ("prefix", "streams", "max_length", "publish_timeout")}
+    settings = {name: getattr(options, name) for name in _SETTINGS}
     async with Topics(options.url, **settings) as topics:
         if options.message is not None:
             messages = [options.message.encode()]

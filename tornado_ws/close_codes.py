@@ -17,6 +17,7 @@ POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
 MANDATORY_EXTENSION = 1010
 INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
 
 #: The codes of the IANA registry that may stand in a close frame; 1005, 1006 and 1015 may not (section 7.4.1).

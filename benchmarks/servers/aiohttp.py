@@ -8,13 +8,11 @@ from typing import Any
 
 from aiohttp import ClientSession, WSMsgType, web  # type: ignore[import-not-found,unused-ignore]
 
-from benchmarks.servers.common import BACKLOG, HOST, Options, announce, parse_options, run
+from benchmarks.servers.common import BACKLOG, HOST, Options, announce, begin_task, parse_options, run
 
 
 async def serve(options: Options) -> None:
     clients: set[web.WebSocketResponse] = set()
-
-    bursts: set[asyncio.Task[None]] = set()
 
     async def send_burst(message: str) -> None:
         for _ in range(options.burst):
@@ -36,9 +34,7 @@ async def serve(options: Options) -> None:
         try:
             async for message in websocket:
                 if options.burst:
-                    task = asyncio.create_task(send_burst(message.data))
-                    bursts.add(task)
-                    task.add_done_callback(bursts.discard)
+                    begin_task(send_burst(message.data))
                 elif options.broadcast:
                     for client in clients:
                         await client.send_str(message.data)

@@ -81,6 +81,16 @@ def parse_options() -> Options:
     )
 
 
+_tasks: set[asyncio.Task[Any]] = set()
+
+
+def begin_task(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run ``coroutine`` in a task, and keep that: the loop does not."""
+    task = asyncio.create_task(coroutine)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
 def announce(port: int, *packages: str, **more: str) -> None:
     """Print one line of JSON: where the server is, and the versions of what it runs on."""
     versions = {name: importlib.metadata.version(name) for name in packages}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 from picows import (  # type: ignore[import-not-found,unused-ignore]
@@ -13,7 +12,7 @@ from picows import (  # type: ignore[import-not-found,unused-ignore]
     ws_create_server,
 )
 
-from benchmarks.servers.common import BACKLOG, HOST, Options, announce, parse_options, run
+from benchmarks.servers.common import BACKLOG, HOST, Options, announce, begin_task, parse_options, run
 
 
 class Echo(WSListener):  # type: ignore[misc,unused-ignore]
@@ -51,12 +50,9 @@ class Broadcast(Echo):
 
 class Burst(Broadcast):
     count = 0
-    tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012
 
     def on_data(self, transport: WSTransport, frame: WSFrame) -> None:
-        task = asyncio.create_task(self.send_burst(frame.msg_type, frame.get_payload_as_bytes()))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        begin_task(self.send_burst(frame.msg_type, frame.get_payload_as_bytes()))
 
     async def send_burst(self, kind: WSMsgType, message: bytes) -> None:
         for _ in range(self.count):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import json
 import os
-import platform
 import signal
 import threading
 from collections.abc import Callable
@@ -21,7 +19,7 @@ from socketify import (
     WebSocket,
 )
 
-from benchmarks.servers.common import HOST, LIFETIME, Options, parse_options
+from benchmarks.servers.common import HOST, LIFETIME, Options, announce, parse_options
 
 _ALL = "all"
 
@@ -29,7 +27,7 @@ _ALL = "all"
 def handlers_of(options: Options, app: App) -> dict[str, Callable[..., Any]]:
     """Return what a route is given for ``options``."""
     compress = options.compression is not None
-    clients: dict[int, WebSocket] = {}
+    clients: list[WebSocket] = []
 
     def echo(websocket: WebSocket, message: str | bytes, opcode: OpCode) -> None:
         websocket.send(message, opcode, compress)
@@ -62,12 +60,12 @@ def handlers_of(options: Options, app: App) -> dict[str, Callable[..., Any]]:
 
     async def send_burst(websocket: WebSocket, message: str | bytes, opcode: OpCode) -> None:
         for _ in range(options.burst):
-            for client in clients.values():
+            for client in clients:
                 client.send(message, opcode)
 
     def add(websocket: WebSocket) -> None:
         websocket.subscribe(_ALL)
-        clients[len(clients)] = websocket
+        clients.append(websocket)
 
     shapes = {
         "awaiting": echo_in_coroutine,
@@ -86,11 +84,8 @@ def handlers_of(options: Options, app: App) -> dict[str, Callable[..., Any]]:
 
 
 def serve(options: Options) -> None:
-    app = (
-        App(AppOptions(cert_file_name=options.certificate[0], key_file_name=options.certificate[1]))
-        if (options.certificate)
-        else App()
-    )
+    certificate, key = options.certificate or (None, None)
+    app = App(AppOptions(cert_file_name=certificate, key_file_name=key) if certificate else None)
     dedicated = CompressOptions.DEDICATED_COMPRESSOR_256KB | CompressOptions.DEDICATED_DECOMPRESSOR_32KB
     app.ws(
         "/*",
@@ -103,12 +98,7 @@ def serve(options: Options) -> None:
         },
     )
 
-    def announce(listening: Any) -> None:
-        versions = {name: importlib.metadata.version(name) for name in ("socketify",)}
-        versions["CPython"] = platform.python_version()
-        print(json.dumps({"port": listening.port, "versions": versions}), flush=True)
-
-    app.listen(AppListenOptions(port=0, host=HOST), announce)
+    app.listen(AppListenOptions(port=0, host=HOST), lambda listening: announce(listening.port, "socketify"))
     app.run()
 
 

@@ -13,7 +13,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 from tornado.websocket import WebSocketClientConnection, WebSocketHandler, websocket_connect
 
-from benchmarks.servers.common import BACKLOG, HOST, Options, announce, parse_options, run
+from benchmarks.servers.common import BACKLOG, HOST, Options, announce, begin_task, parse_options, run
 
 
 class Echo(WebSocketHandler):
@@ -48,12 +48,8 @@ class GenCoroutine(Echo):
 
 
 class InTasks(Echo):
-    tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012
-
     def on_message(self, message: str | bytes) -> None:
-        task = asyncio.create_task(self.answer(message))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        begin_task(self.answer(message))
 
     async def answer(self, message: str | bytes) -> None:
         await self.write_message(message, binary=isinstance(message, bytes))
@@ -118,12 +114,8 @@ class Broadcast(Echo):
 
 
 class Burst(Broadcast):
-    tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012
-
     def on_message(self, message: str | bytes) -> None:
-        task = asyncio.create_task(self.write_burst(message, isinstance(message, bytes)))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        begin_task(self.write_burst(message, isinstance(message, bytes)))
 
     async def write_burst(self, message: str | bytes, binary: bool) -> None:
         for _ in range(self.settings["burst"]):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.servers.common import BACKLOG, HOST, Options, announce
+from benchmarks.servers.common import BACKLOG, HOST, Options, announce, begin_task
 
 
 async def application(
@@ -29,11 +29,8 @@ async def application(
             await websocket.send(message)
 
     async def begin_tasks(websocket: Any) -> None:
-        tasks: set[asyncio.Task[None]] = set()
         async for message in websocket:
-            task = asyncio.create_task(websocket.send(message))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            begin_task(websocket.send(message))
 
     async def put(websocket: Any) -> None:
         queue: asyncio.Queue[Any] = asyncio.Queue()
@@ -70,12 +67,9 @@ async def application(
 
     async def burst_to_all(websocket: Any) -> None:
         clients.add(websocket)
-        tasks: set[asyncio.Task[None]] = set()
         try:
             async for message in websocket:
-                task = asyncio.create_task(send_burst(message))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                begin_task(send_burst(message))
         finally:
             clients.discard(websocket)
 

@@ -17,6 +17,7 @@ from tests.peer import RawPeer, raw_client, raw_pair, raw_server, tls_client
 from tests.support import PATIENCE, Echo, run_side_by_side, serving, until
 from tests.wire import BINARY, CLOSE, PING, TEXT, Frame
 from tornado_ws import WebSocketClosedError, WebSocketHandler, broadcast, websocket_connect
+from tornado_ws.pubsub.fan_out import protocol_of
 from tornado_ws.transport.transport import Transport
 
 #: More than the kernel takes for a peer that does not read.
@@ -43,10 +44,6 @@ def side(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Give what is entered for (a connection of ours, its peer)."""
     made: Callable[..., Any] = request.param
     return made
-
-
-def protocol_of(conn: Any) -> Any:
-    return conn.ws_connection if isinstance(conn, WebSocketHandler) else conn.protocol
 
 
 async def messages(peer: RawPeer, count: int) -> list[str]:

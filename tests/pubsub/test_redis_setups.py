@@ -14,7 +14,7 @@ from tornado.testing import bind_unused_port
 
 from tests.programs import ROOT
 from tests.pubsub.redis_server import RedisServer
-from tests.pubsub.room import room
+from tests.pubsub.room import Members, room
 from tests.support import until
 from tornado_ws import BrokerError, History, PublishError, Topics
 
@@ -37,6 +37,15 @@ def documented_commands() -> list[str]:
     return [f"+{word.lower().replace(' ', '|')}" for word in words]
 
 
+async def recovery_and_presence_work(topics: Topics, members: Members) -> None:
+    position = await topics.publish("room/a", "1")
+    await topics.publish("room/a", "2")
+    client = await members.join("a", since=position)
+    assert await client.read_message() == "2"
+    await topics.subscribe(members.handlers[0], "room/a", presence="here")
+    assert await topics.presence("room/a") == ["here"]
+
+
 @pytest.mark.gen_test
 async def test_tls_and_a_user_that_may_do_what_the_documentation_says(tmp_path: Path) -> None:
     authority = trustme.CA()
@@ -53,12 +62,7 @@ async def test_tls_and_a_user_that_may_do_what_the_documentation_says(tmp_path: 
     with started(server):
         server.ask("ACL", "SETUSER", "app", "on", ">secret", "~tornado_ws:*", *documented_commands())
         async with Topics(url, history={"*": History()}) as topics, room(topics) as members:
-            position = await topics.publish("room/a", "1")
-            await topics.publish("room/a", "2")
-            client = await members.join("a", since=position)
-            assert await client.read_message() == "2"
-            await topics.subscribe(members.handlers[0], "room/a", presence="here")
-            assert await topics.presence("room/a") == ["here"]
+            await recovery_and_presence_work(topics, members)
         assert [line for line in server.ask("ACL", "LOG") if b"client-info" in line] == []
         async with Topics(url.replace("secret", "wrong"), broker_timeout=2.0) as topics:
             with pytest.raises(PublishError, match="credentials"):
@@ -137,12 +141,7 @@ async def test_a_cluster(tmp_path: Path) -> None:
                 own = [int(message.data) for message in received if message.topic == topic]
                 assert own == sorted(own)
             async with room(topics) as members:
-                position = await topics.publish("room/a", "1")
-                await topics.publish("room/a", "2")
-                client = await members.join("a", since=position)
-                assert await client.read_message() == "2"
-                await topics.subscribe(members.handlers[0], "room/a", presence="here")
-                assert await topics.presence("room/a") == ["here"]
+                await recovery_and_presence_work(topics, members)
             for server in servers:
                 server.kill_connections()
             await topics.publish("t/1", "after")

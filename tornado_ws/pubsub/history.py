@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tornado_ws.pubsub.messages import BEGINNING, Id, Message
+from tornado_ws.pubsub.messages import BEGINNING, Id, Message, Position
 from tornado_ws.pubsub.names import check_pattern, is_prefix, matches
 
 
@@ -38,9 +38,6 @@ class Rules:
         # A name is longer than any prefix of it without the "*", and comes first among equals.
         self._patterns = sorted((histories or {}).items(), key=lambda item: (-len(item[0]), is_prefix(item[0])))
         self.seconds = max((history.seconds for _, history in self._patterns), default=0.0)
-
-    def __bool__(self) -> bool:
-        return bool(self._patterns)
 
     def of(self, topic: str) -> tuple[str, History] | None:
         """Return the pattern that decides about ``topic``, and what it says; None where nothing is kept."""
@@ -184,6 +181,14 @@ class RecentMessages:
         """Return the messages of ``topic`` behind ``since`` that are here, in order."""
         shelf = self._shelf_of(topic)
         return shelf.after(topic, since) if shelf is not None else []
+
+    def missed(self, topic: str, since: Position, head: Position) -> list[Message] | None:
+        """Return the messages of ``topic`` behind ``since`` up to ``head``; None where some of them are not known."""
+        if since.epoch != head.epoch or since.id > head.id:
+            return None
+        if since.id == head.id:
+            return []
+        return self.after(topic, since.id) if self.covers(topic, since.id) else None
 
     def expire(self) -> None:
         """Drop what is too old."""

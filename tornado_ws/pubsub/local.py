@@ -35,11 +35,7 @@ class LocalBroker:
         """Do nothing: what is not in memory is nowhere."""
 
     def missed(self, topic: str, since: Position) -> list[Message] | None:
-        if since.epoch != self._epoch or since.id > (self._last, 0):
-            return None
-        if since.id == (self._last, 0):
-            return []
-        return self._recent.after(topic, since.id) if self._recent.covers(topic, since.id) else None
+        return self._recent.missed(topic, since, self.head(topic))
 
     def publish(self, topic: str, shared: SharedMessage, exclude: Any) -> asyncio.Future[Position]:
         loop = asyncio.get_running_loop()

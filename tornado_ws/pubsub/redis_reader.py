@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from tornado_ws.errors import BrokerError
 from tornado_ws.pubsub.broker import Receiver
 from tornado_ws.pubsub.redis_link import AwayError, Health, Link, says_away
 from tornado_ws.pubsub.redis_stream import Info, Stream
+from tornado_ws.pubsub.wire import epoch_commands, epoch_key
 
 #: Entries of each stream in one reply.
 COUNT = 500
@@ -23,8 +23,7 @@ BLOCK = 2.0
 
 def look_commands(key: str) -> list[tuple[Any, ...]]:
     """Return the commands that say the epoch of a stream, which is made if there is none, and what is in it."""
-    epoch = f"{key}:epoch"
-    return [("SET", epoch, secrets.token_hex(6), "NX"), ("GET", epoch), ("XINFO", "STREAM", key)]
+    return [*epoch_commands(key), ("XINFO", "STREAM", key)]
 
 
 def looked(replies: Sequence[Any]) -> tuple[str, Info]:
@@ -134,7 +133,7 @@ class Reader:
                 renewed.add(stream.key.encode())
             self._epochs[stream.key] = stream.epoch
             if stream.epoch != epoch:
-                await self._link.ask([("SET", f"{stream.key}:epoch", stream.epoch)])
+                await self._link.ask([("SET", epoch_key(stream.key), stream.epoch)])
             if self.streams.get(stream.number) is stream:
                 self._receiver.gap(self._covers(stream.number), f"stream {stream.key}: {lost}")
         return renewed

@@ -137,11 +137,7 @@ class RedisBroker:
 
     def missed(self, topic: str, since: Position) -> list[Message] | None:
         stream = self._stream_of(topic)
-        if since.epoch != stream.epoch or since.id > stream.last:
-            return None
-        if since.id == stream.last:
-            return []
-        return stream.recent.after(topic, since.id) if stream.recent.covers(topic, since.id) else None
+        return stream.recent.missed(topic, since, stream.head)
 
     async def recover(self, topic: str, since: Position) -> None:
         stream = self._stream_of(topic)

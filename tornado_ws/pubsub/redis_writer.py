@@ -8,7 +8,6 @@ entry has the number of its message, and readers leave out what they have had.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from tornado_ws.pubsub.broker import TopicCounters
 from tornado_ws.pubsub.messages import Position
 from tornado_ws.pubsub.redis_link import AwayError, Health, Link, says_away
 from tornado_ws.pubsub.settings import Settings
-from tornado_ws.pubsub.wire import parse_id
+from tornado_ws.pubsub.wire import epoch_commands, parse_id
 
 #: What one pipeline has at most.
 MESSAGES = 500
@@ -231,8 +230,3 @@ class Writer:
         if self._timer is not None:
             self._timer.cancel()
         await self._link.close()
-
-
-def epoch_commands(key: str) -> list[tuple[Any, ...]]:
-    """Return the commands that make an epoch of a stream, unless there is one, and say it."""
-    return [("SET", f"{key}:epoch", secrets.token_hex(6), "NX"), ("GET", f"{key}:epoch")]

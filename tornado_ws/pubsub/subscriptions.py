@@ -204,9 +204,6 @@ class Subscribers:
         yield from self._exact
         yield from self._prefixes
 
-    def has(self, name: str) -> bool:
-        return name in self._index_of(name)
-
     def count(self, name: str) -> int:
         """Return how many are subscribed to that name, or to that prefix."""
         return self._index_of(name).count(name)

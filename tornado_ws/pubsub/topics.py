@@ -11,6 +11,7 @@ from typing import Any
 
 from tornado.log import gen_log
 
+from tornado_ws.close_codes import SERVICE_RESTART
 from tornado_ws.pubsub.broker import Broker, TopicCounters
 from tornado_ws.pubsub.fan_out import protocol_of, send_shared
 from tornado_ws.pubsub.history import History, Rules
@@ -20,9 +21,6 @@ from tornado_ws.pubsub.messages import Message, Position, sharable
 from tornado_ws.pubsub.names import check_pattern, check_topic, is_prefix
 from tornado_ws.pubsub.settings import Settings
 from tornado_ws.pubsub.subscriptions import Subscribers, Subscription
-
-#: RFC 6455's registry: the service restarts, come back.
-SERVICE_RESTART = 1012
 
 
 class Topics:

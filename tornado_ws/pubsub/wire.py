@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import zlib
 from typing import Any, NamedTuple
 
@@ -34,12 +35,20 @@ class Keys:
     def stream(self, number: int) -> str:
         return f"{self._prefix}:{{{number}}}"
 
-    def epoch(self, number: int) -> str:
-        return f"{self._prefix}:{{{number}}}:epoch"
-
     def presence(self, topic: str) -> str:
         """Return the key of the set of processes that have members of ``topic``."""
         return f"{self._prefix}:{{{self.number_of(topic)}}}:presence:{topic}"
+
+
+def epoch_key(key: str) -> str:
+    """Return the key of the epoch of the stream that has ``key``."""
+    return f"{key}:epoch"
+
+
+def epoch_commands(key: str) -> list[tuple[Any, ...]]:
+    """Return the commands that make an epoch of a stream, unless there is one, and say it."""
+    epoch = epoch_key(key)
+    return [("SET", epoch, secrets.token_hex(6), "NX"), ("GET", epoch)]
 
 
 def add_command(

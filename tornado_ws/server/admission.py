@@ -20,8 +20,10 @@ def seconds_to_wait(connections: Connections, settings: Mapping[str, Any]) -> in
     Raises ValueError for a wrong setting.
     """
     most, rate = settings.get("websocket_max_connections"), settings.get("websocket_max_handshakes_per_second")
-    if most is not None and len(connections.open) >= (checked_count("websocket_max_connections", most) or 0):
-        return random.randint(1, _MOST_WAIT)
+    if most is not None:
+        checked_count("websocket_max_connections", most)
+        if len(connections.open) >= most:
+            return random.randint(1, _MOST_WAIT)
     if rate is None:
         return 0
     checked_count("websocket_max_handshakes_per_second", rate)

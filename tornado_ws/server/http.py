@@ -84,11 +84,7 @@ class _ServerConnection(HTTP1ServerConnection):
         params: HTTP1ConnectionParameters,
         context: object,
     ) -> None:
-        # What Tornado's does.
-        self.stream = stream
-        self.params = params
-        self.context = context
-        self._serving_future = None
+        super().__init__(stream, params, context)
         self._server = server
         self._loop: asyncio.AbstractEventLoop = stream.io_loop.asyncio_loop  # type: ignore[attr-defined]
 
