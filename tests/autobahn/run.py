@@ -14,7 +14,6 @@ import os
 import platform
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import zlib
@@ -26,6 +25,7 @@ from pathlib import Path
 from tests.autobahn.cases import TIMED_GROUPS, SelectionError, all_cases, group_of, select, time_allowed
 from tests.autobahn.judge import SIDES, Outcome, counts, failures, judge, summary
 from tests.autobahn.wstest import BuildError, Wstest, ensure_wstest, environment27, find_python27
+from tests.ports import unused_port
 from tests.programs import cores, untraced
 
 CHECKOUT = Path(__file__).absolute().parents[2]
@@ -121,7 +121,7 @@ async def _test_server(wstest: Wstest, part: Part, directory: Path) -> None:
 
 async def _test_client(wstest: Wstest, part: Part, directory: Path) -> None:
     (directory / "endpoint.log").touch()
-    url = f"ws://127.0.0.1:{_free_port()}"
+    url = f"ws://127.0.0.1:{unused_port()}"
     spec = _write_spec(part, directory, {"url": url})
     suite = wstest.command("-m", "fuzzingserver", "-u", "0", "-s", str(spec))
     async with _running(suite, directory / "wstest.log", directory, environment27()) as fuzzer:
@@ -142,13 +142,6 @@ def _write_spec(part: Part, directory: Path, peer: Mapping[str, object]) -> Path
     path = directory / "spec.json"
     path.write_text(json.dumps(spec))
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def _listening(url: str, fuzzer: Process, log: Path) -> None:

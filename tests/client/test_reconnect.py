@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import socket
 from email.utils import formatdate
 from time import time as now
 from typing import Any
@@ -13,11 +14,11 @@ from typing import Any
 import pytest
 from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.netutil import bind_sockets
-from tornado.testing import bind_unused_port
 from tornado.web import RequestHandler
 
 from tests.conftest import Log
 from tests.peer import Recording, Sockets, raw_server
+from tests.ports import unused_port
 from tests.support import Echo, serving, until
 from tornado_ws import HandshakeError, HandshakeRejectedError, WebSocketClosedError, WebSocketHandler, reconnect
 
@@ -43,9 +44,9 @@ class Time:
 @contextlib.contextmanager
 def nobody() -> Any:
     """Give a URL that nobody listens at."""
-    sock, port = bind_unused_port()
-    sock.close()
-    yield f"ws://user:secret@127.0.0.1:{port}/path?token=secret"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield f"ws://user:secret@127.0.0.1:{silent.getsockname()[1]}/path?token=secret"
 
 
 class Enough(Exception):
@@ -147,8 +148,7 @@ async def test_a_server_that_hangs_up_at_once_is_waited_for_longer_and_longer() 
 @pytest.mark.gen_test
 async def test_a_server_that_comes_back_is_found() -> None:
     time = Time()
-    sock, port = bind_unused_port()
-    sock.close()
+    port = unused_port()
     found = asyncio.Event()
 
     async def look() -> None:
@@ -160,8 +160,6 @@ async def test_a_server_that_comes_back_is_found() -> None:
 
     looking = asyncio.ensure_future(look())
     await until(lambda: len(time.slept) > 3)
-    sock, _ = bind_unused_port()
-    sock.close()
     async with serving(Echo, sockets=bind_sockets(port, "127.0.0.1")):
         await looking
         assert found.is_set()

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import redis
-from tornado.testing import bind_unused_port
 
+from tests.ports import unused_port
 from tests.support import PATIENCE
 
 
@@ -22,8 +22,7 @@ class RedisServer:
     def __init__(self, directory: Path, *options: str, port_option: str = "--port", **client: Any) -> None:
         if shutil.which("redis-server") is None:
             pytest.fail("redis-server is not in the path; `apt-get install redis-server` installs it")
-        sock, self.port = bind_unused_port()
-        sock.close()
+        self.port = unused_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._directory = directory
         self._options = [port_option, str(self.port), *options]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import trustme
-from tornado.testing import bind_unused_port
 
+from tests.ports import unused_port
 from tests.programs import ROOT
 from tests.pubsub.redis_server import RedisServer
 from tests.pubsub.room import Members, room
@@ -74,8 +74,7 @@ async def test_tls_and_a_user_that_may_do_what_the_documentation_says(tmp_path: 
 @contextlib.contextmanager
 def sentinel(directory: Path, primary: RedisServer) -> Iterator[int]:
     """Run a sentinel that watches ``primary``; gives its port."""
-    sock, port = bind_unused_port()
-    sock.close()
+    port = unused_port()
     (directory / "sentinel.conf").write_text(
         f"port {port}\nbind 127.0.0.1\ndir {directory}\n"
         f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
@@ -120,8 +119,7 @@ async def test_a_cluster(tmp_path: Path) -> None:
     servers = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        sock, bus = bind_unused_port()
-        sock.close()
+        bus = unused_port()
         servers.append(RedisServer(tmp_path / name, "--cluster-enabled", "yes", "--cluster-port", str(bus)))
     first, second = servers
     with started(first, second):
