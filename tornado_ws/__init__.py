@@ -25,7 +25,6 @@ from tornado.netutil import Resolver as Resolver
 from tornado.util import _websocket_mask as _websocket_mask
 
 from tornado_ws import engine as engine
-from tornado_ws.compat.install import install, uninstall
 from tornado_ws.connection import interfaces as _interfaces
 from tornado_ws.connection.interfaces import WebSocketProtocol
 from tornado_ws.connection.keepalive import de_dupe_gen_log as de_dupe_gen_log
@@ -44,11 +43,8 @@ from tornado_ws.errors import (
 )
 from tornado_ws.observing.counters import Counters, ProcessCounters, counters
 from tornado_ws.observing.latency import Latency
-from tornado_ws.observing.logs import ConnectionFilter
-from tornado_ws.pubsub.broadcast import broadcast
 from tornado_ws.server import handler as _handler
 from tornado_ws.server.handler import WebSocketHandler
-from tornado_ws.server.shutdown import ClosedAll, close_all
 
 # Tornado's own names for them, which applications import.
 _DecompressTooLargeError = _codec.DecompressTooLargeError
@@ -61,6 +57,8 @@ _raise_not_supported_for_websockets = _handler.raise_not_supported_for_websocket
 
 #: Names that many programs never ask for, and their modules: imported for who does.
 _LATE = {
+    "ClosedAll": "tornado_ws.server.shutdown",
+    "ConnectionFilter": "tornado_ws.observing.logs",
     "Envelope": "tornado_ws.pubsub.envelope",
     "HTTPServer": "tornado_ws.server.http",
     "History": "tornado_ws.pubsub.history",
@@ -70,8 +68,12 @@ _LATE = {
     "TCPClient": "tornado.tcpclient",
     "Topics": "tornado_ws.pubsub.topics",
     "WebSocketClientConnection": "tornado_ws.client.connection",
+    "broadcast": "tornado_ws.pubsub.broadcast",
+    "close_all": "tornado_ws.server.shutdown",
+    "install": "tornado_ws.compat.install",
     "reconnect": "tornado_ws.client.reconnect",
     "simple_httpclient": "tornado_ws.client.connection",
+    "uninstall": "tornado_ws.compat.install",
     "websocket_connect": "tornado_ws.client.connect",
 }
 
@@ -83,12 +85,16 @@ if TYPE_CHECKING:
     from tornado_ws.client.connect import websocket_connect
     from tornado_ws.client.connection import WebSocketClientConnection
     from tornado_ws.client.reconnect import reconnect
+    from tornado_ws.compat.install import install, uninstall
+    from tornado_ws.observing.logs import ConnectionFilter
+    from tornado_ws.pubsub.broadcast import broadcast
     from tornado_ws.pubsub.envelope import Envelope
     from tornado_ws.pubsub.history import History
     from tornado_ws.pubsub.messages import Position
     from tornado_ws.pubsub.subscriptions import Subscription
     from tornado_ws.pubsub.topics import Topics
     from tornado_ws.server.http import HTTPServer
+    from tornado_ws.server.shutdown import ClosedAll, close_all
 else:
 
     def __getattr__(name: str) -> object:

@@ -7,7 +7,7 @@ import re
 #: Characters that are shown of a text, unless the caller says otherwise.
 MOST_SHOWN = 200
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/*")
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*:/*"
 
 
 def shown(text: object, most: int = MOST_SHOWN) -> str:
@@ -36,7 +36,7 @@ def without_password(url: str) -> str:
 
     Both are where secrets stand. A URL that is wrong loses them too: what cannot be split is cut where they may begin.
     """
-    scheme = _SCHEME.match(url)
+    scheme = re.match(_SCHEME, url)
     begin = scheme.end() if scheme else 0
     rest = re.split(r"[?#]", url[begin:], maxsplit=1)[0]
     # A password may hold a "/" that should have been escaped, so what is behind the last "@" counts, wherever it is.

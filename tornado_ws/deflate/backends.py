@@ -9,8 +9,7 @@ import functools
 import importlib
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tornado_ws import engine
 from tornado_ws.deflate.interfaces import Deflating, Inflating, Live
@@ -30,8 +29,7 @@ _LARGE_PAYLOAD = 512
 BACKENDS = ("zlib", "zlib_ng", "isal", "auto")
 
 
-@dataclass(frozen=True)
-class Backend:
+class Backend(NamedTuple):
     """One library. ``memory`` is what a compressor takes beside its window and ``mem_level``, in bytes.
 
     ``prefix`` is what the names of its C functions begin with; None where they are not those of zlib.
@@ -46,8 +44,7 @@ class Backend:
     prefix: str | None
 
 
-@dataclass(frozen=True)
-class Codec:
+class Codec(NamedTuple):
     """A backend with its parameters. Equal ones can do each other's work."""
 
     backend: Backend
@@ -93,8 +90,7 @@ class Codec:
         return error
 
 
-@dataclass(frozen=True)
-class Codecs:
+class Codecs(NamedTuple):
     """Which codec does what, by size."""
 
     deflate_small: Codec

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import MAX_WBITS
 
 from tornado_ws.deflate.options import DEFAULT_DEFLATE_OPTIONS, MIN_DEFLATE_WBITS, DeflateOptions
@@ -14,8 +13,7 @@ from tornado_ws.handshake import MOST_OF_EXTENSIONS, parse_extensions
 _DEFLATE = "permessage-deflate"
 
 
-@dataclass(frozen=True)
-class DeflateParams:
+class DeflateParams(NamedTuple):
     """What was agreed (section 7.1), in the words of the header: windows in bits, None where none was named."""
 
     server_no_context_takeover: bool = False
