@@ -19,23 +19,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.process import ROOT
+from benchmarks.replay import WORKS
 from tornado_ws import engine
 
 _FIGURES = Path(__file__).parent / "instructions.json"
 _SLACK = 1.10
 _TIMEOUT = 600
-
-#: Works of `benchmarks.replay`, and the messages whose cost is taken: that of twice as many less that of as many.
-_WORKS = {
-    "engine": 6400,
-    "server-1": 1000,
-    "server-64": 6400,
-    "deflate-16": 3200,
-    "coroutine-64": 6400,
-    "burst-64": 6400,
-    "opening-1": 100,
-    "storm-1": 100,
-}
 
 
 class Count(NamedTuple):
@@ -51,8 +40,8 @@ def interpreter() -> str:
 
 
 def count_work(valgrind: str, engine_name: str, work: str) -> Count:
-    """Return the instructions that one message costs."""
-    messages = _WORKS[work]
+    """Return the instructions that one message costs: those of twice as many less those of as many."""
+    messages = WORKS[work]
     once, twice = (_count(valgrind, engine_name, work, factor * messages) for factor in (1, 2))
     return Count(engine_name, work, round((twice - once) / messages, 1))
 
@@ -83,7 +72,7 @@ def _replay(under: list[str], engine_name: str, work: str, messages: int) -> str
 
 def count_all(valgrind: str) -> list[Count]:
     engines = ["python"] if engine.name == "python" else ["python", engine.name]
-    jobs = [(name, work) for name in engines for work in _WORKS]
+    jobs = [(name, work) for name in engines for work in WORKS]
     # Whoever runs first compiles the modules, which would be counted.
     for name, work in jobs:
         _replay([], name, work, 64)

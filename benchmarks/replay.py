@@ -34,7 +34,18 @@ if engine.name == "native":
     importlib.import_module("tornado_ws.engine._native")._set_turn_time(3600.0)
 
 #: What can be counted; the number is how many messages are in flight.
-WORKS = ("engine", "server-1", "server-64", "deflate-16", "coroutine-64", "burst-64", "opening-1", "storm-1")
+#: What can be replayed, and the messages whose cost is counted.
+WORKS = {
+    "engine": 6400,
+    "server-1": 1000,
+    "server-64": 6400,
+    "deflate-16": 3200,
+    "coroutine-64": 6400,
+    "waiting-64": 6400,
+    "burst-64": 6400,
+    "opening-1": 100,
+    "storm-1": 100,
+}
 
 _LIMIT = 1024 * 1024
 _FIN_TEXT = 0x81
@@ -60,6 +71,12 @@ class Echo(WebSocketHandler):
 
 class AwaitingEcho(Echo):
     async def on_message(self, message: str | bytes) -> None:  # type: ignore[override]
+        await self.write_message(message, binary=isinstance(message, bytes))
+
+
+class WaitingEcho(Echo):
+    async def on_message(self, message: str | bytes) -> None:  # type: ignore[override]
+        await asyncio.sleep(0)
         await self.write_message(message, binary=isinstance(message, bytes))
 
 
@@ -100,6 +117,11 @@ async def replay_server(messages: int, depth: int, handler: type[Echo] = Echo) -
 async def replay_coroutines(messages: int, depth: int) -> None:
     """As `replay_server`, with a coroutine that awaits its write."""
     await replay_server(messages, depth, AwaitingEcho)
+
+
+async def replay_waiting(messages: int, depth: int) -> None:
+    """As `replay_server`, with a coroutine that waits for a turn of the loop first."""
+    await replay_server(messages, depth, WaitingEcho)
 
 
 async def replay_bursts(messages: int, depth: int) -> None:
@@ -199,6 +221,7 @@ def main() -> int:
             "server": replay_server,
             "deflate": replay_deflate,
             "coroutine": replay_coroutines,
+            "waiting": replay_waiting,
             "burst": replay_bursts,
             "opening": replay_openings,
             "storm": replay_storm,

@@ -81,6 +81,32 @@ async def test_the_first_one_of_each_turn_goes_at_once(side: Callable[..., Any])
             await asyncio.sleep(0)
 
 
+class Waiting(Handler):
+    """Writes in each step of its task."""
+
+    async def on_message(self, message: str | bytes) -> None:
+        self.done: list[list[bool]] = []
+        for step in range(3):
+            await asyncio.sleep(0)
+            futures = write(self, 10 * step + 1, 10 * step + 2, 10 * step + 3)
+            self.done.append([future.done() for future in futures])
+            if step == 2:
+                await futures[-1]
+                self.done.append([future.done() for future in futures])
+
+
+@pytest.mark.gen_test
+async def test_in_each_step_of_the_connection_s_task_the_first_one_goes_at_once() -> None:
+    handlers: list[Any] = []
+    async with serving(Waiting, calls=handlers) as url, raw_client(url) as client:
+        await client.send(client.frame(TEXT, b"x"))
+        assert await messages(client, 9) == [f"{number}" for number in (1, 2, 3, 11, 12, 13, 21, 22, 23)]
+        (handler,) = handlers
+        await until(lambda: len(handler.done) == 4)
+        assert all(done[0] and not done[-1] for done in handler.done[:3])
+        assert handler.done[3] == [True] * 3
+
+
 @pytest.mark.gen_test
 async def test_writes_of_tasks_callbacks_and_threads_leave_together(side: Callable[..., Any]) -> None:
     loop = asyncio.get_running_loop()

@@ -15,6 +15,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol, cast
 
+from tornado_ws.engine.contract import IN_STEP, NO_STEP
 from tornado_ws.engine.tasks import call_outside, step_coroutine
 
 
@@ -22,8 +23,8 @@ class Channel(Protocol):
     """The channel whose callbacks are called in the task."""
 
     task: asyncio.Task[Any] | None
-    #: Whether the task itself takes a step now.
-    in_task: bool
+    #: `IN_STEP` while the task itself takes a step.
+    step: int
 
 
 class Owner(Protocol):
@@ -212,7 +213,7 @@ class ConnectionTask:
         return self._step(error)
 
     def _step(self, error: BaseException | None) -> Any:
-        self._channel.in_task = True
+        self._channel.step = IN_STEP
         try:
             if not self._is_awaited:
                 self._is_awaited = True
@@ -230,7 +231,7 @@ class ConnectionTask:
             self._leave()
             raise
         finally:
-            self._channel.in_task = False
+            self._channel.step = NO_STEP
         self._leave()
         raise StopIteration
 

@@ -118,6 +118,9 @@ cdef enum:
     FIN = 0x80
     RSV1 = 0x40
     MASKED = 0x80
+    # Of a step of a connection's task, as in tornado_ws/engine/contract.py.
+    IN_STEP = 1
+    WRITTEN_IN_STEP = 2
 
 cdef object PENDING = _contract.PENDING
 cdef object RAISED = _contract.RAISED

@@ -32,6 +32,7 @@ from tornado_ws.engine.contract import (
     FIN,
     LARGE,
     MESSAGES_PER_TURN,
+    NO_STEP,
     READ_SIZE,
     RSV1,
     SEND_SIZE,
@@ -67,7 +68,6 @@ class Channel:
         "direct",
         "fd",
         "high_watermark",
-        "in_task",
         "masked",
         "message_bytes",
         "messages",
@@ -75,6 +75,7 @@ class Channel:
         "reader",
         "reading",
         "receiver",
+        "step",
         "tap",
         "task",
         "thread",
@@ -95,8 +96,9 @@ class Channel:
         self.context: contextvars.Context = contextvars.copy_context()
         #: What `asyncio.current_task` is to be in callbacks; None on a client.
         self.task: asyncio.Task[Any] | None = None
-        #: Whether that task itself is at work, so that it is entered already.
-        self.in_task = False
+        #: `IN_STEP` while that task itself is at work, so that it is entered already; `WRITTEN_IN_STEP` once it has
+        #: written.
+        self.step = NO_STEP
         self.fd: int = stream.socket.fileno()
         self.reader: FrameReader | None = None
         self.reading = False
@@ -190,7 +192,7 @@ class Channel:
         try:
             try:
                 task = self.task
-                if task is None or self.in_task:
+                if task is None or self.step:
                     self.context.run(callback, *args)
                 else:
                     before = enter_task(task)

@@ -40,6 +40,9 @@ CLOCK_SIZE = 64 * 1024
 PENDING, RAISED, VIOLATION, BUDGET_SPENT, SUSPENDED = -1, -2, -3, -4, -5
 Outcome: TypeAlias = tuple[int, Any, int]
 
+#: Whether the task of a connection takes a step now, and has written in it.
+NO_STEP, IN_STEP, WRITTEN_IN_STEP = 0, 1, 2
+
 #: Messages delivered before the rest of the loop gets its turn.
 MESSAGES_PER_TURN = 256
 #: Sockets served before the rest of the loop gets its turn.

@@ -8,12 +8,16 @@ from typing import Any, Protocol
 
 from tornado.ioloop import IOLoop
 
+from tornado_ws.engine.contract import IN_STEP, WRITTEN_IN_STEP
+
 
 class Channel(Protocol):
     """What is written to."""
 
     #: The turn in which it was last written to.
     turn: int
+    #: See `tornado_ws.engine.channel.Channel`.
+    step: int
 
     def close(self) -> None:
         """Close the socket at once."""
@@ -43,6 +47,10 @@ class Turn:
 
     def has_written(self, channel: Channel) -> bool:
         """Note that ``channel`` is written to; return whether it was before, in this turn."""
+        if channel.step == IN_STEP and not self._is_open:
+            # Most such steps write once: that the turn ends need not be known.
+            channel.step = WRITTEN_IN_STEP
+            return False
         if not self._loop.is_running():
             # No turn would end.
             return False

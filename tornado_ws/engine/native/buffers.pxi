@@ -30,6 +30,9 @@ cdef class _Buffers:
 
     cdef bint has_written(self, Channel channel) except -1:
         """Note that ``channel`` is written to; see `tornado_ws.engine.turn.Turn.has_written`."""
+        if channel.step == IN_STEP and not self.turn_is_open:
+            channel.step = WRITTEN_IN_STEP
+            return False
         if not self.loop.is_running():
             return False
         if not self.turn_is_open:

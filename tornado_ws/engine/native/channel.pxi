@@ -24,7 +24,7 @@ cdef class Channel:
     # The task that a dispatch has entered, and the one that was the current one before.
     cdef object _entered
     cdef object _task_before
-    cdef public bint in_task
+    cdef public int step
     cdef public bint more_waits
     cdef public int fd
     cdef public bint reading
@@ -266,7 +266,7 @@ cdef class Channel:
     cdef object begin(self):
         """Enter the connection's context and task, and hold back what is written; returns what `finish` is given."""
         cdef object context = self.context
-        cdef object task = None if self.in_task else self.task
+        cdef object task = None if self.step else self.task
         cdef object before = None
         if task is not None:
             before = enter_task(task, self._buffers.loop)
