@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
+from tornado_ws.codecs import ACCEPTED as CODECS
+from tornado_ws.codecs import Codec, is_codec
 from tornado_ws.coroutines import value_of
 
 _SERVER_PREFIX = "websocket_"
@@ -47,6 +49,10 @@ class Options(NamedTuple):
     max_lifetime: float | None = None
     #: Seconds without a message, either way, after which it is, or up to a quarter more; None is never.
     idle_timeout: float | None = None
+    #: What turns values into messages and back, by name or as an object; None leaves messages as they are.
+    codec: str | Codec | None = None
+    #: Whether text comes as str; else it comes as bytes, which are UTF-8.
+    decode_text: bool = True
 
 
 class OptionArguments(TypedDict, total=False):
@@ -64,6 +70,8 @@ class OptionArguments(TypedDict, total=False):
     keepalive_timeout: float | None
     max_lifetime: float | None
     idle_timeout: float | None
+    codec: str | Codec | None
+    decode_text: bool
 
 
 def _is_number(value: object) -> bool:
@@ -107,6 +115,8 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "keepalive_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
     "max_lifetime": (_is_seconds_or_none, "a number of seconds above 0, or None"),
     "idle_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
+    "codec": (is_codec, CODECS),
+    "decode_text": (lambda value: isinstance(value, bool), "True or False"),
 }
 
 _NAMES = Options._fields

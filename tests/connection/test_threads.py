@@ -107,7 +107,7 @@ async def test_a_message_is_what_it_was_when_the_thread_gave_it(worker: concurre
     mapping = {"it": "was before"}
 
     def write(conn: WebSocketClientConnection) -> None:
-        conn.write_message_threadsafe(message)  # type: ignore[arg-type]
+        conn.write_message_threadsafe(message)
         conn.write_message_threadsafe(mapping)
         message[:] = b"after!"
         mapping["it"] = "is after"

@@ -18,6 +18,7 @@ from tornado_ws.deflate.codec import PerMessageDeflateDecompressor, inflate_all
 from tornado_ws.deflate.module_streams import BYTES_A_FINAL, MAX_FINALS, is_empty_stream
 from tornado_ws.deflate.offload import OffloadingInflater, Rest
 from tornado_ws.engine.contract import DEFERRED, INFLATED_AT_ONCE
+from tornado_ws.engine.validation import decode_text
 from tornado_ws.errors import ProtocolError
 
 pytestmark = pytest.mark.usefixtures("streams")
@@ -106,7 +107,7 @@ def test_what_a_thread_inflates_may_end_with_a_final_block(peer: Peer, takeover:
         assert (opcode, code) == (TEXT | DEFERRED, None)
         assert isinstance(rest, Rest)
         # What the thread does.
-        assert rest._inflate(TEXT, begun) == (text, len(text))
+        assert rest._inflate(TEXT, begun, decode_text) == (text, len(text))
         offloading.waiting -= 1
 
 

@@ -35,6 +35,7 @@ from tornado_ws.engine.contract import (
     VIOLATION,
     Outcome,
 )
+from tornado_ws.engine.validation import checked_text, decode_text
 from tornado_ws.errors import ProtocolError
 from tornado_ws.options import Options
 from tornado_ws.transport.transport import Transport
@@ -43,6 +44,12 @@ from tornado_ws.transport.transport import Transport
 _BUSY_TIMEOUT = 0.05
 #: Coroutines ``on_ping`` and ``on_pong`` of one connection that may be under way; then reading stops.
 _MOST_WATCHED = 1000
+
+
+class Recipient(Protocol):
+    """What messages are given to."""
+
+    def on_message(self, message: Any) -> Any: ...
 
 
 class Owner(Protocol):
@@ -103,6 +110,7 @@ class Delivery:
         transport: Transport,
         reader: FrameReader,
         options: Options,
+        recipient: Recipient,
         busy_with: object,
     ) -> None:
         """Deliver no message while ``busy_with`` is not None."""
@@ -110,7 +118,8 @@ class Delivery:
         self._closing = closing
         self._transport = transport
         self._options = options
-        self.handler = owner.handler
+        #: What messages are given to: the handler or client, or what decodes them for it.
+        self.handler = recipient
         self.reader = reader
         self.busy_with = busy_with
         self._read_ahead: ReadAhead | None = None
@@ -238,7 +247,9 @@ class Delivery:
     def _deliver(self, opcode: int, payload: Any, size: int) -> None:
         if opcode >= DEFERRED:
             rest, begun = payload
-            self.busy_with = inflating = rest.inflate(opcode ^ DEFERRED, begun)
+            self.busy_with = inflating = rest.inflate(
+                opcode ^ DEFERRED, begun, decode_text if self._options.decode_text else checked_text
+            )
             inflating.add_done_callback(functools.partial(self._on_inflated, opcode ^ DEFERRED))
             return
         self.reader.messages += 1
@@ -266,7 +277,7 @@ class Delivery:
 
     def _open_turn(self) -> Turn | None:
         """Return what a client's application reads from, if it has its turn with a message."""
-        queue = getattr(self.handler, "read_queue", None)
+        queue = getattr(self._owner.handler, "read_queue", None)
         return queue if isinstance(queue, Turn) and queue.is_open else None
 
     def hurry(self) -> None:

@@ -39,10 +39,12 @@ from tornado_ws.close_codes import (
     decode_close,
     encode_close,
 )
+from tornado_ws.codecs import codec_of
 from tornado_ws.connection import keepalive, opening
 from tornado_ws.connection.close_timeout import CloseTimeout
 from tornado_ws.connection.closing import Closing, End, Event, State
 from tornado_ws.connection.deadlines import deadlines_of
+from tornado_ws.connection.decoding import Decoding
 from tornado_ws.connection.delivery import Delivery
 from tornado_ws.connection.interfaces import ServerEnd, WebSocketDelegate, WebSocketParams, WebSocketProtocol
 from tornado_ws.connection.keepalive import Keepalive
@@ -369,13 +371,15 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
     def _make_delivery(self, transport: Transport, busy_with: object) -> None:
         # Not by mask_outgoing: tunnels build servers that mask what they send.
         is_server = isinstance(self.handler, RequestHandler)
-        reader = FrameReader(is_server, self.params.max_message_size, self._inflater)
-        delivery = Delivery(self, self._closing, transport, reader, self.params.options, busy_with)
+        options = self.params.options
+        codec = codec_of(options.codec)
+        recipient = self.handler if codec is None else Decoding(self.handler, codec, self._fail)
+        reader = FrameReader(is_server, self.params.max_message_size, self._inflater, options.decode_text)
+        delivery = Delivery(self, self._closing, transport, reader, options, recipient, busy_with)
         if is_server:
             connections_of(self.handler.application).add(self)  # type: ignore[attr-defined]
             self.handler._ws_opened = True  # type: ignore[attr-defined]
         self._delivery = delivery
-        options = self.params.options
         if options.max_lifetime is not None or options.idle_timeout is not None:
             self._lifetime = Lifetime(self, options, asyncio.get_running_loop().time())
             deadlines_of(self.stream.io_loop).add(self._lifetime)
@@ -417,10 +421,10 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
     @ReplaceableMethod
     def _handle_message(self, opcode: int, data: bytes) -> Any:
         """Handle one message or control frame; returns what is still busy with it, if anything is."""
-        if opcode == TEXT:
-            return self._run_callback(self.handler.on_message, data.decode())
-        if opcode == BINARY:
-            return self._run_callback(self.handler.on_message, data)
+        if opcode in (TEXT, BINARY):
+            recipient = self._delivery.handler if self._delivery is not None else self.handler
+            is_text = opcode == TEXT and self.params.options.decode_text
+            return self._run_callback(recipient.on_message, data.decode() if is_text else data)
         if opcode == CLOSE:
             decode_close(data)
             self._closing.end_read(End.CLOSE_FRAME, data)

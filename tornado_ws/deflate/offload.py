@@ -16,7 +16,7 @@ from typing import Any
 from tornado_ws.deflate.codec import inflate_all
 from tornado_ws.engine.chunks import add_piece
 from tornado_ws.engine.contract import TEXT, Inflater
-from tornado_ws.engine.validation import check_size, decode_text, too_big_inflated
+from tornado_ws.engine.validation import check_size, too_big_inflated
 
 #: Threads of the process; each holds the GIL for little of its time.
 _MAX_THREADS = 4
@@ -114,24 +114,26 @@ class Rest:
         self._payload = payload
         self.size = len(payload)
 
-    def inflate(self, opcode: int, begun: bytes) -> asyncio.Future[tuple[str | bytes, int]]:
-        """Return a Future of the message that began with ``begun``, and its size in bytes.
+    def inflate(
+        self, opcode: int, begun: bytes, decode: Callable[[bytes], str | bytes]
+    ) -> asyncio.Future[tuple[str | bytes, int]]:
+        """Return a Future of the message that began with ``begun``, and its size in bytes; ``decode`` is for text.
 
         It fails with `.ProtocolError` for what does not inflate, is too large or is not UTF-8. One at a time, in the
         order in which they came.
         """
-        inflating = run_in_thread(self._inflate, opcode, begun)
+        inflating = run_in_thread(self._inflate, opcode, begun, decode)
         inflating.add_done_callback(self._on_inflated)
         return inflating
 
-    def _inflate(self, opcode: int, begun: bytes) -> tuple[str | bytes, int]:
+    def _inflate(self, opcode: int, begun: bytes, decode: Callable[[bytes], str | bytes]) -> tuple[str | bytes, int]:
         room = self._owner.limit - len(begun)
         rest = inflate_all(self._owner.inflater, self._payload, room)
         if len(rest) > room:
             raise too_big_inflated()
         self._owner.inflater.end_message()
         message = begun + rest
-        return (decode_text(message) if opcode == TEXT else message), len(message)
+        return (decode(message) if opcode == TEXT else message), len(message)
 
     def _on_inflated(self, inflating: asyncio.Future[Any]) -> None:
         self._owner.waiting -= 1

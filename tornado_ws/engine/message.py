@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Callable
 
 from tornado_ws.engine.chunks import add_piece
 from tornado_ws.engine.contract import DEFERRED, INFLATED_AT_ONCE, TEXT, Event, Inflater
 from tornado_ws.engine.encoding import apply_mask
-from tornado_ws.engine.validation import decode_text, not_utf8, too_big_inflated
+from tornado_ws.engine.validation import not_utf8, too_big_inflated
 
 
 class Message:
@@ -15,6 +16,7 @@ class Message:
 
     __slots__ = (
         "_check_utf8",
+        "_decode",
         "_inflater",
         "_left",
         "_limit",
@@ -26,10 +28,14 @@ class Message:
         "size",
     )
 
-    def __init__(self, opcode: int, limit: int, inflater: Inflater | None) -> None:
+    def __init__(
+        self, opcode: int, limit: int, inflater: Inflater | None, decode: Callable[[bytes], str | bytes]
+    ) -> None:
+        """``decode`` makes the payload of a text message what the application gets."""
         self._opcode = opcode
         self._limit = limit
         self._inflater = inflater
+        self._decode = decode
         self._pieces: list[bytes | bytearray] = []
         self._check_utf8 = Utf8Checker() if opcode == TEXT else None
         #: Bytes of the message so far, after inflating.
@@ -84,7 +90,7 @@ class Message:
         payload = b"".join(self._pieces)
         if rest is not None:
             return self._opcode | DEFERRED, (rest, payload), len(payload) + rest.size
-        return self._opcode, decode_text(payload) if self._opcode == TEXT else payload, len(payload)
+        return self._opcode, self._decode(payload) if self._opcode == TEXT else payload, len(payload)
 
 
 class Utf8Checker:

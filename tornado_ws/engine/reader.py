@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CoroutineType
 from typing import Any
 
@@ -32,7 +32,7 @@ from tornado_ws.engine.contract import (
 from tornado_ws.engine.encoding import apply_mask
 from tornado_ws.engine.message import Message
 from tornado_ws.engine.tasks import step_coroutine
-from tornado_ws.engine.validation import check_extended_length, check_header, check_size, decode_text
+from tornado_ws.engine.validation import check_extended_length, check_header, check_size, checked_text, decode_text
 from tornado_ws.errors import ProtocolError
 
 
@@ -40,11 +40,12 @@ class FrameReader:
     """Parses what one peer sends; see `tornado_ws.engine.contract`.
 
     ``expect_masked`` is true for a server, ``max_message_size`` is in bytes after inflating, and ``inflater`` is None
-    when permessage-deflate was not negotiated.
+    when permessage-deflate was not negotiated. Without ``decodes`` text comes as bytes, which are UTF-8.
     """
 
     __slots__ = (
         "_buffer",
+        "_decode",
         "_expect_masked",
         "_finished",
         "_inflater",
@@ -57,13 +58,16 @@ class FrameReader:
         "wire_bytes",
     )
 
-    def __init__(self, expect_masked: bool, max_message_size: int, inflater: Inflater | None = None) -> None:
+    def __init__(
+        self, expect_masked: bool, max_message_size: int, inflater: Inflater | None = None, decodes: bool = True
+    ) -> None:
         #: Messages delivered, their bytes after inflating, and all bytes fed.
         self.messages = self.message_bytes = self.wire_bytes = 0
         self._stopped = self._finished = False
         self._expect_masked = expect_masked
         self._limit = max_message_size
         self._inflater = inflater
+        self._decode: Callable[[bytes], str | bytes] = decode_text if decodes else checked_text
         # What is not parsed yet begins at `_pos`.
         self._buffer = b""
         self._pos = 0
@@ -166,7 +170,7 @@ class FrameReader:
                         payload = apply_mask(buffer[begin - 4 : begin], payload)
                     self._pos = end
                     opcode = buffer[pos] & 0xF
-                    return opcode, decode_text(payload) if opcode == TEXT else payload, length
+                    return opcode, self._decode(payload) if opcode == TEXT else payload, length
             return self._any_step()
         except BaseException:
             # After any error, a MemoryError too, it is unknown what the next byte belongs to.
@@ -196,12 +200,12 @@ class FrameReader:
                     self._pos = end
                     if mask:
                         payload = apply_mask(mask, payload)
-                    return opcode, decode_text(payload) if opcode == TEXT else payload, length
+                    return opcode, self._decode(payload) if opcode == TEXT else payload, length
                 if opcode & CONTROL:
                     break
                 self._pos = begin
                 if message is None:
-                    message = Message(opcode, self._limit, self._inflater if first & RSV1 else None)
+                    message = Message(opcode, self._limit, self._inflater if first & RSV1 else None, self._decode)
                     self._message = message
                 message.begin_frame(bool(first & FIN), length, mask)
             self._pos += message.take(self._buffer, self._pos)

@@ -59,6 +59,12 @@ def not_utf8() -> ProtocolError:
     return ProtocolError(INVALID_PAYLOAD, "text message that is not UTF-8")
 
 
+def checked_text(payload: bytes) -> bytes:
+    """Return the text of a message as it came. Raises `.ProtocolError` unless it is UTF-8."""
+    decode_text(payload)
+    return payload
+
+
 def decode_text(payload: bytes) -> str:
     """Return the text of a message. Raises `.ProtocolError` unless it is UTF-8."""
     try:

@@ -21,6 +21,7 @@ from tornado.iostream import IOStream
 from tornado.log import app_log, gen_log
 
 from tornado_ws import handshake
+from tornado_ws.codecs import Codec, codec_of, encode_with
 from tornado_ws.compat.versions import TORNADO_CHECKS_ORIGIN
 from tornado_ws.connection.interfaces import WebSocketParams, WebSocketProtocol
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
@@ -89,6 +90,9 @@ class WebSocketHandler(tornado.web.RequestHandler):
     - ``websocket_max_lifetime``: seconds after which the connection is closed with 1001, or up to a tenth less, so that
       those which came together do not come back together. None, the default, is never;
     - ``websocket_idle_timeout``: the same for seconds without a message, either way, or up to a quarter more;
+    - ``websocket_codec``: what turns values into messages and back, "json", "orjson", "msgspec", "msgpack" or an object
+      (see `tornado_ws.codecs`). None, the default, leaves messages as they are;
+    - ``websocket_decode_text``: False gives text to `on_message` as bytes, which are UTF-8. True by default;
     - ``websocket_write_limit_policy``: beyond those "close" with 1013, "drop" the message or "raise" `WriteLimitError`.
 
     Two are of the application alone, None by default. Beyond them an opening handshake is answered with 503 and
@@ -98,6 +102,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
     #: The connection from `close` to its end.
     _ws_closing: WebSocketProtocol | None = None
+    #: What encodes messages; None leaves them as they are.
+    _ws_codec: Codec | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -214,13 +220,13 @@ class WebSocketHandler(tornado.web.RequestHandler):
         size: int = self.settings.get("websocket_max_message_size", default)
         return size
 
-    def write_message(
-        self, message: bytes | str | dict[str, Any], binary: bool = False, *, compress: bool = True
-    ) -> Future[None]:
+    def write_message(self, message: Any, binary: bool = False, *, compress: bool = True) -> Future[None]:
         """Send a message to the client.
 
-        :param message: a str, bytes, bytearray or memoryview; a dict is sent as JSON.
-        :param binary: send it as a binary message. Otherwise it goes as text, and bytes have to be UTF-8.
+        :param message: a str, bytes, bytearray or memoryview; a dict is sent as JSON. With ``websocket_codec`` anything
+            that the codec encodes.
+        :param binary: send it as a binary message. Otherwise it goes as text, and bytes have to be UTF-8. A codec
+            decides that by itself.
         :param compress: compress it, if that was agreed on (RFC 7692). False is for what is compressed already, and for
             secrets beside text that others choose.
         :returns: a `.Future` for flow control. It is done when the operating system has taken the message, or earlier
@@ -234,16 +240,16 @@ class WebSocketHandler(tornado.web.RequestHandler):
         """
         if self.ws_connection is None or self.ws_connection.is_closing():
             raise WebSocketClosedError()
-        if isinstance(message, dict):
+        if self._ws_codec is not None:
+            message, binary = encode_with(self._ws_codec, message)
+        elif isinstance(message, dict):
             message = json_encode(message)
         # Protocols of others do not have the argument.
         if not compress:
             return self.ws_connection.write_message(message, binary=binary, compress=False)
         return self.ws_connection.write_message(message, binary=binary)
 
-    def write_message_threadsafe(
-        self, message: bytes | str | dict[str, Any], binary: bool = False
-    ) -> concurrent.futures.Future[None]:
+    def write_message_threadsafe(self, message: Any, binary: bool = False) -> concurrent.futures.Future[None]:
         """Have the connection's own thread call `write_message`, from any thread.
 
         Messages of one thread keep their order. A thread that sends much has to wait for the Futures (``result``, with
@@ -438,6 +444,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
             compression_options=value_of(self, "get_compression_options", self.get_compression_options()),
             options=handler_options(self, self.settings),
         )
+        if params.options.codec is not None:
+            self._ws_codec = codec_of(params.options.codec)
         return WebSocketProtocol13(self, False, params)
 
     def _detach_stream(self) -> IOStream:

@@ -1,3 +1,11 @@
+cdef bytes checked_utf8(bytes payload):
+    """Return the text of a message as it came; see `tornado_ws.engine.validation.checked_text`."""
+    cdef uint32_t utf8 = 0
+    if not (tws_utf8(&utf8, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)) and utf8 & 3 == 0):
+        raise not_utf8()
+    return payload
+
+
 # Frames to messages. One class, and a long one: its fields are the state of the parser, which a call would have to pass.
 
 @cython.final
@@ -33,6 +41,7 @@ cdef class FrameReader:
     cdef bint _expect_masked
     cdef Py_ssize_t _limit
     cdef object _inflater
+    cdef bint _decodes
     # The event that `parse` found: its opcode, 0 for none, and its size.
     cdef int _event
     cdef Py_ssize_t _event_size
@@ -42,10 +51,11 @@ cdef class FrameReader:
     cdef public long long message_bytes
     cdef public long long wire_bytes
 
-    def __init__(self, bint expect_masked, max_message_size, inflater=None):
+    def __init__(self, bint expect_masked, max_message_size, inflater=None, bint decodes=True):
         self._expect_masked = expect_masked
         self._limit = max(0, min(max_message_size, sys.maxsize))
         self._inflater = inflater
+        self._decodes = decodes
 
     def __dealloc__(self):
         PyMem_Free(self._carry)
@@ -313,7 +323,7 @@ cdef class FrameReader:
         cdef bytes payload
         cdef const uint8_t* clear = data
         self._pos += size
-        if opcode == TEXT:
+        if opcode == TEXT and self._decodes:
             if self._masked:
                 if size <= 512:
                     tws_mask(small, data, size, self._key, 0)
@@ -331,6 +341,8 @@ cdef class FrameReader:
             tws_mask(<uint8_t*>PyBytes_AS_STRING(payload), data, size, self._key, 0)
         else:
             memcpy(PyBytes_AS_STRING(payload), data, size)
+        if opcode == TEXT:
+            checked_utf8(payload)
         return payload
 
     cdef bint take_payload(self) except -1:
@@ -431,6 +443,8 @@ cdef class FrameReader:
         if self._opcode != TEXT:
             return message
         self._event = TEXT
+        if not self._decodes:
+            return checked_utf8(message)
         try:
             return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(message), size, NULL)
         except UnicodeDecodeError:
