@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.charts import draw_charts
+from benchmarks.kinds import FIGURES, Row
 from benchmarks.machine import describe_checkout, describe_machine
-from benchmarks.measure import Setup, measure
+from benchmarks.measure import measure
+from benchmarks.measured import Setup
 from benchmarks.peers import CLIENTS, IMPORTS, SERVERS, Client, Server
 from benchmarks.process import FailedError
-from benchmarks.report import render
+from benchmarks.report import render, say_verdict
 from benchmarks.results import Results
-from benchmarks.rows import FIGURES, ROWS, Row
+from benchmarks.rows import ROWS
+from benchmarks.targets import judge
 from benchmarks.tools import MissingError, Tools, make_tools
 
 _COMMITTED = Path(__file__).parent / "results"
@@ -61,6 +64,8 @@ def peers_of(row: Row, tools: Tools, wanted: str) -> list[Server | Client | str]
     if row.kind == "client":
         return [c for c in CLIENTS if c.style == row.style and wanted in c.name and not tools.lacks(c)]
     if "tls" in row.needs and tools.load_tls is None:
+        return []
+    if row.over_broker is not None and tools.redis_server is None:
         return []
     return [
         server
@@ -117,6 +122,9 @@ def measure_all(chosen: argparse.Namespace, tools: Tools, results: Results, core
             continue
         results.begin_row(row, run)
         measure_row(row, peers, setup, chosen.rounds, results)
+        for verdict in judge(results):
+            if verdict.row is row:
+                print(f"  target: {say_verdict(verdict)}", flush=True)
         write(results, chosen.out)
 
 

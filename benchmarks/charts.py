@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.kinds import FIGURES, Row
 from benchmarks.peers import FLOOR, OURS, SERVERS
 from benchmarks.results import Results
-from benchmarks.rows import FIGURES, ROWS, Row
+from benchmarks.rows import ROWS
 
 _OURS_COLOR, _PEER_COLOR, _REFERENCE_COLOR = "#2456a5", "#b9bfc7", "#e3e6ea"
 

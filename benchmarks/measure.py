@@ -9,38 +9,21 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import dataclass
-from typing import Any
 
+from benchmarks.kinds import Row
+from benchmarks.measure_broker import measure_over_broker
+from benchmarks.measured import SLACK, Measured, Setup
 from benchmarks.peers import FLOOR, IMPORTS, NODE, Client, Server
 from benchmarks.process import python, resident_kib, run, running, usage_of
-from benchmarks.rows import Row
 from benchmarks.tools import Tools, server_command
 
-#: Beside the time that is measured: connecting, or a machine that does something else.
-_SLACK = 60.0
 #: Seconds in which a server comes to rest before its memory is read.
 _SETTLE = 0.5
 _IMPORTS_A_ROUND = 5
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How to measure."""
-
-    tools: Tools
-    tested_core: int
-    load_core: int
-    warmup: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Measured:
-    """``about`` is what the program said of itself: versions, engine."""
-
-    figures: dict[str, float]
-    about: dict[str, Any]
+#: Kinds of rows in which each message goes to all clients.
+_TO_ALL = ("broadcast", "all-to-all")
+#: Options of our server, by what a row needs. Others do it with what they have.
+_OURS_ALONE = {"http-server": "--fast-http", "publish": "--topics"}
 
 
 def measure(row: Row, peer: Server | Client | str, setup: Setup) -> Measured:
@@ -49,6 +32,8 @@ def measure(row: Row, peer: Server | Client | str, setup: Setup) -> Measured:
         return _importing(peer, setup)
     if isinstance(peer, Client):
         return _client(row, peer, setup)
+    if row.over_broker is not None:
+        return measure_over_broker(row, peer, setup)
     if "relay" in row.needs:
         # Beside the server: the load never sleeps, and would leave it no time on the other core.
         with running([setup.tools.program("floor")], setup.tested_core, {}) as (_, announcement):
@@ -57,7 +42,7 @@ def measure(row: Row, peer: Server | Client | str, setup: Setup) -> Measured:
 
 
 def _server(row: Row, peer: Server, setup: Setup, options: list[str]) -> Measured:
-    kinds = {"echo": _load, "broadcast": _load, "churn": _churn, "idle": _idle}
+    kinds = {"echo": _load, "broadcast": _load, "all-to-all": _load, "churn": _churn, "idle": _idle}
     command, environment = server_command(peer, setup.tools, _server_options(row, peer, setup.tools) + options)
     with running(command, setup.tested_core, environment) as (process, announcement):
         about = json.loads(announcement)
@@ -67,7 +52,7 @@ def _server(row: Row, peer: Server, setup: Setup, options: list[str]) -> Measure
 
 def _server_options(row: Row, server: Server, tools: Tools) -> list[str]:
     options = []
-    if "broadcast" in row.needs:
+    if row.kind in _TO_ALL:
         options.append("--broadcast")
     if row.burst:
         options += ["--burst", str(row.burst)]
@@ -81,8 +66,8 @@ def _server_options(row: Row, server: Server, tools: Tools) -> list[str]:
         options += ["--compression", server.compression]
     if "pings" in row.needs:
         options += ["--ping-interval", "30"]
-    if "http-server" in row.needs and server.ours:
-        options.append("--fast-http")
+    if server.ours:
+        options += [option for need, option in _OURS_ALONE.items() if need in row.needs]
     if row.shape != "plain":
         options += ["--shape", row.shape]
     options += [f"--{need}" for need in ("json", "uvloop") if need in row.needs]
@@ -98,12 +83,12 @@ def _load(row: Row, server: Server, setup: Setup, pid: int, port: int) -> dict[s
         *("--connections", str(row.connections), "--depth", str(row.depth)),
         *("--warmup", str(setup.warmup), "--seconds", str(setup.seconds)),
     ]
-    chosen = {"tls": tls, "deflate": deflate, "raw": server.raw, "broadcast": row.kind == "broadcast"}
+    chosen = {"tls": tls, "deflate": deflate, "raw": server.raw, row.kind: row.kind in _TO_ALL}
     command += [f"--{name}" for name, given in chosen.items() if given]
     if row.burst:
         command += ["--burst", str(row.burst)]
     before = usage_of(pid)
-    result = run(command, setup.load_core, setup.warmup + setup.seconds + _SLACK)
+    result = run(command, setup.load_core, setup.warmup + setup.seconds + SLACK)
     after = usage_of(pid)
     figures = _cost(result, "server_cpu")
     # Over the warm-up too: the share is what counts.
@@ -112,6 +97,9 @@ def _load(row: Row, server: Server, setup: Setup, pid: int, port: int) -> dict[s
         figures["system_share"] = system / (system + user)
     for name in ("p50_us", "p99_us", "load_cpu_share", "load_work_share"):
         figures[name] = result[name]
+    if row.kind == "all-to-all":
+        figures["iterations"] = figures["rate"] / row.connections**2
+        figures["iteration_ms"] = 1000 / figures["iterations"]
     # Seen from the server.
     figures["wire_bytes_in"] = result["wire_out"] / result["messages"]
     figures["wire_bytes_out"] = result["wire_in"] / result["messages"]
@@ -131,7 +119,7 @@ def _churn(row: Row, server: Server, setup: Setup, pid: int, port: int) -> dict[
         *(setup.tools.program("churn"), "--port", str(port), "--pid", str(pid), "--width", str(row.connections)),
         *("--warmup", str(setup.warmup), "--seconds", str(setup.seconds)),
     ]
-    result = run(command, setup.load_core, setup.warmup + setup.seconds + _SLACK)
+    result = run(command, setup.load_core, setup.warmup + setup.seconds + SLACK)
     return {**_cost(result, "server_cpu"), "load_cpu_share": result["load_cpu_share"]}
 
 
@@ -147,7 +135,7 @@ def _idle(row: Row, server: Server, setup: Setup, pid: int, port: int) -> dict[s
         pass
     time.sleep(_SETTLE)
     before = resident_kib(pid)
-    with running([*command, "--connections", str(row.connections)], setup.load_core, {}, _SLACK):
+    with running([*command, "--connections", str(row.connections)], setup.load_core, {}, SLACK):
         time.sleep(_SETTLE)
         return {"kib": (resident_kib(pid) - before) / row.connections}
 
@@ -157,7 +145,7 @@ def _client(row: Row, client: Client, setup: Setup) -> Measured:
         options = ["--port", str(json.loads(announcement)["port"]), "--payload", row.payload]
         options += ["--warmup", str(setup.warmup), "--seconds", str(setup.seconds)]
         command = python(f"benchmarks.clients.{client.module}", *options)
-        result = run(command, setup.tested_core, setup.warmup + setup.seconds + _SLACK, client.environment)
+        result = run(command, setup.tested_core, setup.warmup + setup.seconds + SLACK, client.environment)
     return Measured(_cost(result, "client_cpu"), {"versions": result["versions"]})
 
 
@@ -172,4 +160,4 @@ def _importing(name: str, setup: Setup) -> Measured:
 
 def _cpu_ms(program: str, core: int) -> float:
     program += "import time; print(time.process_time() * 1000)"
-    return float(run([sys.executable, "-c", program], core, _SLACK))
+    return float(run([sys.executable, "-c", program], core, SLACK))

@@ -75,6 +75,7 @@ def large_json(count: int) -> list[str]:
 #: By the name that a row calls them, each a function of the number of messages.
 PAYLOADS: dict[str, Callable[[int], list[str] | list[bytes]]] = {
     "text 32 B": lambda count: text(32, count),
+    "text 256 B": lambda count: text(256, count),
     "text 1 KiB": lambda count: text(1024, count),
     "binary 16 KiB": lambda count: binary(16 * 1024, count),
     "binary 1 MiB": lambda count: binary(1024 * 1024, count),

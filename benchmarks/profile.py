@@ -14,11 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import Setup, measure
+from benchmarks.kinds import FIGURES
+from benchmarks.measure import measure
+from benchmarks.measured import Setup
 from benchmarks.peers import SERVERS
 from benchmarks.rows import ROWS
 from benchmarks.tools import make_tools
 
+_KINDS = ("echo", "broadcast", "all-to-all", "cluster", "receive")
 _VIEWS = (
     ("by library", ["--no-children", "--sort", "dso", "--percent-limit", "0.5"]),
     ("by function", ["--no-children", "--sort", "dso,symbol", "--percent-limit", "1.5"]),
@@ -27,7 +30,7 @@ _VIEWS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("row", choices=[row.id for row in ROWS if row.kind in ("echo", "broadcast")])
+    parser.add_argument("row", choices=[row.id for row in ROWS if row.kind in _KINDS])
     parser.add_argument("server", choices=[server.name for server in SERVERS])
     parser.add_argument("--seconds", type=float, default=3.0)
     chosen = parser.parse_args()
@@ -47,7 +50,7 @@ def main() -> int:
         with subprocess.Popen(record, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sampling:
             figures = measure(row, server, setup).figures
             sampling.wait()
-        print(f"{row.label}, {server.name}: {figures['cpu_us']:.2f} \u00b5s of server CPU a message")
+        print(f"{row.label}, {server.name}: {figures['cpu_us']:.2f} {FIGURES[row.kind][1]}")
         for name, options in _VIEWS:
             report = [perf, "report", "-i", data, "-g", "none", "--stdio", *options]
             done = subprocess.run(report, capture_output=True, text=True, check=True)

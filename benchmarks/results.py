@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import FIGURES, ROWS, Row
+from benchmarks.kinds import FIGURES, Row
+from benchmarks.rows import ROWS
 
 
 @dataclass(frozen=True)

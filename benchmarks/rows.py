@@ -2,56 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from benchmarks.peers import AIOHTTP, FAST, FLOOR, OURS, PICOWS, PICOWS_WEBSOCKETS, PURE, TORNADO
-
-#: Stands for the cheapest server that is neither ours nor a mere reference.
-BEST_PEER = "the best peer"
-
-
-@dataclass(frozen=True)
-class Target:
-    """``subject`` may cost at most ``factor`` times what ``against`` does; with None, ``factor`` of the row's unit.
-
-    ``wire_of`` names a server whose messages ours may not be larger than on the wire.
-    """
-
-    factor: float
-    against: str | None
-    subject: str = OURS
-    wire_of: str | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the tables. ``kind`` names the function in `benchmarks.measure`."""
-
-    id: str
-    label: str
-    kind: str
-    payload: str = "text 32 B"
-    connections: int = 1
-    depth: int = 1
-    needs: frozenset[str] = frozenset({"echo"})
-    style: str = ""
-    exchange: bool = False
-    #: One of `benchmarks.servers.common.SHAPES`.
-    shape: str = "plain"
-    #: How often a task sends each message to all clients; 0 for a callback that does it once.
-    burst: int = 0
-    targets: tuple[Target, ...] = ()
-
-
-#: By kind of row: the figure that counts, and its unit. Less is better in all of them.
-FIGURES = {
-    "echo": ("cpu_us", "µs of server CPU a message"),
-    "broadcast": ("cpu_us", "µs of server CPU a delivered message"),
-    "churn": ("cpu_us", "µs of server CPU a connection"),
-    "idle": ("kib", "KiB a connection"),
-    "client": ("cpu_us", "µs of client CPU a round trip"),
-    "importing": ("cpu_ms", "ms of CPU"),
-}
+from benchmarks.fan_out_rows import FAN_OUT_ROWS
+from benchmarks.kinds import BEST_PEER, Row, Target
+from benchmarks.peers import AIOHTTP, FAST, FLOOR, PICOWS, PICOWS_WEBSOCKETS, PURE, TORNADO
 
 _SHAPES = frozenset({"shapes"})
 _TLS = frozenset({"tls"})
@@ -269,6 +222,7 @@ ROWS = (
         for connections in (1, 100)
         for burst in (10, 100, 1000)
     ),
+    *FAN_OUT_ROWS,
     Row(
         "idle-800",
         "idle memory, 800 connections",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.kinds import BEST_PEER, FIGURES, OTHER_FIGURES, Row, Target
 from benchmarks.peers import SERVERS
 from benchmarks.results import Results
-from benchmarks.rows import BEST_PEER, FIGURES, Row, Target
 
 #: Messages are not all of one size, and two servers are not cut off at the same one.
 _SAME_WIRE_SIZE = 1.01
@@ -41,15 +41,23 @@ def best_peer(results: Results, row: Row) -> str | None:
 
 
 def _judge(results: Results, row: Row, target: Target) -> Verdict:
-    subject = results.cost(row, target.subject)
+    subject = _figure(results, row, target, target.subject)
     if target.against is None:
-        return Verdict(row, target, FIGURES[row.kind][1], subject, "" if subject else "not measured")
+        unit = OTHER_FIGURES[target.figure] if target.figure else FIGURES[row.kind][1]
+        return Verdict(row, target, unit, subject, "not measured" if subject is None else "")
     against = best_peer(results, row) if target.against == BEST_PEER else target.against
-    other = results.cost(row, against) if against else None
+    other = _figure(results, row, target, against) if against else None
     label = f"{BEST_PEER}, {against}" if target.against == BEST_PEER and against else target.against
     if subject is None or not other:
         return Verdict(row, target, label, None, "not measured")
     return Verdict(row, target, label, subject / other, _wire_note(results, row, target))
+
+
+def _figure(results: Results, row: Row, target: Target, peer: str) -> float | None:
+    if not target.figure:
+        return results.cost(row, peer)
+    result = results.peers(row).get(peer)
+    return result.get(target.figure) if result else None
 
 
 def _wire_note(results: Results, row: Row, target: Target) -> str:

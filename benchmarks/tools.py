@@ -35,6 +35,7 @@ class Tools:
     load_tls: Path | None
     certificate: tuple[Path, Path] | None
     node_modules: Path | None
+    redis_server: str | None
     missing: tuple[str, ...]
 
     def program(self, name: str) -> str:
@@ -56,6 +57,10 @@ class Tools:
         """Return what ``peer`` cannot run without here, or None."""
         if peer.name == NODE and self.node_modules is None:
             return "Node.js or npm"
+        if isinstance(peer, Server):
+            lacking = [name for name in peer.needs_all if importlib.util.find_spec(name) is None]
+            if lacking:
+                return f"the module {lacking[0]} (pip install '.[bench]')"
         # Any one of them does.
         if peer.needs and not any(importlib.util.find_spec(name) for name in peer.needs):
             return f"the package {' or '.join(name.replace('_', '-') for name in peer.needs)}"
@@ -73,6 +78,7 @@ def make_tools(directory: Path, wanted: Sequence[Server]) -> Tools:
         ("load", replies),
         ("idle", replies),
         ("churn", ("socket.c",)),
+        ("subscribe", ("socket.c",)),
         ("floor", ()),
     ):
         error = _compile(compiler, directory / name, f"{name}.c", *sources)
@@ -88,7 +94,11 @@ def make_tools(directory: Path, wanted: Sequence[Server]) -> Tools:
     node_modules = None
     if any(server.name == NODE for server in wanted):
         node_modules = _install_node_packages()
-    return Tools(directory, load_tls, certificate, node_modules, tuple(missing))
+    redis_server = shutil.which("redis-server")
+    if redis_server is None or importlib.util.find_spec("redis") is None:
+        redis_server = None
+        missing.append("redis-server or the package redis is missing: no rows over Redis")
+    return Tools(directory, load_tls, certificate, node_modules, redis_server, tuple(missing))
 
 
 def _compile(compiler: str, program: Path, *arguments: str) -> str:

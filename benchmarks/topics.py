@@ -1,12 +1,15 @@
 """What topics cost, in CPU time of the server's process: ``python -m benchmarks.topics [REDIS-URL]``.
 
-Every figure is the median of rounds. Clients are sockets that somebody else drains.
+Without a URL it starts a ``redis-server`` of its own, where there is one. Every figure is the median of rounds. Clients
+are sockets that somebody else drains.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import shutil
 import socket
 import statistics
 import sys
@@ -19,6 +22,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
+from benchmarks.redis_server import redis_server
 from tornado_ws import Topics, WebSocketHandler, broadcast
 
 CLIENTS = 100
@@ -161,8 +165,14 @@ async def main() -> None:
     _, clients = await connect(CLIENTS)
     await deliveries(clients)
     await memory()
+    program = shutil.which("redis-server")
     if len(sys.argv) > 1:
         await over_redis(sys.argv[1])
+    elif program is not None and hasattr(os, "sched_getaffinity"):
+        with redis_server(program, min(os.sched_getaffinity(0))) as url:
+            await over_redis(url)
+    else:
+        print("redis-server is missing: nothing over Redis")
 
 
 if __name__ == "__main__":

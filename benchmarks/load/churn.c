@@ -58,7 +58,7 @@ static void send_all(struct connection *connection, const char *bytes, size_t si
 static int advance(struct connection *connection) {
     if (connection->state == CONNECTING) {
         char request[1024];
-        send_all(connection, request, handshake_request(request, sizeof request, false));
+        send_all(connection, request, handshake_request(request, sizeof request, "/", false));
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
         epoll_ctl(poller, EPOLL_CTL_MOD, connection->fd, &event);
         connection->state = SHAKING_HANDS;

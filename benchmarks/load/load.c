@@ -39,7 +39,7 @@ static struct {
     pid_t pid;
     double warmup, seconds;
     const char *ring;
-    bool deflate, tls, raw, broadcast;
+    bool deflate, tls, raw, broadcast, all_to_all;
 } options = {.connections = 1, .depth = 1, .burst = 1, .warmup = 0.5, .seconds = 2};
 
 static struct connection *connections;
@@ -55,7 +55,7 @@ static void parse_options(int argc, char **argv) {
         {"port", 1, 0, 'p'},    {"pid", 1, 0, 'P'},     {"ring", 1, 0, 'r'}, {"connections", 1, 0, 'c'},
         {"depth", 1, 0, 'd'},   {"warmup", 1, 0, 'w'},  {"deflate", 0, 0, 'z'}, {"seconds", 1, 0, 's'},
         {"tls", 0, 0, 't'},     {"raw", 0, 0, 'R'},     {"broadcast", 0, 0, 'b'},
-        {"burst", 1, 0, 'B'},   {0, 0, 0, 0},
+        {"burst", 1, 0, 'B'},   {"all-to-all", 0, 0, 'a'}, {0, 0, 0, 0},
     };
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         switch (option) {
@@ -70,6 +70,7 @@ static void parse_options(int argc, char **argv) {
         case 't': options.tls = true; break;
         case 'R': options.raw = true; break;
         case 'b': options.broadcast = true; break;
+        case 'a': options.all_to_all = true; break;
         case 'B': options.burst = atoi(optarg); break;
         default: exit(2);
         }
@@ -77,8 +78,16 @@ static void parse_options(int argc, char **argv) {
     if (options.port == 0 || options.ring == NULL || options.connections < 1 || options.depth < 1 ||
         options.burst < 1)
         FAIL("usage: load --port N --ring PREFIX [--pid N] [--connections N] [--depth N] [--warmup S] [--seconds S] "
-             "[--deflate] [--tls] [--raw] [--broadcast [--burst N]]");
+             "[--deflate] [--tls] [--raw] [--broadcast [--burst N] | --all-to-all]");
+    /* In which order those of several senders come nobody knows. */
+    if (options.all_to_all && (options.depth > 1 || options.burst > 1))
+        FAIL("--all-to-all is of one message each");
 }
+
+/* Who sends a message that all connections get. */
+static int senders(void) { return options.all_to_all ? options.connections : 1; }
+
+static bool one_to_many(void) { return options.broadcast || options.all_to_all; }
 
 static void open_connections(void) {
     struct agreed agreed = {.server_takeover = true};
@@ -99,6 +108,10 @@ static void open_connections(void) {
     for (int i = 0; i < options.connections; i++) {
         struct connection *connection = &connections[i];
         reader_init(&connection->reader, &ring, (uint32_t)options.depth, agreed.server_takeover);
+        if (one_to_many()) {
+            connection->reader.repeats = (uint32_t)(options.burst * senders());
+            connection->reader.to_verify *= connection->reader.repeats;
+        }
         connection->sent_at = allocate((size_t)options.depth, sizeof *connection->sent_at);
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
         epoll_ctl(poller, EPOLL_CTL_ADD, connection->channel.fd, &event);
@@ -159,21 +172,28 @@ static void count_latencies(struct connection *connection, uint32_t messages, in
     }
 }
 
-/* One message makes the server send it to every connection, `burst` times; the next goes out when all have theirs. */
-static void broadcast_received(uint32_t messages, int64_t now) {
-    static uint64_t received;
-    if (messages == 0)
-        return;
-    received += messages;
+/* Messages of the round that have not come: each sender has sent, and all connections are to get it, `burst` times. */
+static uint64_t missing;
+
+static void begin_round(int64_t now) {
+    missing = (uint64_t)options.connections * (uint64_t)(options.depth * options.burst * senders());
+    for (int i = 0; i < senders(); i++)
+        send_messages(&connections[i], (uint32_t)options.depth, now);
+}
+
+static void count_in_round(uint32_t messages, int64_t now) {
+    if (messages > missing)
+        FAIL("more messages came than were sent");
+    missing -= messages;
     for (uint32_t i = 0; i < messages && measuring; i++)
         histogram_add(&latencies, now - connections[0].sent_at[0]);
-    if (received % ((uint64_t)options.connections * (uint64_t)options.burst) == 0)
-        send_messages(&connections[0], 1, now);
 }
 
 static void turn(void) {
     static int64_t last, last_reply;
     struct epoll_event events[256];
+    if (one_to_many() && missing == 0)
+        begin_round(last = now_ns());
     int count = epoll_wait(poller, events, 256, 0);
     int64_t now = now_ns();
     if (count == 0) {
@@ -192,14 +212,20 @@ static void turn(void) {
             continue;
         uint32_t messages = receive(connection);
         now = now_ns();
-        if (options.broadcast) {
-            broadcast_received(messages, now);
+        if (one_to_many()) {
+            count_in_round(messages, now);
         } else if (messages > 0) {
             count_latencies(connection, messages, now);
             send_messages(connection, messages, now);
         }
     }
     last = last_reply = now;
+}
+
+/* A round that was measured in part would have its beginning's costs, or its end's. */
+static void run_until(int64_t end) {
+    while (now_ns() < end || missing > 0)
+        turn();
 }
 
 static struct counters snapshot(clockid_t server_clock) {
@@ -229,16 +255,19 @@ int main(int argc, char **argv) {
     clockid_t server_clock = cpu_clock_of(options.pid);
     open_connections();
 
+    if (one_to_many()) {
+        /* A server may hear of its last connection a little after the load has its answer. */
+        usleep(100 * 1000);
+    } else {
+        for (int i = 0; i < options.connections; i++)
+            send_messages(&connections[i], (uint32_t)options.depth, now_ns());
+    }
     int64_t begin = now_ns() + (int64_t)(options.warmup * 1e9);
-    for (int i = 0; i < (options.broadcast ? 1 : options.connections); i++)
-        send_messages(&connections[i], (uint32_t)options.depth, now_ns());
-    while (now_ns() < begin)
-        turn();
+    run_until(begin);
     struct counters first = snapshot(server_clock);
     measuring = true;
     int64_t end = first.wall + (int64_t)(options.seconds * 1e9);
-    while (now_ns() < end)
-        turn();
+    run_until(end);
     struct counters last = snapshot(server_clock);
     report(&first, &last);
     return 0;

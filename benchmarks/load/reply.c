@@ -10,6 +10,7 @@ void reader_init(struct reader *reader, const struct ring *ring, uint32_t to_ver
     memset(reader, 0, sizeof *reader);
     reader->ring = ring;
     reader->to_verify = to_verify;
+    reader->repeats = 1;
     reader->server_takeover = server_takeover;
 }
 
@@ -71,7 +72,10 @@ static void message_end(struct reader *reader) {
         free(reader->inflater);
         reader->inflater = NULL;
     }
-    reader->expected = reader->expected + 1 == reader->ring->count ? 0 : reader->expected + 1;
+    if (++reader->repeated == reader->repeats) {
+        reader->repeated = 0;
+        reader->expected = reader->expected + 1 == reader->ring->count ? 0 : reader->expected + 1;
+    }
     reader->message_size = 0;
     reader->in_message = false;
 }

@@ -13,6 +13,8 @@ struct reader {
     uint32_t expected;
     /* Messages whose content is still compared; for those after them, the length (compressed ones: the framing). */
     uint32_t to_verify;
+    /* How often each message of the ring comes before the next one, and how often this one came. */
+    uint32_t repeats, repeated;
     bool server_takeover;
     void *inflater;
 

@@ -22,11 +22,12 @@
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
-size_t handshake_request(char *into, size_t size, bool offer_deflate) {
+size_t handshake_request(char *into, size_t size, const char *path, bool offer_deflate) {
     /* The offer is the one that browsers make. */
     return (size_t)snprintf(into, size,
-                            "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                            "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                             "Sec-WebSocket-Key: " KEY "\r\nSec-WebSocket-Version: 13\r\n%s\r\n",
+                            path,
                             offer_deflate
                                 ? "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
                                 : "");
@@ -127,7 +128,7 @@ bool channel_pending(const struct channel *channel) {
 
 static void shake_hands(struct channel *channel, bool offer_deflate, struct agreed *agreed) {
     char head[4096];
-    size_t size = handshake_request(head, sizeof head, offer_deflate);
+    size_t size = handshake_request(head, sizeof head, "/", offer_deflate);
     if (channel_write(channel, head, size) != (ssize_t)size)
         FAIL("cannot send a handshake");
     size_t have = 0, head_size = 0;

@@ -18,7 +18,7 @@ struct channel {
 };
 
 /* Parts of an opening handshake, for programs that do it without blocking. */
-size_t handshake_request(char *into, size_t size, bool offer_deflate);
+size_t handshake_request(char *into, size_t size, const char *path, bool offer_deflate);
 /* The length of the response's head, 0 while it is not complete. Ends the program unless it is a valid 101. */
 size_t handshake_response(char *head, size_t size, struct agreed *agreed);
 

@@ -36,6 +36,8 @@ class Options(NamedTuple):
     broadcast: bool
     #: How often a task sends each message to all clients, instead of a callback that does it once; 0 for the latter.
     burst: int
+    #: Whether ours does that with `tornado_ws.Topics`, not `tornado_ws.broadcast`.
+    topics: bool
     #: Where an echo server is, to which each message goes and from which each answer comes; None for an own answer.
     relay: str | None
     uvloop: bool
@@ -44,6 +46,10 @@ class Options(NamedTuple):
     ping_interval: float | None
     #: Whether ours has `tornado_ws.HTTPServer` in the place of Tornado's.
     fast_http: bool
+    #: Where Redis is, for servers whose clients get what others publish there; None for all other servers.
+    redis: str | None
+    #: How many messages ours has published before it says its port, for clients that have missed them.
+    missed: int
 
 
 def parse_options() -> Options:
@@ -55,10 +61,13 @@ def parse_options() -> Options:
     parser.add_argument("--json", action="store_true", help="decode each message and send it encoded anew")
     parser.add_argument("--broadcast", action="store_true", help="send each message to all clients")
     parser.add_argument("--burst", type=int, default=0, help="with --broadcast: send it so often, in a task")
+    parser.add_argument("--topics", action="store_true", help="with --broadcast: by a topic, which ours alone has")
     parser.add_argument("--relay", metavar="PORT", help="have the echo server at this port answer")
     parser.add_argument("--uvloop", action="store_true")
     parser.add_argument("--ping-interval", type=float)
     parser.add_argument("--fast-http", action="store_true", help="the HTTP server of tornado_ws, which ours alone has")
+    parser.add_argument("--redis", metavar="URL", help="send clients what is published to their topic there")
+    parser.add_argument("--missed", type=int, default=0, help="publish so many messages first, which clients ask for")
     parser.add_argument("--shape", choices=SHAPES, default="plain", help="how the application answers a message")
     arguments = parser.parse_args()
     tls = None
@@ -73,11 +82,14 @@ def parse_options() -> Options:
         arguments.json,
         arguments.broadcast,
         arguments.burst,
+        arguments.topics,
         f"ws://{HOST}:{arguments.relay}/" if arguments.relay else None,
         arguments.uvloop,
         arguments.shape,
         arguments.ping_interval,
         arguments.fast_http,
+        arguments.redis,
+        arguments.missed,
     )
 
 

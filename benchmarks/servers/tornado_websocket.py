@@ -137,12 +137,13 @@ class Relay(Echo):
             self.write_message(message, binary=isinstance(message, bytes))
 
 
-#: What `benchmarks.servers.tornado_ws` has for ``--fast-http``.
+#: What `benchmarks.servers.tornado_ws` has for ``--fast-http`` and ``--topics``.
 fast_http_server = HTTPServer
+subscriber: type[Echo] = Broadcast
 
 
 async def serve(options: Options, **more: str) -> None:
-    to_all = Burst if options.burst else Broadcast
+    to_all = Burst if options.burst else subscriber if options.topics else Broadcast
     echo = Relay if options.relay else _SHAPES[options.shape]
     handler = EchoJSON if options.json else to_all if options.broadcast else echo
     application = Application(
