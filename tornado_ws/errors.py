@@ -51,6 +51,22 @@ class PublishError(BrokerError):
         self.is_unknown = is_unknown
 
 
+class TopicNameError(WebSocketError, ValueError):
+    """A topic's name is not allowed: the text, which may be shown to a client, says what it has and what may be."""
+
+
+class SubscriptionLimitError(WebSocketError, ValueError):
+    """A connection has as many subscriptions as it may have (``max_subscriptions`` of `Topics`); it stays as it is.
+
+    ``subscriptions`` and ``limit`` (int) say how many it has, and may have.
+    """
+
+    def __init__(self, subscriptions: int, limit: int) -> None:
+        super().__init__(f"connection has {subscriptions} subscriptions; allowed are {limit}")
+        self.subscriptions = subscriptions
+        self.limit = limit
+
+
 class TopicGapError(WebSocketError):
     """Messages of a topic that somebody listens to were lost, or were more than may wait for who listens."""
 

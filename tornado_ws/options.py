@@ -43,6 +43,13 @@ class Options(NamedTuple):
         low = self.write_low_watermark
         return self.write_high_watermark // 4 if low is None else low
 
+    #: Messages and bytes that the peer may send in a second, None for any number; how many at once, None for those of a
+    #: second; and what is done then: "pause" reading, or "close".
+    message_rate_limit: float | None = None
+    message_rate_burst: int | None = None
+    byte_rate_limit: float | None = None
+    byte_rate_burst: int | None = None
+    rate_limit_policy: str = "pause"
     #: Seconds of silence after a ping at which the peer is given up. None: Tornado's ``ping_timeout`` holds.
     keepalive_timeout: float | None = None
     #: Seconds after which a connection is closed with 1001, or up to a tenth less; None is never.
@@ -67,6 +74,11 @@ class OptionArguments(TypedDict, total=False):
     write_limit_policy: str
     write_stall_limit: int
     write_stall_timeout: float | None
+    message_rate_limit: float | None
+    message_rate_burst: int | None
+    byte_rate_limit: float | None
+    byte_rate_burst: int | None
+    rate_limit_policy: str
     keepalive_timeout: float | None
     max_lifetime: float | None
     idle_timeout: float | None
@@ -91,11 +103,21 @@ def _is_count(value: Any) -> bool:
 
 
 #: What can be done with a message beyond ``write_limit``.
-POLICIES = ("close", "drop", "raise")
+POLICIES = ("close", "drop", "raise", "latest")
+#: What can be done with a peer that sends more than it may.
+RATE_POLICIES = ("pause", "close")
 
 
 def _is_seconds_or_none(value: Any) -> bool:
     return value is None or _is_seconds(value)
+
+
+def _is_rate_or_none(value: Any) -> bool:
+    return value is None or (_is_number(value) and 0 < value < float("inf"))
+
+
+def _is_count_or_none(value: Any) -> bool:
+    return value is None or _is_count(value)
 
 
 #: What a value has to be, as a function and in words.
@@ -112,6 +134,11 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "write_limit_policy": (lambda value: value in POLICIES, f"one of {', '.join(map(repr, POLICIES))}"),
     "write_stall_limit": (_is_count, "a whole number of bytes above 0"),
     "write_stall_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
+    "message_rate_limit": (_is_rate_or_none, "a number of messages a second above 0, or None"),
+    "message_rate_burst": (_is_count_or_none, "a whole number above 0, or None"),
+    "byte_rate_limit": (_is_rate_or_none, "a number of bytes a second above 0, or None"),
+    "byte_rate_burst": (_is_count_or_none, "a whole number of bytes above 0, or None"),
+    "rate_limit_policy": (lambda value: value in RATE_POLICIES, f"one of {', '.join(map(repr, RATE_POLICIES))}"),
     "keepalive_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
     "max_lifetime": (_is_seconds_or_none, "a number of seconds above 0, or None"),
     "idle_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import tracemalloc
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.support import connected, disconnect, serving, until
 from tornado_ws import History, Topics, WebSocketClosedError, WebSocketHandler
 from tornado_ws.deflate import codec
 from tornado_ws.engine.channel import Channel
+from tornado_ws.options import DEFAULT_OPTIONS
 from tornado_ws.pubsub.broker import TopicCounters
 from tornado_ws.pubsub.messages import Position, sharable
 from tornado_ws.pubsub.subscriptions import Subscribers, Subscription
@@ -462,13 +464,15 @@ async def test_an_idle_subscription_takes_little_memory(names: str) -> None:
 class _Counting:
     """In the place of a protocol: how much is done for each connection, without sockets."""
 
+    params = SimpleNamespace(options=DEFAULT_OPTIONS)
+
     def when_ended(self, callback: Any) -> None:
         """Take no notice."""
 
 
 def test_subscribers_find_who_is_subscribed_among_ten_thousand() -> None:
     left: list[Any] = []
-    subscribers = Subscribers(left.append, left.append)
+    subscribers = Subscribers(left.append, left.append, TopicCounters())
     made = []
     for number in range(10_000):
         connection: Any = type("Connection", (), {"protocol": _Counting()})()

@@ -19,6 +19,7 @@ from tornado.ioloop import IOLoop
 
 from tornado_ws.connection.closing import Closing, End, Event
 from tornado_ws.connection.interfaces import Turn, WebSocketDelegate
+from tornado_ws.connection.rate_limit import RateLimit
 from tornado_ws.connection.read_ahead import ReadAhead
 from tornado_ws.engine import FrameReader
 from tornado_ws.engine.contract import (
@@ -58,6 +59,8 @@ class Owner(Protocol):
     handler: WebSocketDelegate
     #: Whether every message and control frame goes to `_handle_message`, which somebody has replaced.
     _steps_replaced: bool
+    #: What the peer may send in a second, None where that has no limit. Few connections have one.
+    _rate_limit: RateLimit | None
 
     def _handle_message(self, opcode: int, data: bytes) -> Any:
         """Handle a message or a control frame; return what is still busy with it. Raises `ProtocolError`."""
@@ -129,7 +132,10 @@ class Delivery:
         self.close_when_drained: tuple[int | None, str | None] | None = None
 
     def is_direct(self) -> bool:
-        """Whether messages may go straight from the reader to the application."""
+        """Whether messages may go straight from the reader to the application, without asking here."""
+        return self._owner._rate_limit is None and self._delivers_at_once()
+
+    def _delivers_at_once(self) -> bool:
         return (
             self.busy_with is None
             and not self._read_ahead
@@ -190,7 +196,8 @@ class Delivery:
         if self._is_behind() and not self._drops_messages:
             transport.pause_reading()
             return None
-        outcome = self._read()
+        limit = self._owner._rate_limit
+        outcome = self._read(MESSAGES_PER_TURN) if limit is None else self._read_within(limit)
         if outcome is None:
             if self.close_when_drained is not None and self._closing.state.sends:
                 transport.pause_reading()
@@ -198,16 +205,65 @@ class Delivery:
                     return None
                 self._owner.close(*self.close_when_drained)
             transport.direct = self.is_direct()
-            transport.resume_reading()
+            if limit is not None and limit.pauses:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
         return outcome
 
     def _is_behind(self) -> bool:
         """Whether the application has so much under way that reading stops."""
         return self._watched >= _MOST_WATCHED or (self._read_ahead is not None and self._read_ahead.is_full())
 
-    def _read(self) -> Outcome | None:
-        if self.is_direct():
-            return self.reader.deliver(self.handler, MESSAGES_PER_TURN, True, self._transport.task is not None)
+    def _read_within(self, limit: RateLimit) -> Outcome | None:
+        """As `_read`, as far as the peer may go; in a pause there is nothing."""
+        is_closing = not self._closing.state.sends or self.close_when_drained is not None
+        allowed = limit.allowance(self.reader.wire_bytes, MESSAGES_PER_TURN)
+        if is_closing or (limit.held is not None and allowed):
+            held, limit.held = limit.held, None
+            if held is not None:
+                limit.take(1)
+                return held
+        if is_closing:
+            # The peer's close frame is behind what it has sent, and there is a timeout for that.
+            limit.stop()
+            return self._read(MESSAGES_PER_TURN)
+        if limit.held is not None:
+            limit.pause(self._go_on_after_pause)
+            return None
+        before = self.reader.messages
+        outcome = self._read(allowed) if allowed else self._read_event()
+        if outcome is None:
+            limit.take(self.reader.messages - before)
+            return self._stop_if_overdrawn(limit)
+        if allowed or outcome[0] in (CLOSE, VIOLATION):
+            limit.take(self.reader.messages - before + (outcome[0] >= 0))
+            return outcome
+        if limit.closes:
+            return VIOLATION, limit.violation(), 0
+        limit.held = outcome
+        limit.pause(self._go_on_after_pause)
+        return None
+
+    def _stop_if_overdrawn(self, limit: RateLimit) -> Outcome | None:
+        """What has come as a whole is delivered: see whether there were too many bytes."""
+        if not limit.is_overdrawn:
+            limit.stop()
+        elif limit.closes:
+            return VIOLATION, limit.violation(), 0
+        else:
+            limit.pause(self._go_on_after_pause)
+        return None
+
+    def _go_on_after_pause(self) -> None:
+        self._transport.dispatch(self.advance)
+
+    def _read(self, most: int) -> Outcome | None:
+        if self._delivers_at_once():
+            return self.reader.deliver(self.handler, most, True, self._transport.task is not None)
+        return self._read_event()
+
+    def _read_event(self) -> Outcome | None:
         try:
             return next(iter(self.reader))
         except ProtocolError as error:

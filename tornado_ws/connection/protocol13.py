@@ -50,6 +50,7 @@ from tornado_ws.connection.interfaces import ServerEnd, WebSocketDelegate, WebSo
 from tornado_ws.connection.keepalive import Keepalive
 from tornado_ws.connection.lifetime import Lifetime
 from tornado_ws.connection.pongs import Pongs
+from tornado_ws.connection.rate_limit import RateLimit
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.replaceable import ReplaceableMethod, all_replaceable
 from tornado_ws.connection.task import ConnectionTask, run_in
@@ -107,6 +108,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
     #: What few connections have.
     _writing: Writing | None = None
     _pongs: Pongs | None = None
+    _rate_limit: RateLimit | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -383,6 +385,8 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         if options.max_lifetime is not None or options.idle_timeout is not None:
             self._lifetime = Lifetime(self, options, asyncio.get_running_loop().time())
             deadlines_of(self.stream.io_loop).add(self._lifetime)
+        if options.message_rate_limit is not None or options.byte_rate_limit is not None:
+            self._rate_limit = RateLimit(options, asyncio.get_running_loop())
         transport.direct = delivery.is_direct()
         transport.start(reader, delivery)
 
@@ -527,6 +531,25 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         except StreamClosedError:
             raise WebSocketClosedError() from None
 
+    def is_behind(self, at_limit: bool = False) -> bool:
+        """Whether more than ``write_high_watermark`` bytes wait, for the kernel or for a thread that compresses them.
+
+        With ``at_limit``: whether so many wait that the write limits refuse another message.
+        """
+        return self._transport is not None and self._transport.is_behind(at_limit)
+
+    def room(self) -> asyncio.Future[None]:
+        """Return a Future that is done when what waits now is sent, or all but ``write_low_watermark`` bytes of it.
+
+        It fails with `WebSocketClosedError` where the connection ends before. Only for a connection that `is_behind`.
+        """
+        return self._writing.room() if self._writing is not None else self._attach().room()
+
+    def count_dropped(self, messages: int) -> None:
+        """Count messages that are not sent, since newer ones have taken their place."""
+        if self._transport is not None:
+            self._transport.dropped += messages
+
     def write_refused(self, why: str) -> asyncio.Future[None]:
         """A message is not sent, since too many bytes wait already: do what the application has chosen."""
         assert self._transport is not None
@@ -535,7 +558,8 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             raise WriteLimitError(why)
         if policy == "drop":
             self._transport.dropped += 1
-            return self._writing.room() if self._writing is not None else self._transport.room()
+            return self.room()
+        # "latest" is about messages of topics, which are not written while they have to wait. No other may be lost.
         self._log(logging.WARNING, "WebSocket from %s is too slow and closed: %s", why)
         self._closing.reported = TRY_AGAIN_LATER, "too slow"
         self.close(*self._closing.reported)
@@ -685,6 +709,8 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         if self._lifetime is not None:
             deadlines_of(IOLoop.current()).give_up(self._lifetime)
             self._lifetime = None
+        if self._rate_limit is not None:
+            self._rate_limit.stop()
         if self._transport is not None:
             self._transport.record_counts()
         if not self.has_ended:

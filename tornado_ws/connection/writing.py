@@ -31,12 +31,14 @@ def sendable(message: Any) -> Any:
 class SharedMessage:
     """A message for many: encoded once, and compressed once for all connections that have the same options."""
 
-    __slots__ = ("_frames", "binary", "deflated", "message", "payload")
+    __slots__ = ("_frames", "binary", "deflated", "message", "payload", "topic")
 
     def __init__(self, message: str | bytes | bytearray | memoryview, binary: bool) -> None:
         self.payload = encode_message(message, binary)
         self.message = message if isinstance(message, str) else self.payload
         self.binary = binary
+        #: What it was published to, where it was.
+        self.topic: str | None = None
         self.deflated: dict[Any, bytes] = {}
         self._frames: dict[int, bytes] = {}
 

@@ -26,6 +26,9 @@ class TopicCounters:
     #: Messages given to connections, one for each connection; and those that a write limit kept from one.
     delivered: int = 0
     refused: int = 0
+    #: Messages that waited for a slow connection with the policy "latest" and were not sent: a newer one of their
+    #: topic came, or the connection or its subscription ended.
+    dropped: int = 0
     #: How often messages were lost, and how often the broker was away.
     gaps: int = 0
     outages: int = 0

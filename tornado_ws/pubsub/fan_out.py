@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from tornado.iostream import StreamBufferFullError
 
@@ -20,25 +20,49 @@ def protocol_of(connection: Any) -> Any:
     return connection.ws_connection if isinstance(connection, WebSocketHandler) else connection.protocol
 
 
-def send_shared(
-    protocols: Sequence[Any], messages: Sequence[SharedMessage], refused: Callable[[Any], object] | None = None
-) -> int:
+class Slow(Protocol):
+    """What becomes of messages that a connection has no room for."""
+
+    @property
+    def waiting(self) -> Mapping[Any, object]:
+        """The protocols for which messages wait already."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether `keep` is to be asked."""
+
+    def keep(self, protocol: Any, message: SharedMessage) -> bool:
+        """Let ``message`` wait, if it has to; return whether it does."""
+
+    def refused(self, protocol: Any) -> None:
+        """The write limit of a connection has refused a message."""
+
+
+def send_shared(protocols: Sequence[Any], messages: Sequence[SharedMessage], slow: Slow | None = None) -> int:
     """Send ``messages`` to each of ``protocols``; those that are closed or closing are left out.
 
-    ``refused`` is called with each protocol whose write limit refuses one of them, once for each such message.
-    Returns how many messages went to how many connections, as one sum.
+    ``slow`` is told of each message that a write limit refuses. Returns how many messages went to how many connections,
+    as one sum.
     """
     sent = 0
+    keep = slow.keep if slow is not None and slow.is_used else None
     for some in _in_writes(messages):
+        direct = protocols
+        behind: Sequence[Any] = ()
+        if slow is not None and slow.waiting:
+            direct = [protocol for protocol in protocols if protocol not in slow.waiting]
+            behind = [protocol for protocol in protocols if protocol in slow.waiting]
         frames = some[0].frame() if len(some) == 1 else b"".join([message.frame() for message in some])
-        count, others = send_to_all(protocols, frames, sum(len(message.payload) for message in some), len(some))
+        count, others = send_to_all(direct, frames, sum(len(message.payload) for message in some), len(some))
         sent += count * len(some)
-        for protocol in others:
+        for protocol in (*behind, *others):
             for message in some:
-                if _send_one(protocol, message):
+                if keep is not None and protocol is not None and keep(protocol, message):
+                    continue
+                if send_one(protocol, message):
                     sent += 1
-                elif refused is not None and protocol is not None and not protocol.is_closing():
-                    refused(protocol)
+                elif slow is not None and protocol is not None and not protocol.is_closing():
+                    slow.refused(protocol)
     return sent
 
 
@@ -57,7 +81,8 @@ def _in_writes(messages: Sequence[SharedMessage]) -> Iterator[Sequence[SharedMes
         yield messages[begin:]
 
 
-def _send_one(protocol: Any, message: SharedMessage) -> bool:
+def send_one(protocol: Any, message: SharedMessage) -> bool:
+    """Send ``message`` to one connection; return whether it was given to it."""
     if protocol is None or protocol.is_closing():
         return False
     try:

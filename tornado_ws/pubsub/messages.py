@@ -50,6 +50,7 @@ class Message:
         self.position = position
         #: What is sent to those that are subscribed without an envelope.
         self.shared = shared
+        shared.topic = topic
         #: The protocol of the connection that does not get it.
         self.exclude = exclude
         self._enveloped: SharedMessage | None = None
@@ -71,6 +72,7 @@ class Message:
         """Return what is sent to those that are subscribed with an envelope: always the same object."""
         if self._enveloped is None:
             self._enveloped = sharable(envelope.wrap(self.topic, str(self.position), self.data))
+            self._enveloped.topic = self.topic
         return self._enveloped
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Settings:
-    """What `Topics` takes by name. All of it is about a broker: topics of one process need none of it.
+    """What `Topics` takes by name. All but the last two is about a broker: topics of one process need none of it.
 
     Every process, and every program that publishes, has to have the same ``prefix``, ``streams`` and ``max_length``.
     """
@@ -31,6 +31,10 @@ class Settings:
     broker_timeout: float = 10.0
     #: How long those of a process that died are present, in seconds.
     presence_seconds: float = 30.0
+    #: How many subscriptions, to names and prefixes, a connection may have; None for any number.
+    max_subscriptions: int | None = None
+    #: How many bytes of UTF-8 the name of a topic may have.
+    max_topic_length: int = 512
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
@@ -47,6 +51,12 @@ class Settings:
 
 _SECONDS = (lambda value: isinstance(value, (int, float)) and 0 < value < 1e9), "a number of seconds above 0"
 _ALLOWED: dict[str, tuple[Any, str]] = {
+    "max_subscriptions": (
+        lambda value: value is None or (isinstance(value, int) and value >= 1),
+        "an int from 1 on, or None",
+    ),
+    # An envelope has two bytes for it.
+    "max_topic_length": (lambda value: isinstance(value, int) and 1 <= value <= 65535, "an int from 1 to 65535"),
     "prefix": (lambda value: isinstance(value, str) and value and not set("{}*") & set(value), "a str without {}*"),
     "streams": (lambda value: isinstance(value, int) and 1 <= value <= 4096, "an int from 1 to 4096"),
     "max_length": (lambda value: isinstance(value, int) and value >= 1, "an int from 1 on"),

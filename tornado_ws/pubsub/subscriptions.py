@@ -7,10 +7,12 @@ from typing import Any
 
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.writing import SharedMessage
-from tornado_ws.errors import WebSocketClosedError
+from tornado_ws.errors import SubscriptionLimitError, WebSocketClosedError
+from tornado_ws.pubsub.broker import TopicCounters
 from tornado_ws.pubsub.fan_out import protocol_of, send_shared
+from tornado_ws.pubsub.latest import LatestMessages
 from tornado_ws.pubsub.messages import Message, Position
-from tornado_ws.pubsub.names import is_prefix
+from tornado_ws.pubsub.names import is_prefix, matches
 
 
 class Subscription:
@@ -23,20 +25,42 @@ class Subscription:
     (int) is how many messages that were.
     """
 
-    __slots__ = ("connection", "envelope", "member", "missed", "on_gap", "position", "protocol", "recovered", "topic")
+    __slots__ = (
+        "connection",
+        "envelope",
+        "member",
+        "on_gap",
+        "policy",
+        "position",
+        "protocol",
+        "recovered_messages",
+        "topic",
+    )
 
-    def __init__(self, connection: Any, topic: str, position: Position | None, envelope: bool) -> None:
+    def __init__(
+        self, connection: Any, topic: str, position: Position | None, envelope: bool, policy: str | None = None
+    ) -> None:
         self.connection = connection
         self.protocol: Any = protocol_of(connection)
         self.topic = topic
         self.position = position
-        self.recovered = False
-        self.missed = 0
+        #: How many messages that were missed have been sent; None where it is not known which those are.
+        self.recovered_messages: int | None = None
         self.envelope = envelope
+        #: "latest", or None where the connection's ``write_limit_policy`` holds.
+        self.policy = policy
         #: Called with the subscription after messages were lost; None closes the connection.
         self.on_gap: Callable[[Subscription], Any] | None = None
         #: The key of its entry among those who are present.
         self.member: str | None = None
+
+    @property
+    def recovered(self) -> bool:
+        return self.recovered_messages is not None
+
+    @property
+    def missed(self) -> int:
+        return self.recovered_messages or 0
 
     def form_of(self, message: Message) -> SharedMessage:
         """Return ``message`` as this subscription gets it."""
@@ -115,9 +139,16 @@ class Subscribers:
 
     :param left: called with each subscription that has ended.
     :param refused: called with the protocol of a connection whose write limit refuses a message.
+    :param limit: how many subscriptions a connection may have; None for any number.
     """
 
-    def __init__(self, left: Callable[[Subscription], object], refused: Callable[[Any], object]) -> None:
+    def __init__(
+        self,
+        left: Callable[[Subscription], object],
+        refused: Callable[[Any], object],
+        counters: TopicCounters,
+        limit: int | None = None,
+    ) -> None:
         self._exact = _Index()
         self._prefixes = _Index()
         #: How long the prefixes are.
@@ -127,7 +158,9 @@ class Subscribers:
         self._left = left
         #: One object for all connections.
         self._end_callback = self._connection_ended
-        self._refused = refused
+        self._limit = limit
+        #: What waits for slow connections.
+        self.latest = LatestMessages(self.deciding, refused, counters)
 
     def __len__(self) -> int:
         return sum(1 if isinstance(each, Subscription) else len(each) for each in self._of_protocol.values())
@@ -152,6 +185,27 @@ class Subscribers:
             return mine if mine.topic == name else None
         return mine.get(name) if mine is not None else None
 
+    def check_limit(self, connection: Any, name: str) -> None:
+        """Raise `SubscriptionLimitError` where a subscription to ``name`` would be one too many for ``connection``."""
+        if self._limit is None:
+            return
+        mine = self.of_protocol(protocol_of(connection))
+        if len(mine) >= self._limit and all(subscription.topic != name for subscription in mine):
+            raise SubscriptionLimitError(len(mine), self._limit)
+
+    def deciding(self, protocol: Any, topic: str) -> Subscription | None:
+        """Return the subscription for which a connection gets the messages of ``topic``; None where it has none."""
+        mine = self._of_protocol.get(protocol)
+        if mine is None:
+            return None
+        if isinstance(mine, Subscription):
+            return mine if matches(mine.topic, topic) else None
+        found = mine.get(topic)
+        for length in self._lengths:
+            if found is None and length <= len(topic):
+                found = mine.get(topic[:length] + "*")
+        return found
+
     def add(self, subscription: Subscription) -> None:
         """Add a subscription of a connection that has none to that name."""
         protocol, name = subscription.protocol, subscription.topic
@@ -167,6 +221,7 @@ class Subscribers:
         if is_prefix(name) and name not in self._prefixes:
             self._lengths[len(name) - 1] = self._lengths.get(len(name) - 1, 0) + 1
         self._index_of(name).add(name, subscription)
+        self.latest.added(protocol, subscription)
 
     def remove(self, subscription: Subscription) -> None:
         """Remove a subscription that there is."""
@@ -181,6 +236,11 @@ class Subscribers:
                 self._index_of(last.topic).changed(last.topic)
         self._forget(subscription)
 
+    def end(self, subscription: Subscription) -> None:
+        """Remove a subscription that there is, and what waits for nothing but it."""
+        self.remove(subscription)
+        self.latest.prune(subscription.protocol)
+
     def _forget(self, subscription: Subscription) -> None:
         name = subscription.topic
         self._index_of(name).remove(name, subscription)
@@ -188,9 +248,11 @@ class Subscribers:
             self._lengths[len(name) - 1] -= 1
             if not self._lengths[len(name) - 1]:
                 del self._lengths[len(name) - 1]
+        self.latest.removed(subscription.protocol, subscription)
         self._left(subscription)
 
     def _connection_ended(self, protocol: Any) -> None:
+        self.latest.forget(protocol)
         mine = self._of_protocol.pop(protocol, None)
         if mine is not None:
             for subscription in (mine,) if isinstance(mine, Subscription) else tuple(mine.values()):
@@ -238,7 +300,7 @@ class Subscribers:
                         rest = [*rest, *(found.of_protocol[each] for each in excluded if each in found.of_protocol)]
                         plain = [each for each in plain if each not in excluded]
                     if plain:
-                        sent += send_shared(plain, [message.shared for message in own], self._refused)
+                        sent += send_shared(plain, [message.shared for message in own], self.latest)
                 else:
                     rest = (found,)
                 for subscription in rest:
@@ -274,4 +336,4 @@ class Subscribers:
                 continue
             forms = [wanted[key] for key in sorted(wanted, key=order.__getitem__)]
             groups.setdefault(tuple(map(id, forms)), (forms, []))[1].append(protocol)
-        return sum(send_shared(protocols, forms, self._refused) for forms, protocols in groups.values())
+        return sum(send_shared(protocols, forms, self.latest) for forms, protocols in groups.values())

@@ -15,6 +15,7 @@ from tornado_ws.close_codes import SERVICE_RESTART
 from tornado_ws.pubsub.broker import Broker, TopicCounters
 from tornado_ws.pubsub.fan_out import protocol_of, send_shared
 from tornado_ws.pubsub.history import History, Rules
+from tornado_ws.pubsub.latest import LATEST
 from tornado_ws.pubsub.listening import Listener
 from tornado_ws.pubsub.local import LocalBroker
 from tornado_ws.pubsub.messages import Message, Position, sharable
@@ -40,12 +41,13 @@ class Topics:
         self, url: str | None = None, *, history: Mapping[str, History] | None = None, **settings: Any
     ) -> None:
         self.counters = TopicCounters()
-        self._subscribers = Subscribers(self._left, self._refused)
         self._listeners: list[Listener] = []
         self._is_closed = False
         self._handlers: set[asyncio.Task[Any]] = set()
         rules = Rules(history)
         chosen = Settings.of(settings)
+        self._longest = chosen.max_topic_length
+        self._subscribers = Subscribers(self._left, self._refused, self.counters, chosen.max_subscriptions)
         if url is None:
             self._broker: Broker = LocalBroker(self, rules)
         else:
@@ -66,6 +68,7 @@ class Topics:
         self._is_closed = True
         await self._broker.close()
         for subscription in self._subscribers.all():
+            # Not what waits for slow connections: it was published.
             self._subscribers.remove(subscription)
         for listener in list(self._listeners):
             listener.close()
@@ -79,18 +82,19 @@ class Topics:
     def publish(self, topic: str, message: Any, *, exclude: Any = None) -> asyncio.Future[Position]:
         """Publish a message to all that are subscribed to ``topic``, in every process.
 
-        :param topic: a name of 1 to 512 bytes of UTF-8, without ``*``.
+        :param topic: a name of 1 to 512 bytes of UTF-8 (`Settings.max_topic_length`), without ``*``.
         :param message: str or dict (sent as text, a dict as JSON), or bytes (sent as a binary message).
         :param exclude: a connection of this process that does not get it: a handler or client.
         :returns: a Future, which need not be awaited: the `Position` of the message when the broker has it. It fails
             with `PublishError` where the broker is away for too long or refuses; a log line and ``counters.failed`` say
             so too.
-        :raises TypeError, ValueError: for a topic or message that is not allowed.
+        :raises TypeError, ValueError: for a topic or message that is not allowed; for the name of a topic it is
+            `TopicNameError`, a ValueError.
         :raises RuntimeError: after `close`, and outside a running loop.
         """
         self._check_open()
         protocol = protocol_of(exclude) if exclude is not None else None
-        published = self._broker.publish(check_topic(topic), sharable(message), protocol)
+        published = self._broker.publish(check_topic(topic, self._longest), sharable(message), protocol)
         self.counters.published += 1
         return published
 
@@ -103,6 +107,7 @@ class Topics:
         *,
         since: Position | str | None = None,
         envelope: bool = False,
+        policy: str | None = None,
         on_gap: Callable[[Subscription], Any] | None = None,
         presence: Any = None,
     ) -> Subscription:
@@ -114,23 +119,32 @@ class Topics:
         :param since: the position of the last message that the client has, to send it what it has missed. Text that is
             no position counts as one that nobody knows: it comes from clients. Not for prefixes.
         :param envelope: whether messages carry their topic and position; see ``docs/topics.md``.
+        :param policy: "latest" keeps only the newest message of each topic while more than ``write_high_watermark``
+            bytes wait for the connection, and sends it when there is room: for prices, not for what has to be complete.
+            None: all messages are sent, and ``write_limit_policy`` of the connection says what is done at its limit.
         :param on_gap: called with the subscription when messages were lost, a function or a coroutine function. By
             default the connection is closed with 1012, so that the client comes back and recovers.
         :param presence: what `presence` says of this connection, as JSON can; None keeps it out of there.
         :returns: the `Subscription`; one to the same topic that there was before is over.
-        :raises TypeError: for what is no connection. :raises ValueError: for a topic that is not allowed.
+        :raises TypeError: for what is no connection. :raises ValueError: for ``since``, ``presence`` or ``policy`` that
+            is not allowed.
+        :raises TopicNameError: for a topic that is not allowed, a ValueError.
+        :raises SubscriptionLimitError: for one more than `Settings.max_subscriptions` of a connection, a ValueError.
         :raises WebSocketClosedError: where the connection has ended.
         """
         self._check_open()
-        check_pattern(topic)
+        check_pattern(topic, self._longest)
         known = _position(since)
+        if policy not in (None, LATEST):
+            raise ValueError(f"policy is {policy!r}; allowed are {LATEST!r} and None")
         if is_prefix(topic) and (since is not None or presence is not None):
             raise ValueError(f"{topic!r} is a prefix: since and presence are for one topic")
         self._subscribers.check(connection)
+        self._subscribers.check_limit(connection, topic)
         await self._broker.join(topic)
         if known is not None:
             await self._broker.recover(topic, known)
-        subscription = self._add(connection, topic, known, envelope, on_gap)
+        subscription = self._add(connection, topic, known, envelope, policy, on_gap)
         if presence is not None:
             subscription.member = secrets.token_hex(8)
             await self._broker.enter(topic, subscription.member, presence)
@@ -142,15 +156,22 @@ class Topics:
         topic: str,
         since: Position | None,
         envelope: bool,
+        policy: str | None,
         on_gap: Callable[[Subscription], Any] | None,
     ) -> Subscription:
         """Subscribe, in one piece: nothing comes between what was missed and what is new."""
-        # While the broker was asked both may have ended.
+        # While the broker was asked both may have ended, and others may have subscribed.
         self._check_open()
         self._subscribers.check(connection)
-        self.unsubscribe(connection, topic)
+        self._subscribers.check_limit(connection, topic)
+        before = self._subscribers.get(connection, topic)
+        if before is not None and before.envelope == envelope:
+            # What waits for it is for the new one.
+            self._subscribers.remove(before)
+        elif before is not None:
+            self._subscribers.end(before)
         position = None if is_prefix(topic) else self._broker.head(topic)
-        subscription = Subscription(connection, topic, position, envelope)
+        subscription = Subscription(connection, topic, position, envelope, policy)
         subscription.on_gap = on_gap
         self._subscribers.add(subscription)
         if since is not None:
@@ -158,17 +179,17 @@ class Topics:
         return subscription
 
     def _send_missed(self, subscription: Subscription, missed: list[Message] | None) -> None:
-        subscription.recovered = missed is not None
+        if missed is not None:
+            subscription.recovered_messages = len(missed)
         if missed:
-            subscription.missed = len(missed)
             forms = [subscription.form_of(message) for message in missed]
-            self.counters.delivered += send_shared([subscription.protocol], forms, self._refused)
+            self.counters.delivered += send_shared([subscription.protocol], forms, self._subscribers.latest)
 
     def unsubscribe(self, connection: Any, topic: str) -> bool:
         """End the subscription of ``connection`` to ``topic``; returns whether there was one."""
-        subscription = self._subscribers.get(connection, check_pattern(topic))
+        subscription = self._subscribers.get(connection, check_pattern(topic, self._longest))
         if subscription is not None:
-            self._subscribers.remove(subscription)
+            self._subscribers.end(subscription)
         return subscription is not None
 
     def _left(self, subscription: Subscription) -> None:
@@ -177,7 +198,7 @@ class Topics:
 
     def count(self, topic: str) -> int:
         """Return how many connections of this process are subscribed to this name, or to this prefix."""
-        return self._subscribers.count(check_pattern(topic))
+        return self._subscribers.count(check_pattern(topic, self._longest))
 
     async def presence(self, topic: str) -> list[Any]:
         """Return what was said of each connection that is present, in all processes, in no order.
@@ -185,7 +206,7 @@ class Topics:
         Those of a process that died are in it for `Settings.presence_seconds` at most.
         """
         self._check_open()
-        return list((await self._broker.presence(check_topic(topic))).values())
+        return list((await self._broker.presence(check_topic(topic, self._longest))).values())
 
     def listen(self, topic: str, *, limit: int = 10_000) -> Listener:
         """Return an async iterator over what is published to a topic, or to a prefix, for code that is no connection.
@@ -195,7 +216,7 @@ class Topics:
         self._check_open()
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit is {limit!r}; allowed is an int from 1 on")
-        return Listener(check_pattern(topic), limit, self._begin_listening, self._end_listening)
+        return Listener(check_pattern(topic, self._longest), limit, self._begin_listening, self._end_listening)
 
     async def _begin_listening(self, listener: Listener) -> None:
         self._check_open()

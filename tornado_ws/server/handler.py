@@ -87,13 +87,18 @@ class WebSocketHandler(tornado.web.RequestHandler):
     - ``websocket_write_limit``: bytes that may wait to be sent, 1 GiB, None for no limit;
     - ``websocket_write_stall_limit`` and ``websocket_write_stall_timeout``: bytes that may wait for a client that takes
       nothing for so many seconds, 64 MiB and 30;
+    - ``websocket_write_limit_policy``: beyond those "close" with 1013, "drop" the message, "raise" `WriteLimitError`,
+      or "latest": keep the newest message of each topic of `Topics`, and close for any other message;
     - ``websocket_max_lifetime``: seconds after which the connection is closed with 1001, or up to a tenth less, so that
       those which came together do not come back together. None, the default, is never;
     - ``websocket_idle_timeout``: the same for seconds without a message, either way, or up to a quarter more;
     - ``websocket_codec``: what turns values into messages and back, "json", "orjson", "msgspec", "msgpack" or an object
       (see `tornado_ws.codecs`). None, the default, leaves messages as they are;
     - ``websocket_decode_text``: False gives text to `on_message` as bytes, which are UTF-8. True by default;
-    - ``websocket_write_limit_policy``: beyond those "close" with 1013, "drop" the message or "raise" `WriteLimitError`.
+    - ``websocket_message_rate_limit`` and ``websocket_byte_rate_limit``: messages, pings among them, and bytes on the
+      wire that the client may send in a second; None, the default, for any number. ``websocket_message_rate_burst`` and
+      ``websocket_byte_rate_burst`` are how many may come at once, by default those of a second;
+    - ``websocket_rate_limit_policy``: beyond those "pause" reading, the default, or "close" with 1008.
 
     Two are of the application alone, None by default. Beyond them an opening handshake is answered with 503 and
     Retry-After: ``websocket_max_connections``, the most that are open at a time, and

@@ -329,9 +329,15 @@ class Transport(Channel):
 
     def refuse(self) -> asyncio.Future[None] | None:
         """Return None when another message may be written, else what ``write_message`` returns instead."""
-        options = self._options
-        if self.fd < 0:
+        why = self._why_full() if self.fd >= 0 else None
+        if why is None:
             return None
+        self.check_thread()
+        return self._owner.write_refused(why)
+
+    def _why_full(self) -> str | None:
+        """Return why no other message may be written; None when it may."""
+        options = self._options
         unsent, writes = self._owner.held_back()
         unsent += self.buffered
         writes += len(self._drain_futures or ())
@@ -342,8 +348,19 @@ class Transport(Channel):
             why = f"the peer has taken nothing for {options.write_stall_timeout} s, the write_stall_timeout"
         else:
             return None
-        self.check_thread()
-        return self._owner.write_refused(f"{unsent} bytes wait to be sent, and {why}")
+        return f"{unsent} bytes wait to be sent, and {why}"
+
+    def is_behind(self, at_limit: bool) -> bool:
+        """Whether so much waits that a message may wait too: more than ``write_high_watermark``.
+
+        With ``at_limit``: so much that the write limits refuse another message.
+        """
+        size, writes = self._owner.held_back()
+        if self.fd < 0 or (self._write_queue is None and not writes):
+            return False
+        if at_limit:
+            return self._why_full() is not None
+        return size + len(self._write_queue or b"") > self.high_watermark
 
     def _is_stalled(self) -> bool:
         """Whether the peer has taken nothing for ``write_stall_timeout`` seconds, asked when much waits for it."""

@@ -117,7 +117,8 @@ cdef class Channel:
     cdef int receive_large(self, uint8_t* room, Py_ssize_t size) except -1:
         """Receive into the message itself, ``size`` bytes at most."""
         cdef FrameReader reader = self._reader
-        cdef Py_ssize_t turn = min(size, LARGE_TURN)
+        # Where the receiver decides about reading, it is asked after each portion.
+        cdef Py_ssize_t turn = min(size, LARGE_TURN if self.direct else LARGE_READ)
         cdef Py_ssize_t asked = 0
         cdef ssize_t count = 0
         cdef bint valid = True
@@ -133,7 +134,7 @@ cdef class Channel:
             turn -= count
         if not valid:
             self.dispatch(self._deliver, (VIOLATION, not_utf8(), 0))
-        elif not reader._left:
+        elif not reader._left or not self.direct:
             self.dispatch(self._deliver, None)
         return 0
 
