@@ -54,6 +54,43 @@ async def test_the_one_that_is_excluded_does_not_get_it() -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("takeover", [True, False])
+async def test_what_is_published_in_a_turn_is_compressed_once_and_leaves_in_one_write(
+    takeover: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among what each connection writes by itself: its compressor knows what its peer has seen."""
+    text = "much the same each time, and long enough to be compressed; number "
+    options = {"threshold": 20, "server_no_context_takeover": not takeover}
+    counted: list[bytes] = []
+    alone = codec.compress_alone
+
+    def count(data: bytes, *args: Any) -> bytes:
+        counted.append(data)
+        return alone(data, *args)
+
+    async with Topics() as topics, room(topics, get_compression_options=lambda self: options) as members:
+        clients = [await members.join("a", compression_options={"max_wbits": wbits}) for wbits in (15, 15, 10)]
+        clients.append(await members.join("a"))
+        expected: list[list[str]] = [[] for _ in clients]
+        for turn in range(5):
+            for index, handler in enumerate(members.handlers):
+                handler.write_message(f"{text}{index} alone {turn}")
+                expected[index].append(f"{text}{index} alone {turn}")
+            published = [f"{text}{turn} {number}" if number % 3 else f"short {number}" for number in range(6)]
+            for messages in expected:
+                messages += published
+            counted.clear()
+            monkeypatch.setattr(codec, "compress_alone", count)
+            await asyncio.gather(*(topics.publish("room/a", message) for message in published))
+            monkeypatch.setattr(codec, "compress_alone", alone)
+            # Once for each of two windows.
+            assert sorted(counted) == sorted([message.encode() for message in published if len(message) > 20] * 2)
+        for client, messages in zip(clients, expected, strict=True):
+            assert [await client.read_message() for _ in messages] == messages
+        assert topics.counters.delivered == 5 * 6 * 4
+
+
+@pytest.mark.gen_test
 async def test_prefixes_and_names_that_both_match_give_a_message_once_and_in_order() -> None:
     async with Topics() as topics, room(topics) as members:
         client, other = await members.join("a"), await members.join("a")

@@ -54,7 +54,7 @@ from tornado_ws.connection.rate_limit import RateLimit
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.replaceable import ReplaceableMethod, all_replaceable
 from tornado_ws.connection.task import ConnectionTask, run_in
-from tornado_ws.connection.writing import SharedMessage, Writing, sendable
+from tornado_ws.connection.writing import SharedMessage, SharedMessages, Writing, sendable
 from tornado_ws.coroutines import log_error, nothing
 from tornado_ws.deflate.codec import PerMessageDeflateCompressor, PerMessageDeflateDecompressor
 from tornado_ws.deflate.negotiation import DeflateParams
@@ -528,6 +528,13 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             raise WebSocketClosedError()
         try:
             return self._make_writing().write_shared(shared)
+        except StreamClosedError:
+            raise WebSocketClosedError() from None
+
+    def write_together(self, shared: SharedMessages) -> bool:
+        """Send messages that others get too in one piece; returns False where they need `write_shared` one by one."""
+        try:
+            return not self.is_closing() and self._make_writing().write_together(shared)
         except StreamClosedError:
             raise WebSocketClosedError() from None
 

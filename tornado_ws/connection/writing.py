@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from tornado.escape import json_encode
@@ -53,6 +53,39 @@ class SharedMessage:
         if frame is None:
             frame = self._frames[id(payload)] = encode_frame(FIN | flags | self.opcode, payload, False)
         return frame
+
+
+class SharedMessages:
+    """Messages that leave together, for many connections: joined once for all that compress with the same options."""
+
+    __slots__ = ("_joined", "_messages", "count", "size")
+
+    def __init__(self, messages: Sequence[SharedMessage]) -> None:
+        self._messages = messages
+        self._joined: dict[Any, tuple[bytes, bytes]] = {}
+        self.count = len(messages)
+        #: Bytes of the messages together, before compression.
+        self.size = sum(len(message.payload) for message in messages)
+
+    def plain_frames(self) -> bytes:
+        """Return the frames of all messages, uncompressed; of one message always the same object."""
+        frames = [message.frame() for message in self._messages]
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def frames_for(self, compressor: PerMessageDeflateCompressor) -> tuple[bytes, bytes]:
+        """Return the frames of all messages, and the payloads together of which ``compressor`` has to be told."""
+        found = self._joined.get(compressor.sharing_key)
+        if found is None:
+            frames, told = [], []
+            for message in self._messages:
+                if len(message.payload) < compressor.threshold:
+                    frames.append(message.frame())
+                else:
+                    frames.append(message.frame(compressor.deflate_shared(message.payload, message.deflated)))
+                    told.append(message.payload)
+            found = frames[0] if len(frames) == 1 else b"".join(frames), b"".join(told)
+            self._joined[compressor.sharing_key] = found
+        return found
 
 
 class Owner(Protocol):
@@ -136,6 +169,37 @@ class Writing:
             self._ordered_writes.put_shared(functools.partial(self._put_shared, shared), len(shared.payload))
         else:
             self._put_shared(shared)
+        return True
+
+    def write_together(self, shared: SharedMessages) -> bool:
+        """Write messages that others get too, compressed, in one piece.
+
+        Returns False, and has done nothing, where they need `write_shared` one by one: when something waits, and where
+        frames are masked, shown or handed to somebody.
+        """
+        transport = self._owner._attach()
+        compressor = self._owner._compressor
+        if (
+            compressor is None
+            or transport._write_queue is not None
+            or self._ordered_writes is not None
+            or transport.compressing
+            or transport.masked
+            or transport.tap is not None
+            or self._owner._steps_replaced
+        ):
+            return False
+        transport.check_thread()
+        transport.compressing = True
+        try:
+            frames, told = shared.frames_for(compressor)
+            if told:
+                compressor.forget(told)
+            transport.write_shared(frames)
+        finally:
+            transport.compressing = False
+        transport.messages += shared.count
+        transport.message_bytes += shared.size
         return True
 
     def _put_shared(self, shared: SharedMessage) -> None:

@@ -98,11 +98,21 @@ class PerMessageDeflateCompressor:
 
         ``shared`` is where it is kept, one for each ``data``.
         """
-        key = (self._options, self._max_wbits)
+        payload = self.deflate_shared(data, shared)
+        self.forget(data)
+        return payload
+
+    @property
+    def sharing_key(self) -> tuple[DeflateOptions, int]:
+        """This is what two compressors have in common whose connections can get the same payloads."""
+        return self._options, self._max_wbits
+
+    def deflate_shared(self, data: bytes, shared: dict[Any, bytes]) -> bytes:
+        """As `compress_shared`, without a change of this compressor: `forget` has to be told of ``data``."""
+        key = self.sharing_key
         payload = shared.get(key)
         if payload is None:
-            payload = shared[key] = compress_alone(data, self._options, self._max_wbits)
-        self.forget(data)
+            payload = shared[key] = compress_alone(data, *key)
         return payload
 
     def forget(self, sent: bytes = b"") -> None:

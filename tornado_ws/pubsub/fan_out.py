@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from tornado.iostream import StreamBufferFullError
 
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
-from tornado_ws.connection.writing import SharedMessage
+from tornado_ws.connection.writing import SharedMessage, SharedMessages
 from tornado_ws.engine import Sender, send_to_all
 from tornado_ws.engine.contract import CORK_SIZE
 from tornado_ws.errors import WebSocketClosedError, WriteLimitError
@@ -52,10 +52,12 @@ def send_shared(protocols: Sequence[Any], messages: Sequence[SharedMessage], slo
         if slow is not None and slow.waiting:
             direct = [protocol for protocol in protocols if protocol not in slow.waiting]
             behind = [protocol for protocol in protocols if protocol in slow.waiting]
-        frames = some[0].frame() if len(some) == 1 else b"".join([message.frame() for message in some])
-        count, others = send_to_all(direct, frames, sum(len(message.payload) for message in some), len(some))
-        sent += count * len(some)
-        for protocol in (*behind, *others):
+        shared = SharedMessages(some)
+        count, others = send_to_all(direct, shared.plain_frames(), shared.size, shared.count)
+        sent += count * shared.count
+        rest = [protocol for protocol in others if not _send_together(protocol, shared)]
+        sent += (len(others) - len(rest)) * shared.count
+        for protocol in (*behind, *rest):
             for message in some:
                 if keep is not None and protocol is not None and keep(protocol, message):
                     continue
@@ -81,12 +83,27 @@ def _in_writes(messages: Sequence[SharedMessage]) -> Iterator[Sequence[SharedMes
         yield messages[begin:]
 
 
+def _send_together(protocol: Any, shared: SharedMessages) -> bool:
+    """Send messages in one piece to a connection that compresses; return False where they go one by one."""
+    if not _is_ours(protocol):
+        return False
+    try:
+        return protocol.write_together(shared)
+    except WebSocketClosedError:
+        return False
+
+
+def _is_ours(protocol: Any) -> TypeGuard[WebSocketProtocol13]:
+    """Whether nobody has put anything in the place of writing a message to it."""
+    return isinstance(protocol, WebSocketProtocol13) and type(protocol).write_message is Sender.write_message
+
+
 def send_one(protocol: Any, message: SharedMessage) -> bool:
     """Send ``message`` to one connection; return whether it was given to it."""
     if protocol is None or protocol.is_closing():
         return False
     try:
-        if not isinstance(protocol, WebSocketProtocol13) or type(protocol).write_message is not Sender.write_message:
+        if not _is_ours(protocol):
             protocol.write_message(message.message, binary=message.binary)
             return True
         return protocol.write_shared(message)
