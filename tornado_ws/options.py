@@ -7,6 +7,7 @@ goes before it, are ``websocket_NAME``; on a client it is the argument ``NAME``.
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
@@ -147,6 +148,7 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 _NAMES = Options._fields
+_SERVER_NAMES = frozenset(_SERVER_PREFIX + name for name in _NAMES)
 _DEFAULTS = tuple((_SERVER_PREFIX + name, default) for name, default in Options._field_defaults.items())
 
 
@@ -216,13 +218,17 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
 
 def handler_options(handler: object, settings: Mapping[str, Any]) -> Options:
     """Return the options of a handler in an application. Raises ValueError for a wrong one."""
-    values = [getattr(handler, name, settings.get(name, default)) for name, default in _DEFAULTS]
-    are_defaults = True
+    if _SERVER_NAMES.isdisjoint(settings):
+        values = [getattr(handler, name, default) for name, default in _DEFAULTS]
+    else:
+        values = [getattr(handler, name, settings.get(name, default)) for name, default in _DEFAULTS]
+    # This is done for each connection, most of which have no option of their own.
+    if all(map(operator.is_, values, DEFAULT_OPTIONS)):
+        return DEFAULT_OPTIONS
     for (name, default), value in zip(_DEFAULTS, values, strict=True):
         if value is not default:
-            are_defaults = False
             value_of(handler, name, value)
-    return DEFAULT_OPTIONS if are_defaults else _make_options(_SERVER_PREFIX, *values)
+    return _make_options(_SERVER_PREFIX, *values)
 
 
 def client_options(arguments: OptionArguments) -> Options:

@@ -290,14 +290,15 @@ async def test_as_policy_of_the_write_limit_it_begins_there() -> None:
     ):
         await until(lambda: handlers)
         connection = handlers[0].ws_connection
-        count = 0
+        count = most = 0
         while topics.counters.dropped < 50:
             for topic in TOPICS:
                 topics.publish(topic, text(topic, count))
             count += 1
             await asyncio.sleep(0)
-            if topics.counters.dropped:
-                assert limit <= connection.buffered_amount < limit + 4 * SIZE
+            most = max(most, connection.buffered_amount)
+        # The kernel may have taken some before we look.
+        assert limit / 2 < most < limit + 4 * SIZE
         texts = await receive_texts(peer, dict.fromkeys(TOPICS, str(count - 1)))
         for topic in TOPICS:
             received = [int(number) for number in numbers_of(texts, topic)]
@@ -520,6 +521,27 @@ async def test_a_message_that_cannot_be_written_ends_that_connection_alone(
 
 
 @pytest.mark.gen_test
+async def test_what_waited_and_is_refused_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the write limit that the stream was made with, for example."""
+    gaps: list[Subscription] = []
+
+    async def subscribe(handler: Any) -> None:
+        await topics.subscribe(handler, "price/*", policy="latest", on_gap=gaps.append)
+
+    async with Topics() as topics, prices(subscribe) as (url, handlers), raw_client(url, stalling=True) as peer:
+        await until(lambda: handlers)
+        await publish_until_stalled(topics, handlers[0])
+        monkeypatch.setattr(handlers[0].ws_connection, "write_shared", lambda shared: False)
+        reading = asyncio.ensure_future(peer.receive_rest())
+        await until(lambda: len(gaps) == 3)
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
+        assert topics.counters.refused == 3
+        await until(lambda: not topics._subscribers.latest.waiting)
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize("policy", ["drop", "close", "", 1, "Latest"])
 async def test_other_policies_of_a_subscription_are_refused(policy: Any) -> None:
     async with Topics() as topics:
@@ -708,4 +730,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestModel.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
