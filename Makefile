@@ -1,4 +1,5 @@
-# The first two commands are `make demo` and `make test`; both need only Python 3, pip and make.
+# The first two commands are `make demo` and `make test`; both need only Python 3, pip and make. `make cluster` needs nginx
+# (or HAProxy) and Redis too.
 PYTHON ?= python3
 VENV ?= .venv
 
@@ -6,10 +7,16 @@ RUN = $(VENV)/bin/python -m
 NATIVE = $(wildcard tornado_ws/*/*.pyx tornado_ws/*/*.h tornado_ws/*/native/*)
 CHECKED = $(wildcard _tornado_ws_finder.py tornado_ws tests examples benchmarks fuzz soak)
 
-.PHONY: demo test test-fast lint autobahn bench fuzz soak sanitize sanitize-in-ci clean faults
+.PHONY: demo cluster test test-fast lint autobahn bench fuzz soak sanitize sanitize-in-ci clean faults
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo/demo.py
+
+# A chat over two processes, with Redis between them and a proxy in front. PORT=0 takes any that is free.
+PORT = 8080
+PROXY = nginx
+cluster: $(VENV)/installed-with-redis
+	$(VENV)/bin/python examples/cluster/cluster.py --port $(PORT) --proxy $(PROXY)
 
 # Once with each engine: a machine has one of them, by its compiler. What takes both in one run is left out of one.
 BOTH = tests/engine tests/deflate
@@ -61,8 +68,8 @@ bench: $(VENV)/benched-with
 # start other programs, which do not use it.
 SANITIZED = reports/sanitized
 SANITIZED_TESTS = tests
-NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado compat test_autobahn.py test_benchmark_load.py \
-    test_benchmarks.py test_browser.py test_conformance.py test_metrics_example.py test_names.py test_peers.py \
+NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado browser compat test_autobahn.py test_benchmark_load.py \
+    test_benchmarks.py test_conformance.py test_metrics_example.py test_names.py test_peers.py test_proxies.py \
     test_shutdown_example.py test_tornado_suite.py)
 # All of them take too long for CI.
 SANITIZED_IN_CI = tests/test_fuzz_corpus.py $(addprefix tests/transport/test_,large_messages.py tls.py) \
@@ -96,6 +103,10 @@ $(VENV)/made: setup.cfg setup.py pyproject.toml
 
 $(VENV)/installed: $(VENV)/made $(NATIVE)
 	$(RUN) pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-with-redis: $(VENV)/made $(NATIVE)
+	$(RUN) pip install --quiet --editable '.[redis]'
 	touch $@
 
 $(VENV)/tested-with: $(VENV)/made $(NATIVE)

@@ -61,11 +61,13 @@ _raise_not_supported_for_websockets = _handler.raise_not_supported_for_websocket
 _LATE = {
     "ClosedAll": "tornado_ws.server.shutdown",
     "ConnectionFilter": "tornado_ws.observing.logs",
-    "Envelope": "tornado_ws.pubsub.envelope",
+    "Envelope": "tornado_ws.envelope",
     "HTTPServer": "tornado_ws.server.http",
     "History": "tornado_ws.pubsub.history",
     "Position": "tornado_ws.pubsub.messages",
     "Queue": "tornado.queues",
+    "Resume": "tornado_ws.client.resume",
+    "ResumedConnection": "tornado_ws.client.resume",
     "Subscription": "tornado_ws.pubsub.subscriptions",
     "TCPClient": "tornado.tcpclient",
     "Topics": "tornado_ws.pubsub.topics",
@@ -87,10 +89,11 @@ if TYPE_CHECKING:
     from tornado_ws.client.connect import websocket_connect
     from tornado_ws.client.connection import WebSocketClientConnection
     from tornado_ws.client.reconnect import reconnect
+    from tornado_ws.client.resume import Resume, ResumedConnection
     from tornado_ws.compat.install import install, uninstall
+    from tornado_ws.envelope import Envelope
     from tornado_ws.observing.logs import ConnectionFilter
     from tornado_ws.pubsub.broadcast import broadcast
-    from tornado_ws.pubsub.envelope import Envelope
     from tornado_ws.pubsub.history import History
     from tornado_ws.pubsub.messages import Position
     from tornado_ws.pubsub.subscriptions import Subscription
@@ -127,6 +130,8 @@ __all__ = [
     "Position",
     "ProcessCounters",
     "PublishError",
+    "Resume",
+    "ResumedConnection",
     "Subscription",
     "SubscriptionLimitError",
     "TopicGapError",

@@ -25,7 +25,9 @@ import tornado_ws as websocket
 
 log = logging.getLogger("demo")
 
-# RFC 6455 leaves 4000 to 4999 to applications. The page takes them as final; after any other code it reconnects.
+EXAMPLES = Path(__file__).parent.parent
+
+# RFC 6455 leaves 4000 to 4999 to applications. The page takes them as final, as examples/client/tornado_ws.js does.
 NOT_UNDERSTOOD = 4000
 TOO_FAST = 4001
 GOING_AWAY = 1001
@@ -143,7 +145,8 @@ def make_app() -> Application:
         [
             (r"/echo", EchoSocket),
             (r"/chat", ChatSocket, {"room": Room()}),
-            (r"/(.*)", Page, {"path": Path(__file__).parent / "static", "default_filename": "index.html"}),
+            (r"/(tornado_ws\.js)", Page, {"path": EXAMPLES / "client"}),
+            (r"/(.*)", Page, {"path": EXAMPLES / "demo" / "static", "default_filename": "index.html"}),
         ],
         # Proxies drop what is idle for a minute or so, and without pings a peer that lost its network stays for ever.
         websocket_ping_interval=20,

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tornado.httpclient import AsyncHTTPClient
 
 from tests.conftest import Log
 from tests.peer import end, opening_request, raw_client, unanswered_client
@@ -57,6 +58,35 @@ async def test_no_more_handshakes_in_a_second_than_the_application_wants(monkeyp
                 async with raw_client(url) as client:
                     assert client.status == 101
             await refused(url)
+
+
+async def asked(url: str) -> tuple[int, int]:
+    """Ask as a page does that was refused; return the status, and the seconds after which to come back."""
+    http = url.replace("ws:", "http:")
+    answer = await AsyncHTTPClient(force_instance=True).fetch(http, raise_error=False)
+    return answer.code, int(answer.headers.get("Retry-After", "0"))
+
+
+@pytest.mark.gen_test
+async def test_a_request_that_is_no_handshake_is_told_when_handshakes_are_accepted_again() -> None:
+    async with serving(Echo, websocket_max_connections=1) as url:
+        assert await asked(url) == (400, 0)
+        async with raw_client(url) as client:
+            status, seconds = await asked(url)
+            assert status == 503
+            assert 1 <= seconds <= 10
+            await end(client)
+
+
+@pytest.mark.gen_test
+async def test_such_a_request_takes_nothing_from_handshakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tornado_ws.server.admission.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    async with serving(Echo, websocket_max_handshakes_per_second=2) as url:
+        assert [(await asked(url))[0] for _ in range(5)] == [400] * 5
+        for _ in range(2):
+            async with raw_client(url) as client:
+                assert client.status == 101
+        assert (await asked(url))[0] == 503
 
 
 @pytest.mark.gen_test

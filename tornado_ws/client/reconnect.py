@@ -9,13 +9,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.log import gen_log
 
 from tornado_ws.client.connect import websocket_connect
 from tornado_ws.client.connection import WebSocketClientConnection
+from tornado_ws.client.resume import Resume, ResumedConnection
 from tornado_ws.close_codes import NORMAL_CLOSURE
 from tornado_ws.coroutines import value_of
 from tornado_ws.errors import HandshakeError, HandshakeRejectedError, WebSocketError
@@ -30,10 +31,43 @@ _PASSING = (408, 425, 429)
 Final: TypeAlias = "type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]"
 
 
+@overload
+def reconnect(
+    url: str | HTTPRequest,
+    *,
+    resume: Literal[False] | None = ...,
+    first_delay: float = ...,
+    max_delay: float = ...,
+    reset_after: float = ...,
+    final: Final | None = ...,
+    sleep: Callable[[float], Awaitable[object]] = ...,
+    clock: Callable[[], float] = ...,
+    random: Callable[[], float] = ...,
+    **arguments: Any,
+) -> AsyncIterator[WebSocketClientConnection]: ...
+
+
+@overload
+def reconnect(
+    url: str | HTTPRequest,
+    *,
+    resume: Resume | Literal[True],
+    first_delay: float = ...,
+    max_delay: float = ...,
+    reset_after: float = ...,
+    final: Final | None = ...,
+    sleep: Callable[[float], Awaitable[object]] = ...,
+    clock: Callable[[], float] = ...,
+    random: Callable[[], float] = ...,
+    **arguments: Any,
+) -> AsyncIterator[ResumedConnection]: ...
+
+
 # Long by what it does between two connections, in the order in which it happens.
 async def reconnect(
     url: str | HTTPRequest,
     *,
+    resume: Resume | bool | None = None,
     first_delay: float = 0.5,
     max_delay: float = 60.0,
     reset_after: float = 10.0,
@@ -42,7 +76,7 @@ async def reconnect(
     clock: Callable[[], float] = time.monotonic,
     random: Callable[[], float] = _random.random,
     **arguments: Any,
-) -> AsyncIterator[WebSocketClientConnection]:
+) -> AsyncIterator[WebSocketClientConnection | ResumedConnection]:
     """Yield a connection, and when the caller is done with it the next one, for ever::
 
         async for conn in reconnect("wss://example.com/feed"):
@@ -61,7 +95,20 @@ async def reconnect(
     ``Retry-After`` (RFC 9110 section 10.2.3: seconds or a date) is waited for at least so long, but no longer than
     ``max_delay``. Each attempt is one line of the log ``tornado.general``, at INFO and without the URL's query.
 
+    With ``resume`` each connection goes on where the one before has ended, if the server's topics have a history and
+    its handler subscribes with ``since`` and an envelope (docs/topics.md)::
+
+        async for conn in reconnect("wss://example.com/rooms/a", resume=True):
+            try:
+                async for message in conn:
+                    print(message.topic, message.data)
+            except TopicGapError:
+                ...  # the server does not have all that was missed
+            except WebSocketClosedError:
+                pass
+
     :param url: as in `websocket_connect`.
+    :param resume: True, or a `Resume` object: the connections are `ResumedConnection` objects then.
     :param first_delay: seconds (0.5).
     :param max_delay: seconds (60).
     :param reset_after: seconds (10); after a connection that lasted so long the limit is ``first_delay`` again.
@@ -70,18 +117,20 @@ async def reconnect(
         with ``()`` nothing is.
     :param sleep: for tests, as ``clock`` and ``random``.
     :param arguments: those of `websocket_connect`.
-    :raises ValueError: unless ``0 < first_delay <= max_delay`` and ``reset_after >= 0``.
+    :raises ValueError: unless ``0 < first_delay <= max_delay`` and ``reset_after >= 0``; with ``resume`` also for a URL
+        that has its argument already, and for an ``on_message_callback``, a ``codec`` or ``decode_text=False``.
     :raises Exception: what ``final`` says of OSError (`.StreamClosedError` and the errors of `ssl` and of name
         resolution are), `WebSocketError` and `.HTTPError`; and at once any other exception of an attempt, such as
         ValueError for a wrong argument.
     """
     _check_delays(first_delay, max_delay, reset_after)
+    resuming = _checked_resume(resume, url, arguments)
     name = _name(url if isinstance(url, str) else url.url)
     attempt = 0
     while True:
         attempt += 1
         try:
-            conn = await websocket_connect(url, **arguments)
+            conn = await websocket_connect(url if resuming is None else resuming.request(url), **arguments)
         except _ERRORS as error:
             if _is_final(error, final):
                 gen_log.info("WebSocket to %s: attempt %d failed for good: %s", name, attempt, _words(error))
@@ -92,7 +141,7 @@ async def reconnect(
             opened = clock()
             async with conn:
                 try:
-                    yield conn
+                    yield conn if resuming is None else ResumedConnection(conn, resuming)
                 except GeneratorExit:
                     conn.close(NORMAL_CLOSURE)
                     raise
@@ -116,6 +165,20 @@ def _check_delays(first_delay: float, max_delay: float, reset_after: float) -> N
         )
     if not reset_after >= 0:
         raise ValueError(f"reset_after is {reset_after!r}; it has to be a number of seconds from 0")
+
+
+def _checked_resume(resume: object, url: str | HTTPRequest, arguments: dict[str, Any]) -> Resume | None:
+    if resume is None or resume is False:
+        return None
+    resuming = Resume() if resume is True else resume
+    if not isinstance(resuming, Resume):
+        raise TypeError(f"resume is of type {type(resume).__name__}; allowed are a Resume, True, False and None")
+    if arguments.get("on_message_callback") is not None:
+        raise ValueError("on_message_callback takes the messages; with resume they have to be read")
+    if arguments.get("codec") is not None or arguments.get("decode_text") is False:
+        raise ValueError("codec and decode_text=False are for whole messages; with resume decode the data of each")
+    resuming.check(url)
+    return resuming
 
 
 def _is_final(error: Exception, final: Final | None) -> bool:

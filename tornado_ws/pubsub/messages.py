@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from tornado_ws import envelope
 from tornado_ws.connection.writing import SharedMessage, sendable
-from tornado_ws.pubsub import envelope
 
 #: Where a message stands in its stream.
 Id = tuple[int, int]

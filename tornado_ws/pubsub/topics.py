@@ -12,8 +12,9 @@ from typing import Any
 from tornado.log import gen_log
 
 from tornado_ws.close_codes import SERVICE_RESTART
+from tornado_ws.envelope import begin, position_in
 from tornado_ws.pubsub.broker import Broker, TopicCounters
-from tornado_ws.pubsub.fan_out import protocol_of, send_shared
+from tornado_ws.pubsub.fan_out import protocol_of, send_one, send_shared
 from tornado_ws.pubsub.history import History, Rules
 from tornado_ws.pubsub.latest import LATEST
 from tornado_ws.pubsub.listening import Listener
@@ -116,9 +117,12 @@ class Topics:
         :param connection: a `WebSocketHandler`, or what `websocket_connect` gives.
         :param topic: a name, or a prefix and ``*``: ``room/*``. A connection that is subscribed to both gets each
             message once.
-        :param since: the position of the last message that the client has, to send it what it has missed. Text that is
-            no position counts as one that nobody knows: it comes from clients. Not for prefixes.
-        :param envelope: whether messages carry their topic and position; see ``docs/topics.md``.
+        :param since: the position of the last message that the client has, to send it what it has missed: a
+            `Position`, its text, or the text that `reconnect` sends, which may have those of many topics. Text without
+            a position of this topic, such as an empty one, counts as a position that nobody knows: it comes from
+            clients. Not for prefixes.
+        :param envelope: whether messages carry their topic and position; where ``since`` is given the client is told
+            behind what it has missed what became of that. See ``docs/topics.md``.
         :param policy: "latest" keeps only the newest message of each topic while more than ``write_high_watermark``
             bytes wait for the connection, and sends it when there is room: for prices, not for what has to be complete.
             None: all messages are sent, and ``write_limit_policy`` of the connection says what is done at its limit.
@@ -134,7 +138,7 @@ class Topics:
         """
         self._check_open()
         check_pattern(topic, self._longest)
-        known = _position(since)
+        known = _position(since, topic)
         if policy not in (None, LATEST):
             raise ValueError(f"policy is {policy!r}; allowed are {LATEST!r} and None")
         if is_prefix(topic) and (since is not None or presence is not None):
@@ -176,6 +180,8 @@ class Topics:
         self._subscribers.add(subscription)
         if since is not None:
             self._send_missed(subscription, self._broker.missed(topic, since))
+            if envelope:
+                self._say_beginning(subscription)
         return subscription
 
     def _send_missed(self, subscription: Subscription, missed: list[Message] | None) -> None:
@@ -184,6 +190,12 @@ class Topics:
         if missed:
             forms = [subscription.form_of(message) for message in missed]
             self.counters.delivered += send_shared([subscription.protocol], forms, self._subscribers.latest)
+
+    def _say_beginning(self, subscription: Subscription) -> None:
+        said = begin(subscription.topic, str(subscription.position), subscription.recovered, subscription.missed)
+        # Whatever the policy is: no message takes its place.
+        if not send_one(subscription.protocol, sharable(said)) and not subscription.protocol.is_closing():
+            self._refused(subscription.protocol)
 
     def unsubscribe(self, connection: Any, topic: str) -> bool:
         """End the subscription of ``connection`` to ``topic``; returns whether there was one."""
@@ -276,13 +288,13 @@ class Topics:
             gen_log.log(logging.ERROR, "Topics: on_gap raised", exc_info=task.exception())
 
 
-def _position(since: object) -> Position | None:
+def _position(since: object, topic: str) -> Position | None:
     if since is None or isinstance(since, Position):
         return since
     if not isinstance(since, str):
         raise TypeError(f"since is of type {type(since).__name__}; allowed are a Position, its text and None")
     try:
-        return Position.parse(since)
+        return Position.parse(position_in(since, topic))
     except ValueError:
         # It is a client that says so.
         return Position("", (0, 0))

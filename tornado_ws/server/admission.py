@@ -14,8 +14,10 @@ from tornado_ws.options import checked_count
 _MOST_WAIT = 10
 
 
-def seconds_to_wait(connections: Connections, settings: Mapping[str, Any]) -> int:
+def seconds_to_wait(connections: Connections, settings: Mapping[str, Any], is_handshake: bool = True) -> int:
     """Return 0 where a handshake is to be answered now, else the seconds until the client may try again.
+
+    Who only asks takes nothing from what handshakes may have.
 
     Raises ValueError for a wrong setting.
     """
@@ -33,5 +35,5 @@ def seconds_to_wait(connections: Connections, settings: Mapping[str, Any]) -> in
     connections.asked_at = now
     if connections.handshakes + 1 > rate:
         return random.randint(1, _MOST_WAIT)
-    connections.handshakes += 1
+    connections.handshakes += is_handshake
     return 0

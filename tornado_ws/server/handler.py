@@ -143,19 +143,15 @@ class WebSocketHandler(tornado.web.RequestHandler):
     def _ws_protocol(self) -> WebSocketProtocol | None:
         """Return the protocol that answers the request; None where it is refused, which is said to the client."""
         if not handshake.has_token(self.request.headers, "Upgrade", "websocket"):
+            # A page is not told why its handshake was refused; it can only ask with a plain request.
+            if self._ws_is_refused_for_now(is_handshake=False):
+                return None
             self._ws_refuse(400, 'Can "Upgrade" only to "WebSocket".')
             return None
         if not handshake.has_token(self.request.headers, "Connection", "upgrade"):
             self._ws_refuse(400, '"Connection" must be "Upgrade".')
             return None
-        connections = connections_of(self.application)
-        if connections.listeners:
-            self._ws_refuse(503, "Shutting down")
-            return None
-        wait = seconds_to_wait(connections, self.settings)
-        if wait:
-            self.set_header("Retry-After", str(wait))
-            self._ws_refuse(503, "Too many connections")
+        if self._ws_is_refused_for_now(is_handshake=True):
             return None
         error = self._ws_check_origin()
         if error is not None:
@@ -170,6 +166,17 @@ class WebSocketHandler(tornado.web.RequestHandler):
             self.set_status(426, "Upgrade Required")
             self.set_header("Sec-WebSocket-Version", handshake.VERSION)
         return protocol or None
+
+    def _ws_is_refused_for_now(self, *, is_handshake: bool) -> bool:
+        connections = connections_of(self.application)
+        if connections.listeners:
+            self._ws_refuse(503, "Shutting down")
+            return True
+        wait = seconds_to_wait(connections, self.settings, is_handshake)
+        if wait:
+            self.set_header("Retry-After", str(wait))
+            self._ws_refuse(503, "Too many connections")
+        return bool(wait)
 
     def _ws_refuse(self, status: int, message: str) -> None:
         self.set_status(status)

@@ -1,6 +1,7 @@
 import { Chart, milliseconds } from "./chart.js";
-import { Connection } from "./connection.js";
+import { Connection } from "./tornado_ws.js";
 
+const LONGEST_WAIT = 15_000;
 const PROBE_EVERY = 250;
 const MOST_ECHOES = 20;
 const MOST_LOG_LINES = 200;
@@ -28,7 +29,7 @@ function describe(connection) {
 function show(connection) {
   const link = $("link").content.firstElementChild.cloneNode(true);
   const button = link.querySelector("button");
-  link.querySelector("code").textContent = connection.path().split("?")[0];
+  link.querySelector("code").textContent = connection.url().split("?")[0];
   const refresh = () => {
     link.dataset.state = connection.state;
     link.querySelector(".state").textContent = describe(connection);
@@ -44,7 +45,7 @@ function show(connection) {
 
 // Round trip: JavaScript cannot send a ping frame, so a binary message with the time goes out and comes back
 
-const echo = new Connection(() => "echo");
+const echo = new Connection(() => "echo", { maxDelay: LONGEST_WAIT });
 const chart = new Chart($("chart"));
 let probing = false;
 
@@ -116,7 +117,7 @@ let name = sessionStorage.getItem("name") || someone();
 sessionStorage.setItem("name", name);
 $("chat-name").value = name;
 
-const chat = new Connection(() => `chat?name=${encodeURIComponent(name)}`);
+const chat = new Connection(() => `chat?name=${encodeURIComponent(name)}`, { maxDelay: LONGEST_WAIT });
 
 function chatLine(event) {
   const at = new Date(event.at * 1000);
