@@ -178,7 +178,7 @@ def test_a_rolling_restart_is_a_close_with_1012_and_no_loss(
         page.until(f"cluster.chat.state === 'open' && !{json.dumps(sorted(pids))}.includes(cluster.served.pid)")
         page.run(f"{element('#talk')}.click()")
         page.until("cluster.unconfirmed.size === 0")
-        # On a busy machine the proxy may find no process then, for as long as it does not know that the new one is there.
+        # On a busy machine the proxy may find no process then, until it knows that the new one is there.
         assert page.run("codes[0]") == 1012
     check(ada, grace)
 

@@ -1,4 +1,4 @@
-"""A Redis server for the tests that need one."""
+"""A Redis or Valkey server for the tests that need one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.pubsub.redis_server import RedisServer
+from tests.pubsub.redis_server import KINDS, RedisServer, started
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    try:
-        server.start()
+def redis_server(tmp_path: Path, kind: str) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path, kind=kind)
+    with started(server):
         yield server
-    finally:
-        server.stop()

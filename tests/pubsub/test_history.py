@@ -37,7 +37,7 @@ class Model(RuleBasedStateMachine):
     @rule(topic=st.sampled_from(TOPICS), size=st.integers(0, 3 * SIZE), gap=st.integers(1, 3))
     def publish(self, topic: str, size: int, gap: int) -> None:
         self.last += gap
-        message = Message(topic, sharable("x" * size), Position("a", (self.last, 0)))
+        message = Message.of_shared(topic, sharable("x" * size), Position("a", (self.last, 0)))
         self.every.append((message, self.now))
         self.recent.append(message)
 
@@ -100,9 +100,9 @@ def test_a_topic_has_the_history_of_its_name_or_else_of_the_longest_prefix() -> 
 
 def test_what_is_dropped_for_its_count_does_not_pile_up() -> None:
     recent = RecentMessages(Rules({"*": History(count=1, seconds=1e6)}))
-    recent.append(Message("slow", sharable("x"), Position("a", (1, 0))))
+    recent.append(Message.of_shared("slow", sharable("x"), Position("a", (1, 0))))
     for number in range(2, 5000):
-        recent.append(Message("fast", sharable("x"), Position("a", (number, 0))))
+        recent.append(Message.of_shared("fast", sharable("x"), Position("a", (number, 0))))
     assert len(recent) == 2
     assert all(len(shelf._order) < 300 for shelf in recent._shelves.values())
 
@@ -120,7 +120,7 @@ def test_other_text_is_no_position(text: str) -> None:
 
 @given(st.text(min_size=1, max_size=50), st.text(max_size=50) | st.binary(max_size=50))
 def test_what_is_put_into_an_envelope_comes_out(topic: str, data: Any) -> None:
-    message = Message(topic, sharable(data), Position("ab", (1, 2)))
+    message = Message.of_shared(topic, sharable(data), Position("ab", (1, 2)))
     form = message.enveloped()
     assert form is message.enveloped()
     assert Envelope.of(form.message) == (topic, "ab-1-2", data)

@@ -652,7 +652,9 @@ class Model(RuleBasedStateMachine):
         exclude: Any = self.connections[excluded] if excluded < len(self.connections) else None
         for topic in topics:
             self.number += 1
-            message = Message(topic, sharable(f"{topic} {self.number}"), Position("e", (self.number, 0)), exclude)
+            message = Message.of_shared(
+                topic, sharable(f"{topic} {self.number}"), Position("e", (self.number, 0)), exclude
+            )
             messages.append(message)
             for connection, expected in zip(self.connections, self.expected, strict=True):
                 if connection is not exclude and self.subscribers.deciding(connection, topic) is not None:

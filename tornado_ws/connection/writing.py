@@ -28,10 +28,16 @@ def sendable(message: Any) -> Any:
     return message
 
 
+class DeliveryCounter(Protocol):
+    """What counts to how many connections messages were given."""
+
+    delivered: int
+
+
 class SharedMessage:
     """A message for many: encoded once, and compressed once for all connections that have the same options."""
 
-    __slots__ = ("_frames", "binary", "deflated", "message", "payload", "topic")
+    __slots__ = ("_frames", "binary", "counter", "deflated", "message", "payload", "topic")
 
     def __init__(self, message: str | bytes | bytearray | memoryview, binary: bool) -> None:
         self.payload = encode_message(message, binary)
@@ -39,6 +45,8 @@ class SharedMessage:
         self.binary = binary
         #: What it was published to, where it was.
         self.topic: str | None = None
+        #: What its deliveries count for, beside all others.
+        self.counter: DeliveryCounter | None = None
         self.deflated: dict[Any, bytes] = {}
         self._frames: dict[int, bytes] = {}
 

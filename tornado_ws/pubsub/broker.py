@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tornado_ws.connection.writing import SharedMessage
 from tornado_ws.pubsub.messages import Message, Position
@@ -29,9 +29,22 @@ class TopicCounters:
     #: Messages that waited for a slow connection with the policy "latest" and were not sent: a newer one of their
     #: topic came, or the connection or its subscription ended.
     dropped: int = 0
-    #: How often messages were lost, and how often the broker was away.
+    #: How often messages were lost, how often the broker was away, and how often a connection to it was made anew.
     gaps: int = 0
     outages: int = 0
+    reconnects: int = 0
+
+
+class Lag(NamedTuple):
+    """How far a process is behind its broker.
+
+    It is known from the replies that a process reads anyway, a second apart or less: nobody is asked for it.
+    """
+
+    #: Messages that wait in the streams that this process reads, all together; None before Redis 7, which counts none.
+    messages: int | None
+    #: Seconds, by the broker's clock, for which the oldest of them waits.
+    seconds: float
 
 
 class Receiver(Protocol):
@@ -73,6 +86,13 @@ class Broker(Protocol):
 
     async def presence(self, topic: str) -> dict[str, Any]:
         """Return who is present in all processes, by member."""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the broker cannot be reached, or cannot serve now."""
+
+    def lag(self) -> Lag:
+        """Return how far this process is behind the broker."""
 
     async def close(self) -> None:
         """Send what was published, and end."""

@@ -54,9 +54,12 @@ def send_shared(protocols: Sequence[Any], messages: Sequence[SharedMessage], slo
             behind = [protocol for protocol in protocols if protocol in slow.waiting]
         shared = SharedMessages(some)
         count, others = send_to_all(direct, shared.plain_frames(), shared.size, shared.count)
-        sent += count * shared.count
         rest = [protocol for protocol in others if not _send_together(protocol, shared)]
-        sent += (len(others) - len(rest)) * shared.count
+        count += len(others) - len(rest)
+        sent += count * shared.count
+        for message in some:
+            if message.counter is not None:
+                message.counter.delivered += count
         for protocol in (*behind, *rest):
             for message in some:
                 if keep is not None and protocol is not None and keep(protocol, message):
@@ -105,7 +108,10 @@ def send_one(protocol: Any, message: SharedMessage) -> bool:
     try:
         if not _is_ours(protocol):
             protocol.write_message(message.message, binary=message.binary)
-            return True
-        return protocol.write_shared(message)
+        elif not protocol.write_shared(message):
+            return False
     except (WebSocketClosedError, WriteLimitError, StreamBufferFullError):
         return False
+    if message.counter is not None:
+        message.counter.delivered += 1
+    return True

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tornado_ws.pubsub.messages import BEGINNING, Id, Message, Position
-from tornado_ws.pubsub.names import check_pattern, is_prefix, matches
+from tornado_ws.pubsub.names import ByPattern
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,12 @@ class Rules:
     """Which `History` a topic has: an exact name wins, then the longest prefix."""
 
     def __init__(self, histories: Mapping[str, History] | None) -> None:
-        for pattern, history in (histories or {}).items():
-            check_pattern(pattern)
+        given = histories or {}
+        #: Returns the pattern that decides about a topic, and what it says; None where nothing is kept.
+        self.of = ByPattern(given).of
+        for pattern, history in given.items():
             _check(pattern, history)
-        # A name is longer than any prefix of it without the "*", and comes first among equals.
-        self._patterns = sorted((histories or {}).items(), key=lambda item: (-len(item[0]), is_prefix(item[0])))
-        self.seconds = max((history.seconds for _, history in self._patterns), default=0.0)
-
-    def of(self, topic: str) -> tuple[str, History] | None:
-        """Return the pattern that decides about ``topic``, and what it says; None where nothing is kept."""
-        exact = [each for each in self._patterns if each[0] == topic]
-        if exact:
-            return exact[0]
-        return next((each for each in self._patterns if is_prefix(each[0]) and matches(each[0], topic)), None)
+        self.seconds = max((history.seconds for history in given.values()), default=0.0)
 
 
 def _check(pattern: str, history: object) -> None:
@@ -166,8 +159,9 @@ class RecentMessages:
         """Keep a message, which was published ``at`` that time, now by default. Its id is above all before."""
         shelf = self._shelf_of(message.topic)
         if shelf is not None:
-            shelf.append(message, self._clock() if at is None else at)
-            shelf.expire(self._clock())
+            now = self._clock()
+            shelf.append(message, now if at is None else at)
+            shelf.expire(now)
 
     def covers(self, topic: str, since: Id) -> bool:
         """Whether no message of ``topic`` behind ``since`` is missing here."""

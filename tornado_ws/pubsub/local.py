@@ -7,8 +7,9 @@ import secrets
 from typing import Any
 
 from tornado_ws.connection.writing import SharedMessage
-from tornado_ws.pubsub.broker import Receiver
+from tornado_ws.pubsub.broker import Lag, Receiver
 from tornado_ws.pubsub.history import RecentMessages, Rules
+from tornado_ws.pubsub.members import Members
 from tornado_ws.pubsub.messages import Message, Position
 
 
@@ -22,7 +23,7 @@ class LocalBroker:
         self._last = 0
         self._recent = RecentMessages(rules)
         self._waiting: list[Message] = []
-        self._present: dict[str, dict[str, Any]] = {}
+        self._present = Members()
 
     async def join(self, name: str) -> None:
         # What was published before is not for who subscribes now.
@@ -41,7 +42,7 @@ class LocalBroker:
         loop = asyncio.get_running_loop()
         self._last += 1
         position = Position(self._epoch, (self._last, 0))
-        message = Message(topic, shared, position, exclude)
+        message = Message.of_shared(topic, shared, position, exclude)
         if not self._waiting:
             loop.call_soon(self._flush)
         self._waiting.append(message)
@@ -56,16 +57,20 @@ class LocalBroker:
             self._receiver.deliver(messages)
 
     async def enter(self, topic: str, member: str, data: Any) -> None:
-        self._present.setdefault(topic, {})[member] = data
+        self._present.enter(topic, member, data)
 
     def leave(self, topic: str, member: str) -> None:
-        members = self._present.get(topic, {})
-        members.pop(member, None)
-        if not members:
-            self._present.pop(topic, None)
+        self._present.leave(topic, member)
 
     async def presence(self, topic: str) -> dict[str, Any]:
-        return dict(self._present.get(topic, {}))
+        return dict(self._present.of(topic))
+
+    @property
+    def is_away(self) -> bool:
+        return False
+
+    def lag(self) -> Lag:
+        return Lag(0, 0.0)
 
     async def close(self) -> None:
         self._flush()

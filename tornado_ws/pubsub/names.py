@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
 from tornado_ws.errors import TopicNameError
 from tornado_ws.escaping import shown
 
 #: Bytes of UTF-8 that the name of a topic may have, where nothing else is set.
 MAX_LENGTH = 512
+
+#: For how many topics it is remembered what holds for them: that is asked for each message.
+_REMEMBERED = 4096
+
+Value = TypeVar("Value")
 
 
 def check_topic(topic: object, longest: int = MAX_LENGTH) -> str:
@@ -46,3 +55,28 @@ def is_prefix(pattern: str) -> bool:
 def matches(pattern: str, topic: str) -> bool:
     """Whether ``topic`` is, or begins with, what ``pattern`` says."""
     return topic.startswith(pattern[:-1]) if is_prefix(pattern) else topic == pattern
+
+
+class ByPattern(Generic[Value]):
+    """Something for each of some names and prefixes. For a topic its exact name wins, then the longest prefix.
+
+    Raises what `check_pattern` does.
+    """
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        for pattern in values:
+            check_pattern(pattern)
+        # A name is longer than any prefix of it without the "*", and comes first among equals.
+        self._items = sorted(values.items(), key=lambda item: (-len(item[0]), is_prefix(item[0])))
+        #: Returns the pattern that holds for a topic, and what there is for it; None where there is none.
+        self.of: Callable[[str], tuple[str, Value] | None] = functools.lru_cache(_REMEMBERED)(self._find)
+        if not self._items:
+            self.of = _nothing
+
+    def _find(self, topic: str) -> tuple[str, Value] | None:
+        exact = [item for item in self._items if item[0] == topic]
+        return exact[0] if exact else next((item for item in self._items if matches(item[0], topic)), None)
+
+
+def _nothing(topic: str) -> None:
+    return None

@@ -85,6 +85,10 @@ class Health:
             if not self._away:
                 gen_log.warning("Topics: the broker %s is back", self.name)
 
+    def reconnected(self) -> None:
+        """A connection was made anew."""
+        self._counters.reconnects += 1
+
     def forget(self, who: object) -> None:
         """Take no notice of who has stopped asking: it does not know whether the broker is back."""
         self._away.discard(who)
@@ -99,6 +103,7 @@ class Link:
         self._timeout = timeout
         self._connection: Any = None
         self._delay = DELAYS[0]
+        self._was_connected = False
         #: What Redis calls this connection; None before it was asked.
         self.client_id: int | None = None
 
@@ -125,6 +130,9 @@ class Link:
             raise
         self.client_id = connection_id[0] if isinstance(connection_id[0], int) else None
         self._connection = connection
+        if self._was_connected:
+            self._health.reconnected()
+        self._was_connected = True
 
     async def ask(self, commands: Sequence[tuple[Any, ...]], patience: float = 0.0) -> list[Any]:
         """Send ``commands`` in one write, and return their replies; one that is an error is a ResponseError among them.
@@ -173,6 +181,17 @@ class Link:
     async def _disconnect(connection: Any) -> None:
         with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
             await connection.disconnect(nowait=True)
+
+
+async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
+    """Cancel ``task``, and wait for its end.
+
+    Once is not enough: before Python 3.12 `asyncio.wait_for` forgets a cancellation that comes together with what it
+    waits for.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
 
 
 async def _exchange(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -11,6 +11,8 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from tornado_ws.errors import BrokerError
+from tornado_ws.pubsub.members import Members
+from tornado_ws.pubsub.redis_link import cancel_and_wait
 from tornado_ws.pubsub.wire import Keys, fields_of
 
 #: Asks the server that has a topic.
@@ -25,22 +27,19 @@ class Presence:
         self._keys = keys
         self._origin = origin
         self._seconds = seconds
-        self._members: dict[str, dict[str, str]] = {}
+        self._members = Members()
         #: Topics that Redis does not have as they are here.
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def enter(self, topic: str, member: str, data: str) -> None:
-        self._members.setdefault(topic, {})[member] = data
+        self._members.enter(topic, member, data)
         self._begin()
         await self._ask(topic, self._commands(topic))
 
     def leave(self, topic: str, member: str) -> None:
-        members = self._members.get(topic, {})
-        members.pop(member, None)
-        if not members:
-            self._members.pop(topic, None)
+        self._members.leave(topic, member)
         self._changed.add(topic)
         self._begin()
         self._wake.set()
@@ -66,7 +65,7 @@ class Presence:
         """Return what makes Redis have the members of ``topic`` that are here, for some time."""
         key = self._keys.presence(topic)
         own = f"{key}:{self._origin}"
-        members = self._members.get(topic)
+        members = self._members.of(topic)
         if not members:
             return [("DEL", own), ("SREM", key, self._origin)]
         fields = [part for item in members.items() for part in item]
@@ -100,8 +99,7 @@ class Presence:
     async def close(self) -> None:
         if self._task is None:
             return
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await cancel_and_wait(self._task)
         topics = [*self._members, *self._changed]
         self._members.clear()
         with contextlib.suppress(BrokerError, asyncio.TimeoutError):

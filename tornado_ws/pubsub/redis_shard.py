@@ -31,7 +31,9 @@ class Shard:
         epochs: dict[str, str] = {}
         self._settings = settings
         self.writer = Writer(Link(make, health, settings.broker_timeout), health, settings, counters, epochs)
-        self.reader = Reader(Link(make, health, settings.broker_timeout), receiver, health, own, epochs, covers)
+        self.reader = Reader(
+            Link(make, health, settings.broker_timeout), receiver, own, epochs, covers, settings.max_length
+        )
         self._link = Link(make, health, settings.broker_timeout)
         #: Who asks has the link for itself.
         self._asking = asyncio.Lock()

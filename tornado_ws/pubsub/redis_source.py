@@ -12,8 +12,14 @@ from redis.asyncio import ConnectionPool, RedisCluster
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
-#: Time limits are a link's own: a blocking read is not to be ended by a limit that is meant for others.
-_OPTIONS: dict[str, Any] = {"protocol": 2, "decode_responses": False, "socket_timeout": None}
+#: Time limits are a link's own: a blocking read is not to be ended by a limit that is meant for others. A reply of many
+#: messages is taken in pieces as large as asyncio reads them.
+_OPTIONS: dict[str, Any] = {
+    "protocol": 2,
+    "decode_responses": False,
+    "socket_timeout": None,
+    "socket_read_size": 1 << 18,
+}
 
 #: Seconds for which it is believed which node of a cluster has what.
 _TOPOLOGY_AGE = 0.5

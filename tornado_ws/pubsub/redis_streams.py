@@ -18,13 +18,13 @@ from tornado.log import gen_log
 
 from tornado_ws.connection.writing import SharedMessage
 from tornado_ws.errors import BrokerError
-from tornado_ws.pubsub.broker import Receiver, TopicCounters
+from tornado_ws.pubsub.broker import Lag, Receiver, TopicCounters
 from tornado_ws.pubsub.history import Rules
 from tornado_ws.pubsub.messages import Id, Message, Position
 from tornado_ws.pubsub.names import is_prefix
 from tornado_ws.pubsub.redis_link import Health
 from tornado_ws.pubsub.redis_presence import Presence
-from tornado_ws.pubsub.redis_reader import look_commands, looked
+from tornado_ws.pubsub.redis_reader import look_commands, looked, time_of
 from tornado_ws.pubsub.redis_shard import Shard
 from tornado_ws.pubsub.redis_source import source_of
 from tornado_ws.pubsub.redis_stream import Stream, before
@@ -160,7 +160,7 @@ class RedisBroker:
         epoch, info = looked(replies[1:])
         if epoch != stream.epoch or info.last < stream.last:
             return
-        milliseconds = int(replies[0][0]) * 1000 - int(self._rules.seconds * 1000)
+        milliseconds = int((time_of(replies[0]) - self._rules.seconds) * 1000)
         lowest: Id = (max(milliseconds, 0), 0)
         floor = before(lowest) if lowest > (0, 0) else (0, 0)
         if info.first is not None and (info.added is None or info.trimmed > 0) and info.first > lowest:
@@ -207,6 +207,19 @@ class RedisBroker:
 
     async def presence(self, topic: str) -> dict[str, Any]:
         return await self._presence.all_of(topic)
+
+    # What is seen of it
+
+    @property
+    def is_away(self) -> bool:
+        return self._health.is_away
+
+    def lag(self) -> Lag:
+        every = [stream.lag() for stream in self._streams().values()]
+        waiting = [lag.messages for lag in every if lag.messages is not None]
+        return Lag(
+            sum(waiting) if len(waiting) == len(every) else None, max((lag.seconds for lag in every), default=0.0)
+        )
 
     async def close(self) -> None:
         if self._sweeper is not None:

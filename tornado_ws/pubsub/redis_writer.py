@@ -16,10 +16,10 @@ from tornado.log import gen_log
 
 from tornado_ws.errors import PublishError
 from tornado_ws.pubsub.broker import TopicCounters
-from tornado_ws.pubsub.messages import Position
-from tornado_ws.pubsub.redis_link import AwayError, Health, Link, says_away
+from tornado_ws.pubsub.messages import Position, parse_id
+from tornado_ws.pubsub.redis_link import AwayError, Health, Link, cancel_and_wait, says_away
 from tornado_ws.pubsub.settings import Settings
-from tornado_ws.pubsub.wire import epoch_commands, parse_id
+from tornado_ws.pubsub.wire import epoch_commands
 
 #: What one pipeline has at most.
 MESSAGES = 500
@@ -225,8 +225,7 @@ class Writer:
             except asyncio.TimeoutError:
                 self._send_again()
                 self._fail_all("the topics are closed, and the broker is away")
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel_and_wait(self._task)
         if self._timer is not None:
             self._timer.cancel()
         await self._link.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +13,8 @@ from tornado.log import gen_log
 
 from tornado_ws.close_codes import SERVICE_RESTART
 from tornado_ws.envelope import begin, position_in
-from tornado_ws.pubsub.broker import Broker, TopicCounters
+from tornado_ws.pubsub.broker import Broker, Lag, TopicCounters
+from tornado_ws.pubsub.counting import CountedTopics
 from tornado_ws.pubsub.fan_out import protocol_of, send_one, send_shared
 from tornado_ws.pubsub.history import History, Rules
 from tornado_ws.pubsub.latest import LATEST
@@ -32,16 +33,26 @@ class Topics:
         ``redis+sentinel://HOST:PORT/SERVICE`` or ``redis+cluster://HOST:PORT``, for Redis from 6.2 on or Valkey. Raises
         ImportError where redis-py is not installed (``pip install tornado_ws[redis]``).
     :param history: which topics have a history, by name or prefix, as `History` objects; none by default.
+    :param counted: names and prefixes of topics that have counters of their own, in `counted`; none by default.
     :param settings: what else can be set, as in `Settings`. Raises TypeError for other names, and ValueError for values
         that are not allowed.
 
     Use one object for a process and a loop, and close it at the end: ``await topics.close()``, or ``async with``.
+
+    ``counters`` has what it has done so far, as ints, and ``counted`` is a mapping of the names and prefixes that are
+    counted to theirs; see ``docs/observing.md``.
     """
 
     def __init__(
-        self, url: str | None = None, *, history: Mapping[str, History] | None = None, **settings: Any
+        self,
+        url: str | None = None,
+        *,
+        history: Mapping[str, History] | None = None,
+        counted: Iterable[str] = (),
+        **settings: Any,
     ) -> None:
         self.counters = TopicCounters()
+        self.counted = CountedTopics(counted)
         self._listeners: list[Listener] = []
         self._is_closed = False
         self._handlers: set[asyncio.Task[Any]] = set()
@@ -97,6 +108,8 @@ class Topics:
         protocol = protocol_of(exclude) if exclude is not None else None
         published = self._broker.publish(check_topic(topic, self._longest), sharable(message), protocol)
         self.counters.published += 1
+        if (counters := self.counted.of(topic)) is not None:
+            counters.published += 1
         return published
 
     # Subscribing
@@ -188,6 +201,7 @@ class Topics:
         if missed is not None:
             subscription.recovered_messages = len(missed)
         if missed:
+            self.counted.mark(missed)
             forms = [subscription.form_of(message) for message in missed]
             self.counters.delivered += send_shared([subscription.protocol], forms, self._subscribers.latest)
 
@@ -211,6 +225,15 @@ class Topics:
     def count(self, topic: str) -> int:
         """Return how many connections of this process are subscribed to this name, or to this prefix."""
         return self._subscribers.count(check_pattern(topic, self._longest))
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the broker cannot be reached, or cannot serve now."""
+        return self._broker.is_away
+
+    def lag(self) -> Lag:
+        """Return how far this process is behind the broker. It asks nobody: it was known a second ago, or less."""
+        return self._broker.lag()
 
     async def presence(self, topic: str) -> list[Any]:
         """Return what was said of each connection that is present, in all processes, in no order.
@@ -243,6 +266,7 @@ class Topics:
 
     def deliver(self, messages: Sequence[Message]) -> None:
         self.counters.received += len(messages)
+        self.counted.received(messages)
         self.counters.delivered += self._subscribers.deliver(messages)
         for listener in self._listeners:
             listener.take(messages)
@@ -254,6 +278,7 @@ class Topics:
 
     def gap(self, covers: Callable[[str], bool], why: str) -> None:
         self.counters.gaps += 1
+        self.counted.gap(covers)
         gen_log.warning("Topics: messages were lost: %s", why)
         for subscription in self._subscribers.all():
             if covers(subscription.topic):

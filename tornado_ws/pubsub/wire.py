@@ -4,21 +4,7 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from typing import Any, NamedTuple
-
-from tornado_ws.pubsub.messages import Id
-
-
-class Entry(NamedTuple):
-    """What is in an entry of a stream."""
-
-    id: Id
-    topic: str
-    data: bytes
-    is_binary: bool
-    #: Who published it, and the number that it has there; nobody knows where that is empty.
-    origin: bytes
-    number: int
+from typing import Any
 
 
 class Keys:
@@ -59,24 +45,22 @@ def add_command(
     return (*command, "b", 1) if is_binary else command
 
 
-def parse_id(text: bytes) -> Id:
-    """Return the id of an entry from its text."""
-    first, _, second = text.partition(b"-")
-    return int(first), int(second)
+def parse_entry(fields: Any) -> tuple[str, bytes, bool, bytes, int]:
+    """Return what an entry with ``fields`` has: topic, data, whether those are binary, who published it (empty where
+    nobody knows) and the number that it has there.
 
-
-def parse_entry(raw: Any) -> Entry:
-    """Return what a raw entry has. Raises ValueError, with what is wrong, for one that is no message."""
-    number, fields = raw
-    if fields is None:
-        raise ValueError("entry was deleted")
-    found = dict(zip(fields[::2], fields[1::2], strict=True))
+    Raises ValueError or TypeError, with what is wrong, for one that is no message.
+    """
+    each = iter(fields)
+    found = dict(zip(each, each, strict=True))
     try:
         topic, data = found[b"t"].decode(), found[b"m"]
-        is_binary = found.get(b"b", b"0") != b"0"
-        return Entry(parse_id(number), topic, data, is_binary, found.get(b"o", b""), int(found.get(b"n", 0)))
     except KeyError as error:
         raise ValueError(f"entry has no field {error.args[0].decode()}") from None
+    is_binary = b"b" in found and found[b"b"] != b"0"
+    if not is_binary:
+        data.decode()
+    return topic, data, is_binary, found.get(b"o", b""), int(found.get(b"n", 0))
 
 
 def fields_of(flat: list[Any]) -> dict[bytes, Any]:
