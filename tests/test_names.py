@@ -103,6 +103,14 @@ def test_a_server_does_not_import_what_is_for_clients() -> None:
     assert not imported & {"tornado_ws.client.connection", "tornado_ws.client.reconnect", "tornado.simple_httpclient"}
 
 
+def test_a_client_does_not_import_what_it_does_not_ask_for() -> None:
+    program = "import sys; from tornado_ws import reconnect, websocket_connect; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "tornado_ws.client.reach" in imported
+    assert not imported & {"tornado_ws.client.attempts", "http.cookiejar", "python_socks"}
+
+
 def test_names_for_clients_are_listed_before_anybody_asks_for_one() -> None:
     program = "import tornado_ws; print(*dir(tornado_ws))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

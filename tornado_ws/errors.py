@@ -88,6 +88,20 @@ class ProtocolError(WebSocketError):
         return self.detail
 
 
+class ProxyError(WebSocketError, OSError):
+    """A proxy cannot be reached, or does not connect to the server: the text says which one, and what it said.
+
+    ``proxy`` is its URL (str) without user and password, ``reason`` what was wrong, and ``status`` (int) its HTTP
+    status code or the code of its SOCKS reply, None where it sent none.
+    """
+
+    def __init__(self, proxy: str, reason: str, status: int | None = None) -> None:
+        super().__init__(f"proxy {proxy} {plain(reason)}")
+        self.proxy = proxy
+        self.reason = reason
+        self.status = status
+
+
 class HandshakeError(WebSocketError):
     """The opening handshake of a client failed on the server's answer (RFC 6455 section 4.1).
 
@@ -119,6 +133,18 @@ class HandshakeRejectedError(HandshakeError, HTTPError):
     def __init__(self, response: HTTPResponse) -> None:
         HandshakeError.__init__(self, response.code, response.headers, str(response.reason))
         HTTPError.__init__(self, response.code, plain(response.reason), response)
+
+
+class RedirectError(HandshakeRejectedError):
+    """A client that follows redirects was sent where it does not go; the text says where and why not.
+
+    ``status``, ``headers`` and ``response`` are those of the answer that sent it there, ``location`` (str) its header.
+    """
+
+    def __init__(self, response: HTTPResponse, reason: str) -> None:
+        super().__init__(response)
+        self.reason = reason
+        self.location = response.headers.get("Location", "")
 
 
 class InvalidHandshakeError(HandshakeError, StreamClosedError):

@@ -21,7 +21,8 @@ from tests.peer import Sockets
 from tests.support import Echo, connected, serving, until
 from tornado_ws import websocket_connect
 from tornado_ws.client import tcp
-from tornado_ws.client.tcp import AbortableTCPClient, Address, interleaved
+from tornado_ws.client.connectors import Address
+from tornado_ws.client.tcp import AbortableTCPClient, interleaved
 
 
 class Known(Resolver):
@@ -205,8 +206,8 @@ def resetting(monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, seen: bool
 @pytest.mark.parametrize(
     ("owner", "step", "seen"),
     [
-        (AbortableTCPClient, "_start_tls", False),
-        (AbortableTCPClient, "_start_tls", True),
+        (AbortableTCPClient, "start_tls", False),
+        (AbortableTCPClient, "start_tls", True),
         (tcp, "ssl_wrap_socket", True),
     ],
 )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import trustme
 from tornado.httpclient import HTTPRequest
 from tornado.iostream import StreamClosedError
 from tornado.netutil import Resolver
@@ -123,11 +126,102 @@ async def stuck_in_handshake() -> AsyncIterator[Stuck]:
         yield StuckBehindTcp(server, server.url, b"GET / HTTP/1.1\r\n")
 
 
+class StuckBehindProxy(Stuck):
+    """A proxy that answers what it is told to, or nothing, and then says no more."""
+
+    def __init__(self, url: str, answer: bytes, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._answer = answer
+        self._reached = asyncio.Event()
+        self._left = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if self._answer:
+            writer.write(self._answer)
+            assert await reader.read(1)
+        self._reached.set()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+        self._left.set()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    async def reached(self) -> None:
+        await self._reached.wait()
+
+    async def left(self) -> None:
+        await self._left.wait()
+        await super().left()
+
+
+@functools.lru_cache(maxsize=1)
+def contexts() -> Tls:
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return Tls(server, client)
+
+
+@contextlib.asynccontextmanager
+async def stuck_behind_proxy(
+    url: str = "wss://127.0.0.1:9/", answer: bytes = b"", scheme: str = "http"
+) -> AsyncIterator[Stuck]:
+    stuck = StuckBehindProxy(url, answer)
+    tls = contexts() if scheme == "https" else None
+    server = await asyncio.start_server(stuck.serve, "127.0.0.1", 0, ssl=tls and tls.server)
+    stuck.options = {"proxy": f"{scheme}://localhost:{server.sockets[0].getsockname()[1]}"}
+    if tls:
+        stuck.options["proxy_ssl_options"] = tls.client
+    # The listening one is there already.
+    stuck.sockets = Sockets()
+    yield stuck
+    server.close()
+    await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def stuck_in_tcp_with_proxy() -> AsyncIterator[Stuck]:
+    async with stuck_in_tcp() as stuck:
+        yield StuckInTcp("wss://127.0.0.1:9/", proxy=stuck.url.replace("ws://", "http://"))
+
+
+@contextlib.asynccontextmanager
+async def stuck_in_tls_with_proxy() -> AsyncIterator[Stuck]:
+    async with raw_server() as server:
+        yield StuckBehindTcp(server, "ws://127.0.0.1:9/", b"\x16\x03", proxy=server.url.replace("ws://", "https://"))
+
+
+@contextlib.asynccontextmanager
+async def stuck_in_socks() -> AsyncIterator[Stuck]:
+    async with raw_server() as server:
+        yield StuckBehindTcp(server, "ws://127.0.0.1:9/", b"\x05\x01\x00", proxy=server.url.replace("ws", "socks5h"))
+
+
+CONNECTED = b"HTTP/1.1 200 Connected\r\n\r\n"
+
 PHASES: dict[str, Callable[[], contextlib.AbstractAsyncContextManager[Stuck]]] = {
     "resolving the host name": stuck_in_name,
     "connecting": stuck_in_tcp,
     "in the TLS handshake": stuck_in_tls,
     "in the opening handshake": stuck_in_handshake,
+    "connecting to 127.0.0.1:[0-9]+ of proxy http://": stuck_in_tcp_with_proxy,
+    "in the TLS handshake with proxy https://": stuck_in_tls_with_proxy,
+    "waiting for proxy http://localhost:[0-9]+ to connect to 127.0.0.1:9$": stuck_behind_proxy,
+    "waiting for proxy socks5h://127.0.0.1:[0-9]+ to connect to 127.0.0.1:9$": stuck_in_socks,
+    "waiting for proxy https://localhost:[0-9]+ to connect to 127.0.0.1:9$": functools.partial(
+        stuck_behind_proxy, scheme="https"
+    ),
+    "in the TLS handshake$": functools.partial(stuck_behind_proxy, answer=CONNECTED),
+    "in the TLS handshake(?# inside TLS)$": functools.partial(stuck_behind_proxy, answer=CONNECTED, scheme="https"),
+    "in the opening handshake$": functools.partial(stuck_behind_proxy, "ws://127.0.0.1:9/", CONNECTED),
+    "in the opening handshake(?# inside TLS)$": functools.partial(
+        stuck_behind_proxy, "ws://127.0.0.1:9/", CONNECTED, "https"
+    ),
 }
 each_phase = pytest.mark.parametrize("phase", PHASES)
 

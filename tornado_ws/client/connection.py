@@ -22,8 +22,9 @@ from tornado.netutil import Resolver
 from tornado_ws import handshake
 from tornado_ws.client.answers import AnsweredConnection
 from tornado_ws.client.futures import ConnectFuture
+from tornado_ws.client.reach import DIRECT, Reach
 from tornado_ws.client.read_queue import MessageQueue
-from tornado_ws.client.request import add_handshake, websocket_request
+from tornado_ws.client.request import add_handshake, forget_proxy, websocket_request
 from tornado_ws.client.tcp import AbortableTCPClient
 from tornado_ws.close_codes import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
 from tornado_ws.codecs import codec_of, encode_with
@@ -33,7 +34,7 @@ from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.threads import write_message_threadsafe
 from tornado_ws.coroutines import value_of
 from tornado_ws.errors import InvalidHandshakeError, WebSocketClosedError
-from tornado_ws.escaping import plain
+from tornado_ws.escaping import plain, shown
 from tornado_ws.observing.latency import UNKNOWN, Latency
 from tornado_ws.options import OptionArguments, client_options
 from tornado_ws.transport.stream import stop_watching
@@ -73,6 +74,8 @@ class WebSocketClientConnection(AnsweredConnection):
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         subprotocols: list[str] | None = None,
         resolver: Resolver | None = None,
+        *,
+        reach: Reach = DIRECT,
         **options: Unpack[OptionArguments],
     ) -> None:
         self.connect_future: ConnectFuture[WebSocketClientConnection] = ConnectFuture()
@@ -94,7 +97,10 @@ class WebSocketClientConnection(AnsweredConnection):
         request = websocket_request(request)
         add_handshake(request, self.key, subprotocols, compression_options)
 
-        self.tcp_client = AbortableTCPClient(resolver=resolver)
+        self.tcp_client = AbortableTCPClient(
+            resolver, reach.connector(request), reach.source_address, reach.server_hostname
+        )
+        forget_proxy(request)
         # Tornado's limit covers the steps up to TLS only (all of them since 6.6).
         limits = [limit for limit in (request.connect_timeout, request.request_timeout) if limit]
         io_loop = IOLoop.current()
@@ -134,6 +140,16 @@ class WebSocketClientConnection(AnsweredConnection):
             self._stop_http()
             self.tcp_client.abort()
             self.tcp_client.close()
+
+    def _get_ssl_options(self, scheme: str) -> Any:
+        try:
+            return super()._get_ssl_options(scheme)
+        except OSError as error:
+            # The ssl module does not say which file is missing or wrong.
+            names = ("ca_certs", "client_cert", "client_key")
+            files = [f"{name} is {shown(value)}" for name in names if (value := getattr(self.request, name))]
+            text = f"{', '.join(files)}; that cannot be used: {error.strerror or error}"
+            raise type(error)(error.errno, text) from error
 
     def _stop_http(self) -> None:
         """Keep the HTTP client's own error handling from what is no longer its business."""

@@ -19,7 +19,7 @@ from tornado_ws.client.connection import WebSocketClientConnection
 from tornado_ws.client.resume import Resume, ResumedConnection
 from tornado_ws.close_codes import NORMAL_CLOSURE
 from tornado_ws.coroutines import value_of
-from tornado_ws.errors import HandshakeError, HandshakeRejectedError, WebSocketError
+from tornado_ws.errors import HandshakeError, HandshakeRejectedError, ProxyError, WebSocketError
 from tornado_ws.escaping import plain, without_password
 
 #: What may pass: no name, no route, no server, one that is busy, one that answers nonsense.
@@ -43,6 +43,7 @@ def reconnect(
     sleep: Callable[[float], Awaitable[object]] = ...,
     clock: Callable[[], float] = ...,
     random: Callable[[], float] = ...,
+    proxy: str | bool | None = ...,
     **arguments: Any,
 ) -> AsyncIterator[WebSocketClientConnection]: ...
 
@@ -59,6 +60,7 @@ def reconnect(
     sleep: Callable[[float], Awaitable[object]] = ...,
     clock: Callable[[], float] = ...,
     random: Callable[[], float] = ...,
+    proxy: str | bool | None = ...,
     **arguments: Any,
 ) -> AsyncIterator[ResumedConnection]: ...
 
@@ -75,6 +77,7 @@ async def reconnect(
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
     random: Callable[[], float] = _random.random,
+    proxy: str | bool | None = True,
     **arguments: Any,
 ) -> AsyncIterator[WebSocketClientConnection | ResumedConnection]:
     """Yield a connection, and when the caller is done with it the next one, for ever::
@@ -113,24 +116,30 @@ async def reconnect(
     :param max_delay: seconds (60).
     :param reset_after: seconds (10); after a connection that lasted so long the limit is ``first_delay`` again.
     :param final: which failures are raised instead of trying again: exception types, or a function that is called with
-        the exception and returns True. By default a refusal with a 4xx status is final, unless it is 408, 425 or 429;
-        with ``()`` nothing is.
+        the exception and returns True. By default a refusal with a 4xx status, of a proxy too, is final, unless it
+        is 408, 425 or 429; with ``()`` nothing is.
     :param sleep: for tests, as ``clock`` and ``random``.
-    :param arguments: those of `websocket_connect`.
-    :raises ValueError: unless ``0 < first_delay <= max_delay`` and ``reset_after >= 0``; with ``resume`` also for a URL
-        that has its argument already, and for an ``on_message_callback``, a ``codec`` or ``decode_text=False``.
+    :param proxy: as in `websocket_connect`, but by default the environment's: ``HTTPS_PROXY``, ``ALL_PROXY`` and
+        ``NO_PROXY``, by the rules of `urllib.request`; False is none.
+    :param arguments: those of `websocket_connect`, without ``sock``.
+    :raises ValueError: unless ``0 < first_delay <= max_delay`` and ``reset_after >= 0``, and for ``sock``; with
+        ``resume`` also for a URL that has its argument already, and for an ``on_message_callback``, a ``codec`` or
+        ``decode_text=False``.
     :raises Exception: what ``final`` says of OSError (`.StreamClosedError` and the errors of `ssl` and of name
         resolution are), `WebSocketError` and `.HTTPError`; and at once any other exception of an attempt, such as
         ValueError for a wrong argument.
     """
     _check_delays(first_delay, max_delay, reset_after)
+    if arguments.get("sock") is not None:
+        raise ValueError("sock is given, and one socket cannot be connected again; unix is for a path")
     resuming = _checked_resume(resume, url, arguments)
     name = _name(url if isinstance(url, str) else url.url)
     attempt = 0
     while True:
         attempt += 1
         try:
-            conn = await websocket_connect(url if resuming is None else resuming.request(url), **arguments)
+            target = url if resuming is None else resuming.request(url)
+            conn = await websocket_connect(target, proxy=proxy, **arguments)
         except _ERRORS as error:
             if _is_final(error, final):
                 gen_log.info("WebSocket to %s: attempt %d failed for good: %s", name, attempt, _words(error))
@@ -183,7 +192,8 @@ def _checked_resume(resume: object, url: str | HTTPRequest, arguments: dict[str,
 
 def _is_final(error: Exception, final: Final | None) -> bool:
     if final is None:
-        return isinstance(error, HandshakeRejectedError) and 400 <= error.status < 500 and error.status not in _PASSING
+        status = error.status if isinstance(error, HandshakeRejectedError | ProxyError) else None
+        return status is not None and 400 <= status < 500 and status not in _PASSING
     if isinstance(final, type | tuple):
         return isinstance(error, final)
     return value_of(None, "final", final(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from tornado.httpclient import _RequestProxy
 from tornado.httputil import HTTPHeaders
@@ -34,16 +34,51 @@ def websocket_request(given: Any) -> Any:
     The URL is http or https, has an ASCII host and no user. Raises ValueError, without the password, for what cannot
     be sent.
     """
-    request: Any = _RequestProxy(given, None)
-    if isinstance(given, _RequestProxy):
-        vars(request).update(vars(given))
-    request.headers = HTTPHeaders(given.headers)
+    request = copy_of(given)
     request.follow_redirects = False
     # RFC 9110 section 10.1.1: not without a body.
     request.expect_100_continue = False
     _check_method(request)
     _set_url(request)
+    if request.auth_username is not None and request.auth_mode not in (None, "basic"):
+        # A challenge of digest is answered before this, by who can ask again.
+        allowed = "'basic', None, or with websocket_connect 'digest'"
+        raise ValueError(f"auth_mode is {shown(request.auth_mode)}; it has to be {allowed}")
     return request
+
+
+def copy_of(given: Any) -> Any:
+    """Return a request that is as ``given`` until something is set on it, with headers of its own."""
+    request: Any = _RequestProxy(given, None)
+    if isinstance(given, _RequestProxy):
+        vars(request).update(vars(given))
+    request.headers = HTTPHeaders(given.headers)
+    return request
+
+
+def take_user(request: Any) -> tuple[str | bytes, str | bytes] | None:
+    """Return user and password of ``request``, and take them out of it and its URL. Raises ValueError for wrong ones.
+
+    A URL that is wrong stays as it is.
+    """
+    name = shown(without_password(request.url))
+    try:
+        parts = urlsplit(request.url)
+    except ValueError:
+        return None
+    user, _, host_and_port = parts.netloc.rpartition("@")
+    if user:
+        _set_user(request, user, name)
+        request.url = urlunsplit(parts._replace(netloc=host_and_port))
+    username, password = request.auth_username, request.auth_password
+    request.auth_username = request.auth_password = None
+    return None if username is None else (username, password or "")
+
+
+def forget_proxy(request: Any) -> None:
+    """Take the proxy out of ``request``: Tornado's client refuses what is ours to do."""
+    for name in ("proxy_host", "proxy_port", "proxy_username", "proxy_password", "proxy_auth_mode"):
+        setattr(request, name, None)
 
 
 def add_handshake(

@@ -1,27 +1,25 @@
-"""Connects a client's socket: tries the addresses of a name in parallel, and closes all of them when it is given up."""
+"""Opens a client's stream: tries the addresses of a name in parallel, and closes all of them when it is given up."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import itertools
 import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
-from tornado.netutil import ssl_wrap_socket
+from tornado.netutil import Resolver, ssl_wrap_socket
 from tornado.tcpclient import TCPClient
+
+from tornado_ws.client.connectors import Address, Connector, SslOptions
 
 #: Seconds that an address has for itself before the next one is tried too (RFC 8305 section 5).
 ATTEMPT_DELAY = 0.25
-
-#: As a `.Resolver` gives it: the family, and what ``socket.connect`` takes.
-Address = tuple[int, Any]
 
 
 def _is_replaced(connect: Any) -> bool:
@@ -36,8 +34,18 @@ class AbortableTCPClient(TCPClient):
     family one after the other, so that one that does not answer takes all the time that there is.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        resolver: Resolver | None = None,
+        connector: Connector | None = None,
+        source_address: tuple[str, int] | None = None,
+        server_hostname: str | None = None,
+    ) -> None:
+        super().__init__(resolver=resolver)
+        self._connector = connector
+        self._source_address = source_address
+        self._server_hostname = server_hostname
+        self._stream_options: dict[str, Any] = {}
         #: What a timeout would interrupt, for its message.
         self.phase = "resolving the host name"
         self._aborted = False
@@ -55,16 +63,40 @@ class AbortableTCPClient(TCPClient):
         timeout: object = None,
     ) -> IOStream:
         """Connect as Tornado's does, but without its ``timeout``: ours covers the opening handshake too."""
-        if _is_replaced(TCPClient.connect):
+        if self._connector is None and _is_replaced(TCPClient.connect):
             options: dict[str, Any] = {"af": af, "ssl_options": ssl_options, "max_buffer_size": max_buffer_size}
             return await super().connect(host, port, **options, source_ip=source_ip, source_port=source_port)
-        addresses = interleaved(await self.resolver.resolve(host, port, af))
-        attempt = functools.partial(self._create_stream, max_buffer_size, source_ip=source_ip, source_port=source_port)
-        stream = await self._connect_to_any(host, addresses, attempt)
+        if self._source_address is not None:
+            source_ip, source_port = self._source_address
+        self._stream_options = {
+            "max_buffer_size": max_buffer_size,
+            "source_ip": source_ip,
+            "source_port": source_port,
+        }
+        if self._connector is None:
+            stream = await self.open_tcp(host, port, af)
+        else:
+            stream = await self._connector.connect(self, host, port, af, ssl_options is not None)
         if ssl_options is not None:
             self.phase = "in the TLS handshake"
-            stream = await self._start_tls(stream, host, ssl_options)
+            stream = await self.start_tls(stream, self._server_hostname or host, ssl_options)
         self.phase = "in the opening handshake"
+        return stream
+
+    async def resolve(self, host: str, port: int, af: int, hop: str = "") -> list[Address]:
+        """Return the addresses of ``host``, the families in turn."""
+        self.phase = f"resolving the host name{hop}"
+        return interleaved(await self.resolver.resolve(host, port, socket.AddressFamily(af)))
+
+    async def open_tcp(self, host: str, port: int, af: int, hop: str = "") -> IOStream:
+        """Return a stream to the first address of ``host`` that takes the connection."""
+        return await self._connect_to_any(host, await self.resolve(host, port, af, hop), hop)
+
+    def own(self, stream: IOStream) -> IOStream:
+        """Return ``stream``, which `abort` closes."""
+        self._streams.append(stream)
+        if self._aborted:
+            self.abort()
         return stream
 
     def abort(self) -> None:
@@ -73,17 +105,14 @@ class AbortableTCPClient(TCPClient):
         for stream in self._streams:
             stream.close()
         self._streams = []
+        if self._connector is not None:
+            self._connector.give_up()
 
     def _create_stream(self, *args: Any, **kwargs: Any) -> Any:
         stream, future = super()._create_stream(*args, **kwargs)
-        self._streams.append(stream)
-        if self._aborted:
-            self.abort()
-        return stream, future
+        return self.own(stream), future
 
-    async def _connect_to_any(
-        self, host: str, addresses: list[Address], attempt: Callable[..., tuple[IOStream, asyncio.Future[Any]]]
-    ) -> IOStream:
+    async def _connect_to_any(self, host: str, addresses: list[Address], hop: str) -> IOStream:
         """Return the stream of the first of ``addresses`` that takes the connection, and close those of the others.
 
         The next one is tried `ATTEMPT_DELAY` after the last, or when an attempt fails.
@@ -96,7 +125,7 @@ class AbortableTCPClient(TCPClient):
             if waiting and not self._aborted:
                 family, address = waiting.popleft()
                 try:
-                    _, future = attempt(family, address)
+                    _, future = self._create_stream(af=family, addr=address, **self._stream_options)
                 except Exception as refused:
                     # A family that this machine does not have, or no descriptor left.
                     error = refused
@@ -105,7 +134,7 @@ class AbortableTCPClient(TCPClient):
                 attempts[future] = _shown(address)
             elif not attempts:
                 break
-            self.phase = f"connecting to {', '.join(attempts.values())}"
+            self.phase = f"connecting to {', '.join(attempts.values())}{hop}"
             done, _ = await asyncio.wait(
                 attempts, timeout=ATTEMPT_DELAY if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
@@ -124,9 +153,8 @@ class AbortableTCPClient(TCPClient):
             raise StreamClosedError
         raise _failed(host, failures, error) from error
 
-    async def _start_tls(
-        self, stream: IOStream, host: str, ssl_options: dict[str, Any] | ssl.SSLContext
-    ) -> SSLIOStream:
+    async def start_tls(self, stream: IOStream, name: str, ssl_options: SslOptions) -> SSLIOStream:
+        """Return ``stream`` with TLS over it; ``name`` is what its certificate has to be for."""
         # As IOStream.start_tls does it, but with the new stream in our hands from the beginning.
         if stream.closed() or stream.error is not None:
             # A server that resets at once was seen before us. With an error alone the closing is still to come.
@@ -138,9 +166,10 @@ class AbortableTCPClient(TCPClient):
             raise _reset_error()
         stream.io_loop.remove_handler(connected)
         stream.socket = None  # type: ignore[assignment]
-        self._streams = []
+        # That it is not closed by the `abort` of what has its socket now.
+        self._streams.remove(stream)
         # A certificate has the address without its zone.
-        name = host.partition("%")[0]
+        name = name.partition("%")[0]
         try:
             wrapped = ssl_wrap_socket(
                 connected, ssl_options, server_hostname=name, server_side=False, do_handshake_on_connect=False
@@ -153,7 +182,7 @@ class AbortableTCPClient(TCPClient):
             wrapped.close()
             raise _reset_error()
         tls = SSLIOStream(wrapped, ssl_options=ssl_options)
-        self._streams = [tls]
+        self.own(tls)
         return await tls.wait_for_handshake()
 
 
