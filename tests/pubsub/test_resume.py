@@ -362,6 +362,7 @@ async def test_who_cannot_be_told_where_it_begins_has_a_gap() -> None:
 
     class Slow(StallingEcho):
         websocket_write_limit = 1 << 16
+        websocket_write_limit_policy = "raise"
 
         async def open(self) -> None:  # type: ignore[override]
             super().open()
