@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import msgpack
@@ -16,7 +17,7 @@ from tests.conftest import Log
 from tests.connection.test_offload import SIZE, Threads, threads
 from tests.peer import Recording, raw_client, raw_pair
 from tests.programs import ROOT
-from tests.support import PATIENCE, connected, serving, until
+from tests.support import PATIENCE, connected, run_side_by_side, serving, until
 from tests.wire import BINARY, CLOSE, RSV1, TEXT, Frame, close_payload, deflated
 from tornado_ws import WebSocketHandler
 from tornado_ws.codecs import JSONCodec, MsgspecCodec
@@ -176,6 +177,25 @@ async def test_bytes_of_a_codec_of_ones_own_are_binary_and_what_it_cannot_encode
     async with raw_pair(codec="json") as (conn, peer):
         with pytest.raises(TypeError):
             conn.write_message(object())
+
+
+@pytest.mark.gen_test
+async def test_a_value_from_another_thread_is_encoded_once() -> None:
+    async with raw_pair(codec="json") as (conn, peer):
+        run_side_by_side([threading.Thread(target=conn.write_message_threadsafe, args=({"a": 1},))])
+        assert await peer.receive() == Frame(TEXT, b'{"a":1}')
+    handlers: list[Any] = []
+
+    class Kept(WebSocketHandler):
+        websocket_codec = "json"
+
+        def open(self) -> None:
+            handlers.append(self)
+
+    async with serving(Kept) as url, raw_client(url) as client:
+        await until(lambda: handlers)
+        run_side_by_side([threading.Thread(target=handlers[0].write_message_threadsafe, args=({"a": 1},))])
+        assert await client.receive() == Frame(TEXT, b'{"a":1}')
 
 
 @pytest.mark.gen_test

@@ -27,7 +27,6 @@ from tornado_ws.client.read_queue import MessageQueue
 from tornado_ws.client.request import add_handshake, forget_proxy, websocket_request
 from tornado_ws.client.tcp import AbortableTCPClient
 from tornado_ws.close_codes import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
-from tornado_ws.codecs import codec_of, encode_with
 from tornado_ws.compat.versions import accepts_io_loop
 from tornado_ws.connection.interfaces import DEFAULT_MAX_MESSAGE_SIZE, WebSocketParams, WebSocketProtocol
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
@@ -92,7 +91,6 @@ class WebSocketClientConnection(AnsweredConnection):
             compression_options=compression_options,
             options=client_options(options),
         )
-        self._codec = codec_of(self.params.options.codec)
 
         request = websocket_request(request)
         add_handshake(request, self.key, subprotocols, compression_options)
@@ -204,15 +202,14 @@ class WebSocketClientConnection(AnsweredConnection):
         """Send a message to the server; all is as in `.WebSocketHandler.write_message`."""
         if self.protocol is None:
             raise WebSocketClosedError("Client connection has been closed")
-        if self._codec is not None:
-            message, binary = encode_with(self._codec, message)
         if not compress:
             return self.protocol.write_message(message, binary=binary, compress=False)
         return self.protocol.write_message(message, binary=binary)
 
     def write_message_threadsafe(self, message: Any, binary: bool = False) -> concurrent.futures.Future[None]:
         """Send a message from any thread; all is as in `.WebSocketHandler.write_message_threadsafe`."""
-        return write_message_threadsafe(self.protocol, self.write_message, message, binary)
+        has_codec = self.params.options.codec is not None
+        return write_message_threadsafe(self.protocol, self.write_message, message, binary, has_codec)
 
     @property
     def buffered_amount(self) -> int:

@@ -39,7 +39,7 @@ from tornado_ws.close_codes import (
     decode_close,
     encode_close,
 )
-from tornado_ws.codecs import codec_of
+from tornado_ws.codecs import codec_of, encode_with
 from tornado_ws.connection import keepalive, opening
 from tornado_ws.connection.close_timeout import CloseTimeout
 from tornado_ws.connection.closing import Closing, End, Event, State
@@ -493,7 +493,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
                 self._transport.tap = frame_log.FrameTap(self)
             self._transport.context.run(mark_context, self)
             self._transport.compressor = self._compressor
-            if not self._takes_steps and not self.is_closing():
+            if not self._takes_steps and not self.is_closing() and self.params.options.codec is None:
                 self._out = self._transport
         return self._transport
 
@@ -510,6 +510,9 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
     def _write_message(self, message: str | bytes | dict[str, Any], binary: bool, compress: bool) -> Future[None]:
         if self.server_terminated:
             raise WebSocketClosedError()
+        codec = codec_of(self.params.options.codec)
+        if codec is not None:
+            message, binary = encode_with(codec, message)
         ready = sendable(message)
         try:
             transport = self._attach()

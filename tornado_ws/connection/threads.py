@@ -25,10 +25,13 @@ def write_message_threadsafe(
     write_message: Callable[[Any, bool], Any],
     message: Any,
     binary: bool,
+    has_codec: bool = False,
 ) -> concurrent.futures.Future[None]:
     """Have the loop of ``protocol`` call ``write_message``; see `.WebSocketHandler.write_message_threadsafe`."""
-    # Now, while the caller cannot change it.
-    if isinstance(message, dict):
+    # Now, while the caller cannot change it. What a codec takes is not known here.
+    if has_codec:
+        pass
+    elif isinstance(message, dict):
         message = json_encode(message)
     elif isinstance(message, bytearray | memoryview):
         message = bytes(message)

@@ -90,7 +90,11 @@ class Message:
         payload = b"".join(self._pieces)
         if rest is not None:
             return self._opcode | DEFERRED, (rest, payload), len(payload) + rest.size
-        return self._opcode, self._decode(payload) if self._opcode == TEXT else payload, len(payload)
+        if self._opcode != TEXT:
+            return self._opcode, payload, len(payload)
+        # Not a call of an attribute: CPython would look for a method first.
+        decode = self._decode
+        return TEXT, decode(payload), len(payload)
 
 
 class Utf8Checker:

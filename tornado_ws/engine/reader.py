@@ -170,7 +170,11 @@ class FrameReader:
                         payload = apply_mask(buffer[begin - 4 : begin], payload)
                     self._pos = end
                     opcode = buffer[pos] & 0xF
-                    return opcode, self._decode(payload) if opcode == TEXT else payload, length
+                    if opcode != TEXT:
+                        return opcode, payload, length
+                    # Not a call of an attribute: CPython would look for a method first.
+                    decode = self._decode
+                    return opcode, decode(payload), length
             return self._any_step()
         except BaseException:
             # After any error, a MemoryError too, it is unknown what the next byte belongs to.

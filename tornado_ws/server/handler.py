@@ -21,7 +21,7 @@ from tornado.iostream import IOStream
 from tornado.log import app_log, gen_log
 
 from tornado_ws import handshake
-from tornado_ws.codecs import Codec, codec_of, encode_with
+from tornado_ws.codecs import Codec, codec_of
 from tornado_ws.compat.versions import TORNADO_CHECKS_ORIGIN
 from tornado_ws.connection.interfaces import WebSocketParams, WebSocketProtocol
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
@@ -107,7 +107,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
     #: The connection from `close` to its end.
     _ws_closing: WebSocketProtocol | None = None
-    #: What encodes messages; None leaves them as they are.
+    #: What the connection encodes messages with; None leaves them as they are.
     _ws_codec: Codec | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -250,16 +250,15 @@ class WebSocketHandler(tornado.web.RequestHandler):
         :raises TypeError: for any other type.
         :raises RuntimeError: in another thread than the one that runs the connection's IOLoop.
         """
-        if self.ws_connection is None or self.ws_connection.is_closing():
+        connection = self.ws_connection
+        if connection is None or connection.is_closing():
             raise WebSocketClosedError()
-        if self._ws_codec is not None:
-            message, binary = encode_with(self._ws_codec, message)
-        elif isinstance(message, dict):
+        if isinstance(message, dict) and self._ws_codec is None:
             message = json_encode(message)
         # Protocols of others do not have the argument.
         if not compress:
-            return self.ws_connection.write_message(message, binary=binary, compress=False)
-        return self.ws_connection.write_message(message, binary=binary)
+            return connection.write_message(message, binary=binary, compress=False)
+        return connection.write_message(message, binary=binary)
 
     def write_message_threadsafe(self, message: Any, binary: bool = False) -> concurrent.futures.Future[None]:
         """Have the connection's own thread call `write_message`, from any thread.
@@ -272,7 +271,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
         :returns: a `concurrent.futures.Future` that ends as the one of `write_message` does, with what that raises too:
             `WebSocketClosedError` when the connection is closed by then, or the loop has ended.
         """
-        return write_message_threadsafe(self.ws_connection, self.write_message, message, binary)
+        has_codec = self._ws_codec is not None
+        return write_message_threadsafe(self.ws_connection, self.write_message, message, binary, has_codec)
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         """Override this to choose one of the subprotocols that the client offers (RFC 6455 section 1.9).
