@@ -59,10 +59,11 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(tls: Tls | None = None) -> AsyncIterator[Site]:
+async def site(tls: Tls | None = None, *, alone: bool = False) -> AsyncIterator[Site]:
+    """Serve redirects; nothing may be left running at the end if it is ``alone`` in the loop."""
     asked: list[HTTPHeaders] = []
     routes = [(r"/(\d+)", Redirecting, {"asked": asked}), ("/echo", Noting, {"asked": asked})]
-    async with serving(routes, ssl_options=tls and tls.server, alone=False) as url:
+    async with serving(routes, ssl_options=tls and tls.server, alone=alone) as url:
         found = Site(url.replace("ws://127.0.0.1", "wss://localhost") if tls else url)
         found.asked = asked
         yield found
@@ -387,7 +388,8 @@ async def test_cancelling_leaves_nothing(answered: int, log: Log) -> None:
 
 @pytest.mark.gen_test
 async def test_cancelling_at_every_turn_of_the_loop(log: Log) -> None:
-    async with site() as one:
+    # A name that is being resolved is waited for.
+    async with site(alone=True) as one:
         sockets = Sockets()
         for turns in range(60):
             connecting: Any = websocket_connect(one.to("/echo"), follow_redirects=True)
@@ -405,7 +407,8 @@ async def test_cancelling_who_waits_at_every_turn_of_the_loop() -> None:
         async with websocket_connect(url, follow_redirects=True):
             pass
 
-    async with site() as one:
+    # A name that is being resolved is waited for.
+    async with site(alone=True) as one:
         sockets = Sockets()
         for turns in range(60):
             task = asyncio.ensure_future(connect(one.to("/echo")))
