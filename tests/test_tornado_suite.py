@@ -57,9 +57,21 @@ def collected() -> list[str]:
 TEST_IDS = collected()
 
 
+#: Some of Tornado's tests give what they wait for 50 ms. A machine that has much else to do may miss that once.
+ATTEMPTS = 3
+
+
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    path = tmp_path_factory.mktemp("tornado_suite") / "report.json"
+    for _ in range(ATTEMPTS):
+        found = run_suite(tmp_path_factory.mktemp("tornado_suite") / "report.json")
+        failed = [name for name, outcome in found["outcomes"].items() if outcome["status"] == "failed"]
+        if all(excuse_for(name) for name in failed):
+            break
+    return found
+
+
+def run_suite(path: Path) -> Report:
     command = [*RUN_INSTALLED, "--report", str(path)]
     # Tornado gives each of its tests 5 seconds, unless this says otherwise.
     environment = {**os.environ, "ASYNC_TEST_TIMEOUT": "60"}

@@ -83,10 +83,10 @@ async def serve(name: str, redis: str, socket: str) -> None:
         server = tornado_ws.HTTPServer(application, xheaders=True)
         server.add_socket(bind_unix_socket(socket))
         await stop.wait()
-        # The proxy takes new handshakes to another process: these are refused, or answered 503 where it has connections
-        # of HTTP to this one. Pages come back after a 1012.
-        server.stop()
+        # Handshakes are answered 503 from here on, and go to another process. Pages come back after a 1012.
         await tornado_ws.close_all(application, code=1012, reason="this process is restarted", timeout=8)
+        # Not before: a proxy that looks whether this process accepts would cut what is being closed.
+        server.stop()
         await server.close_all_connections()
 
 
