@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tornado.httpclient import AsyncHTTPClient
 
@@ -40,14 +40,17 @@ class Client:
         self.task = asyncio.ensure_future(self._run(f"{url}/feed/{room}"))
 
     async def _run(self, url: str) -> None:
-        async for conn in reconnect(url, resume=self.resume):
-            self.connections += 1
-            with contextlib.suppress(WebSocketClosedError):
-                async for message in conn:
-                    if message.data == "end":
-                        return
-                    self.numbers.append(int(message.data))
-                    self.is_back = self.is_back or self.connections > 1
+        connections: Any = reconnect(url, resume=self.resume)
+        # The last connection is closed here, not by a task of the loop's that nobody waits for.
+        async with contextlib.aclosing(connections):
+            async for conn in connections:
+                self.connections += 1
+                with contextlib.suppress(WebSocketClosedError):
+                    async for message in conn:
+                        if message.data == "end":
+                            return
+                        self.numbers.append(int(message.data))
+                        self.is_back = self.is_back or self.connections > 1
 
     @property
     def is_subscribed(self) -> bool:
