@@ -168,8 +168,7 @@ def test_who_closes_it_has_closed_it(page: Page, site: Site) -> None:
     page.run("globalThis.it = new Connection('attempt'); it.connect(); it.close()")
     page.until("it.state === 'closed'")
     site.answers += [1001]
-    page.run("it.connect()")
-    page.run("dice = 1e9; globalThis.setTimeout = () => 0")
+    page.run("dice = 1e9; globalThis.setTimeout = () => 0; it.connect()")
     page.until("it.state === 'waiting'")
     assert page.run("[it.send('x'), (it.close(), it.state)]") == [False, "closed"]
     page.run("it.connect()")
