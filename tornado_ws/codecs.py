@@ -29,17 +29,17 @@ class Codec(Protocol):
         """Return the value of a message. Whatever this raises means that the message has none."""
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 class JSONCodec:
     """JSON by Python's own module, as text messages without spaces."""
 
-    _encode = staticmethod(json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode)
-    _decode = staticmethod(json.loads)
-
     def encode(self, value: Any) -> str:
-        return self._encode(value)
+        return _JSON.encode(value)
 
     def decode(self, message: str | bytes) -> Any:
-        return self._decode(message)
+        return json.loads(message)
 
 
 class _LibraryCodec:

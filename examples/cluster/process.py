@@ -72,7 +72,7 @@ async def serve(name: str, redis: str, socket: str) -> None:
             [
                 (r"/chat", Chat, {"topics": topics, "name": name}),
                 (r"/(tornado_ws\.js)", Page, {"path": EXAMPLES / "client"}),
-                (r"/(demo\.css)", Page, {"path": EXAMPLES / "demo" / "static"}),
+                (r"/(demo\.css|page\.js)", Page, {"path": EXAMPLES / "demo" / "static"}),
                 (r"/(.*)", Page, {"path": EXAMPLES / "cluster" / "static", "default_filename": "index.html"}),
             ],
             # Below the timeouts of the proxies.

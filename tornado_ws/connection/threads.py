@@ -28,13 +28,12 @@ def write_message_threadsafe(
     has_codec: bool = False,
 ) -> concurrent.futures.Future[None]:
     """Have the loop of ``protocol`` call ``write_message``; see `.WebSocketHandler.write_message_threadsafe`."""
-    # Now, while the caller cannot change it. What a codec takes is not known here.
-    if has_codec:
-        pass
-    elif isinstance(message, dict):
-        message = json_encode(message)
-    elif isinstance(message, bytearray | memoryview):
-        message = bytes(message)
+    if not has_codec:
+        # Now, while the caller cannot change it. What a codec takes is not known here.
+        if isinstance(message, dict):
+            message = json_encode(message)
+        elif isinstance(message, bytearray | memoryview):
+            message = bytes(message)
 
     future: concurrent.futures.Future[None] = concurrent.futures.Future()
     if protocol is None or protocol.stream is None:

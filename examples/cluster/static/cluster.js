@@ -1,16 +1,8 @@
+import { $, make } from "./page.js";
 import { Connection } from "./tornado_ws.js";
 
 const MOST_LOG_LINES = 200;
 const TALK_EVERY = 100;
-
-const $ = (id) => document.getElementById(id);
-
-function make(name, className, text = "") {
-  const node = document.createElement(name);
-  node.className = className;
-  node.textContent = text; // never innerHTML: it is other people's text
-  return node;
-}
 
 // What this page says is numbered, and kept until it comes back: then the broker has it
 

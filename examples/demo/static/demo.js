@@ -1,19 +1,11 @@
 import { Chart, milliseconds } from "./chart.js";
+import { $, make } from "./page.js";
 import { Connection } from "./tornado_ws.js";
 
 const LONGEST_WAIT = 15_000;
 const PROBE_EVERY = 250;
 const MOST_ECHOES = 20;
 const MOST_LOG_LINES = 200;
-
-const $ = (id) => document.getElementById(id);
-
-function make(name, className, text = "") {
-  const node = document.createElement(name);
-  node.className = className;
-  node.textContent = text; // never innerHTML: it is other people's text
-  return node;
-}
 
 // Connections, their state and their buttons
 

@@ -2,8 +2,7 @@
 
 cdef int check_text(const uint8_t* data, Py_ssize_t size) except -1:
     """Raise UnicodeDecodeError for bytes that are no UTF-8."""
-    cdef uint32_t utf8 = 0
-    if not (tws_utf8(&utf8, data, size) and utf8 & 3 == 0):
+    if not is_utf8(data, size):
         PyUnicode_DecodeUTF8(<const char*>data, size, NULL)
     return 0
 

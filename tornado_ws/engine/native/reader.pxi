@@ -1,7 +1,12 @@
+cdef bint is_utf8(const uint8_t* data, Py_ssize_t size) noexcept:
+    """Whether these bytes are UTF-8, with nothing cut off at their end."""
+    cdef uint32_t utf8 = 0
+    return tws_utf8(&utf8, data, size) and utf8 & 3 == 0
+
+
 cdef bytes checked_utf8(bytes payload):
     """Return the text of a message as it came; see `tornado_ws.engine.validation.checked_text`."""
-    cdef uint32_t utf8 = 0
-    if not (tws_utf8(&utf8, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)) and utf8 & 3 == 0):
+    if not is_utf8(<const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)):
         raise not_utf8()
     return payload
 
