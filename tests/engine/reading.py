@@ -11,6 +11,7 @@ from tests.wire import MASK, PING, Frame
 from tornado_ws.close_codes import encode_close
 from tornado_ws.engine import pure
 from tornado_ws.engine.contract import Event, Inflater
+from tornado_ws.engine.read_ahead import ReadAhead
 from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
 
@@ -20,6 +21,7 @@ LIMIT = 1 << 20
 class Engine(NamedTuple):
     name: str
     FrameReader: type[FrameReader]
+    ReadAhead: type[ReadAhead]
     encode_frame: Callable[[int, bytes, bool], bytes]
     apply_mask: Callable[[bytes, bytes], bytes]
 
@@ -29,7 +31,7 @@ def _engines() -> list[Engine]:
     # Looked for, and not tried: a native engine that is there and broken has to fail the run.
     if importlib.util.find_spec("tornado_ws.engine._native") is not None:
         modules.append(importlib.import_module("tornado_ws.engine._native"))
-    return [Engine(module.__name__, module.FrameReader, module.encode_frame, module.apply_mask) for module in modules]
+    return [Engine(module.__name__, *(getattr(module, field) for field in Engine._fields[1:])) for module in modules]
 
 
 ENGINES = _engines()

@@ -20,8 +20,7 @@ from tornado.ioloop import IOLoop
 from tornado_ws.connection.closing import Closing, End, Event
 from tornado_ws.connection.interfaces import Turn, WebSocketDelegate
 from tornado_ws.connection.rate_limit import RateLimit
-from tornado_ws.connection.read_ahead import ReadAhead
-from tornado_ws.engine import FrameReader
+from tornado_ws.engine import FrameReader, ReadAhead
 from tornado_ws.engine.contract import (
     BUDGET_SPENT,
     CLOCK_SIZE,
@@ -173,9 +172,7 @@ class Delivery:
     def _handle_waiting(self) -> bool:
         """Handle a message that waits, or else the end; return whether there was one."""
         if self._read_ahead and self._closing.state.delivers:
-            event = self._read_ahead.get()
-            self._transport.more_waits = bool(self._read_ahead)
-            self._deliver(*event)
+            self._deliver_first(self._read_ahead)
             return True
         if self._closing.end_waits:
             turn = self._open_turn()
@@ -199,6 +196,9 @@ class Delivery:
         limit = self._owner._rate_limit
         outcome = self._read(MESSAGES_PER_TURN) if limit is None else self._read_within(limit)
         if outcome is None:
+            if self._is_behind() and not self._drops_messages:
+                transport.pause_reading()
+                return None
             if self.close_when_drained is not None and self._closing.state.sends:
                 transport.pause_reading()
                 if self.busy_with is not None:
@@ -261,7 +261,27 @@ class Delivery:
     def _read(self, most: int) -> Outcome | None:
         if self._delivers_at_once():
             return self.reader.deliver(self.handler, most, True, self._transport.task is not None)
+        if self._owner._rate_limit is None and self._reads_ahead():
+            return self._fill_read_ahead(most)
         return self._read_event()
+
+    def _reads_ahead(self) -> bool:
+        """Whether all that comes now has to wait, and none of it is dropped."""
+        return self.busy_with is not None and self.close_when_drained is None and not self._drops_messages
+
+    def _fill_read_ahead(self, most: int) -> Outcome | None:
+        read_ahead = self._made_read_ahead()
+        try:
+            return read_ahead.fill(self.reader, most)
+        except ProtocolError as error:
+            return VIOLATION, error, 0
+        finally:
+            self._transport.more_waits = bool(read_ahead)
+
+    def _made_read_ahead(self) -> ReadAhead:
+        if self._read_ahead is None:
+            self._read_ahead = ReadAhead(self._options.read_ahead_messages, self._options.read_ahead_bytes)
+        return self._read_ahead
 
     def _read_event(self) -> Outcome | None:
         try:
@@ -289,16 +309,29 @@ class Delivery:
         elif self.busy_with is None:
             self._deliver(opcode, payload, size)
         else:
-            if self._read_ahead is None:
-                self._read_ahead = ReadAhead(self._options)
-            if not self._read_ahead.is_full() or not self._drops_messages:
-                self._read_ahead.put((opcode, payload, size))
+            read_ahead = self._made_read_ahead()
+            if not read_ahead.is_full() or not self._drops_messages:
+                read_ahead.put((opcode, payload, size))
                 self._transport.more_waits = True
 
     @property
     def _drops_messages(self) -> bool:
         """Whether a client's application has closed: it need not take what is left, behind which the close frame is."""
         return not self._closing.state.sends and isinstance(self.busy_with, Turn)
+
+    def _deliver_first(self, read_ahead: ReadAhead) -> None:
+        """Deliver the message that waits first."""
+        self._transport.more_waits = len(read_ahead) > 1
+        if self._owner._steps_replaced:
+            self._deliver(*read_ahead.get())
+            return
+        outcome = read_ahead.deliver(self.reader, self.handler, self._transport.task is not None)
+        if outcome is None:
+            return
+        if outcome[0] >= DEFERRED:
+            self._deliver(*outcome)
+        else:
+            self._handle_outcome(*outcome)
 
     def _deliver(self, opcode: int, payload: Any, size: int) -> None:
         if opcode >= DEFERRED:
@@ -367,9 +400,12 @@ class Delivery:
 
     def _deliver_next(self) -> None:
         """The application is done with a message: deliver what waits, and handle what has arrived."""
-        if self._read_ahead and self._transport.reading and self._handle_waiting() and self.busy_with is not None:
-            # While we read the reader has nothing that was not asked for: it need not be asked again.
-            return
+        read_ahead = self._read_ahead
+        if read_ahead and self._closing.state.delivers:
+            self._deliver_first(read_ahead)
+            if self.busy_with is not None and self._transport.reading:
+                # While we read the reader has nothing that was not asked for: it need not be asked again.
+                return
         self.advance()
 
     def watch_over(self, handled: Any) -> None:

@@ -53,12 +53,11 @@ from tornado_ws.connection.pongs import Pongs
 from tornado_ws.connection.rate_limit import RateLimit
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.replaceable import ReplaceableMethod, all_replaceable
-from tornado_ws.connection.task import ConnectionTask, run_in
 from tornado_ws.connection.writing import SharedMessage, SharedMessages, Writing, sendable
 from tornado_ws.coroutines import log_error, nothing
 from tornado_ws.deflate.codec import PerMessageDeflateCompressor, PerMessageDeflateDecompressor
 from tornado_ws.deflate.negotiation import DeflateParams
-from tornado_ws.engine import FrameReader, Sender
+from tornado_ws.engine import ConnectionTask, FrameReader, Sender
 from tornado_ws.engine.contract import (
     BINARY,
     CLOSE,
@@ -71,6 +70,7 @@ from tornado_ws.engine.contract import (
     TEXT,
     Inflater,
 )
+from tornado_ws.engine.handling import run_in
 from tornado_ws.errors import ProtocolError, WebSocketClosedError, WriteLimitError
 from tornado_ws.escaping import plain
 from tornado_ws.observing.counters import Counters
@@ -290,7 +290,6 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         if delivery is None:
             return
         transport = self._attach()
-        self._task = ConnectionTask(self, transport)
         try:
             # In the context of all callbacks: a token of one is good in another.
             result = transport.context.run(handler.open, *handler.open_args, **handler.open_kwargs)
@@ -378,6 +377,9 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         recipient = self.handler if codec is None else Decoding(self.handler, codec, self._fail)
         reader = FrameReader(is_server, self.params.max_message_size, self._inflater, options.decode_text)
         delivery = Delivery(self, self._closing, transport, reader, options, recipient, busy_with)
+        if busy_with is not None:
+            # The task that calls ``open``.
+            self._task = ConnectionTask(self, transport)
         if is_server:
             connections_of(self.handler.application).add(self)  # type: ignore[attr-defined]
             self.handler._ws_opened = True  # type: ignore[attr-defined]

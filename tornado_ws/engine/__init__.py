@@ -8,18 +8,41 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-__all__ = ["Channel", "FrameReader", "Sender", "apply_mask", "encode_frame", "name", "send_to_all", "serve_ready"]
+__all__ = [
+    "Channel",
+    "ConnectionTask",
+    "FrameReader",
+    "ReadAhead",
+    "Sender",
+    "apply_mask",
+    "encode_frame",
+    "name",
+    "send_to_all",
+    "serve_ready",
+]
 
 #: "native" or "python".
 name = "python"
 
 if TYPE_CHECKING or os.environ.get("TORNADO_WS_ENGINE") == "python":
-    from tornado_ws.engine.pure import Channel, FrameReader, Sender, apply_mask, encode_frame, send_to_all, serve_ready
+    from tornado_ws.engine.pure import (
+        Channel,
+        ConnectionTask,
+        FrameReader,
+        ReadAhead,
+        Sender,
+        apply_mask,
+        encode_frame,
+        send_to_all,
+        serve_ready,
+    )
 else:
     try:
         from tornado_ws.engine._native import (
             Channel,
+            ConnectionTask,
             FrameReader,
+            ReadAhead,
             Sender,
             apply_mask,
             encode_frame,
@@ -31,7 +54,9 @@ else:
     except ImportError:
         from tornado_ws.engine.pure import (
             Channel,
+            ConnectionTask,
             FrameReader,
+            ReadAhead,
             Sender,
             apply_mask,
             encode_frame,

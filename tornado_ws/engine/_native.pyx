@@ -7,7 +7,9 @@ is defined once.
 
 import _ssl
 import asyncio
+import collections
 import contextvars
+import functools
 import os
 import ssl
 import sys
@@ -17,6 +19,7 @@ from tornado.iostream import StreamClosedError
 from tornado_ws.close_codes import MESSAGE_TOO_BIG
 from tornado_ws.engine import contract as _contract
 from tornado_ws.engine import encoding as _encoding
+from tornado_ws.engine import handling as _handling
 from tornado_ws.engine import validation as _validation
 from tornado_ws.errors import ProtocolError
 
@@ -119,6 +122,7 @@ cdef enum:
     RSV1 = 0x40
     MASKED = 0x80
     # Of a step of a connection's task, as in tornado_ws/engine/contract.py.
+    NO_STEP = 0
     IN_STEP = 1
     WRITTEN_IN_STEP = 2
 
@@ -153,8 +157,10 @@ include "native/encoding.pxi"
 include "native/message.pxi"
 include "native/tasks.pxi"
 include "native/reader.pxi"
+include "native/read_ahead.pxi"
 include "native/buffers.pxi"
 include "native/turn.pxi"
 include "native/tls.pxi"
 include "native/channel.pxi"
+include "native/connection_task.pxi"
 include "native/sender.pxi"

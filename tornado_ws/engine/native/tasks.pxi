@@ -46,6 +46,16 @@ cdef object enter_task(task, loop):
     return before
 
 
+cdef int call_outside(task, loop, callback, argument) except -1:
+    """Call ``callback`` while no task is the current one, as ``task`` is now."""
+    _tasks["_leave_task"](loop, task)
+    try:
+        callback(argument)
+    finally:
+        _tasks["_enter_task"](loop, task)
+    return 0
+
+
 cdef int leave_task(task, loop, before) except -1:
     """Undo what `enter_task` has done."""
     if before is not task:

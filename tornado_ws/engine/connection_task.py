@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol, cast
 
 from tornado_ws.engine.contract import IN_STEP, NO_STEP
+from tornado_ws.engine.handling import Handling, finish, pass_on
 from tornado_ws.engine.tasks import call_outside, step_coroutine
 
 
@@ -35,67 +35,6 @@ class Owner(Protocol):
 
     def _abort(self) -> None:
         """The task was cancelled: close the socket at once."""
-
-
-_NOT_BEGUN: Any = object()
-
-
-class Handling:
-    """A coroutine of the application in a context of its own: a Future of its end."""
-
-    __slots__ = ("_blocks", "_callback", "_context", "_coroutine", "_error", "_is_new", "other_task", "yielded")
-
-    def __init__(
-        self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, yielded: Any = _NOT_BEGUN
-    ) -> None:
-        """``yielded`` is what its first step was left with, if it has begun."""
-        self._coroutine = coroutine
-        self._context = context
-        self._callback: Callable[[Handling], object] | None = None
-        self._error: BaseException | None = None
-        #: What it waits for: a Future, or None for a turn of the loop.
-        self.yielded = yielded
-        #: A Future says by this that it was awaited, until a task sees it. None else can await it meanwhile.
-        self._blocks = getattr(yielded, "_asyncio_future_blocking", False)
-        if self._blocks:
-            yielded._asyncio_future_blocking = False
-        #: Whether the task has still to be told what the first step has yielded.
-        self._is_new = yielded is not _NOT_BEGUN
-        #: What goes on with it in the place of the connection's task. A loop has only weak references to its tasks.
-        self.other_task: asyncio.Future[None] | None = None
-
-    def add_done_callback(self, callback: Callable[[Handling], object]) -> None:
-        """Call ``callback`` at the end of the coroutine. There can be one."""
-        self._callback = callback
-
-    def result(self) -> None:
-        """Raise what the coroutine has raised."""
-        if self._error is not None:
-            raise self._error
-
-    def step(self, error: BaseException | None) -> bool:
-        """Take a step, in which ``error`` is thrown; return whether the coroutine goes on to wait, for ``yielded``."""
-        is_new, self._is_new = self._is_new, False
-        try:
-            if error is not None:
-                self.yielded = self._context.run(self._coroutine.throw, error)
-            elif not is_new:
-                self.yielded = self._context.run(self._coroutine.send, None)
-            elif self._blocks:
-                self.yielded._asyncio_future_blocking = True
-        except StopIteration:
-            return False
-        except BaseException as raised:
-            self._error = raised
-            return False
-        return True
-
-    def end(self) -> None:
-        """Tell who waits for it. Raises what is to end the loop."""
-        if self._callback is not None:
-            self._callback(self)
-        if self._error is not None and not isinstance(self._error, Exception | asyncio.CancelledError):
-            raise self._error
 
 
 class ConnectionTask:
@@ -146,7 +85,7 @@ class ConnectionTask:
         handling = Handling(coroutine, context, yielded)
         if not self.is_free:
             # A loop that a callback runs, inside the connection's, has brought another one.
-            handling.other_task = asyncio.ensure_future(_finish(handling))
+            handling.other_task = asyncio.ensure_future(finish(handling))
             return handling
         self._handling = handling
         task = self._channel.task
@@ -165,7 +104,7 @@ class ConnectionTask:
             handling = self.run(coroutine)
             if handling is None:
                 return None
-            handling.add_done_callback(functools.partial(_pass_on, future))
+            handling.add_done_callback(functools.partial(pass_on, future))
         except Exception as error:
             future.set_exception(error)
         return future
@@ -260,37 +199,3 @@ class ConnectionTask:
         self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         self._wake()
         return True
-
-
-@types.coroutine
-def _finish(handling: Handling) -> Generator[Any, None, None]:
-    """Go on with ``handling`` in the task that awaits this."""
-    error = None
-    while handling.step(error):
-        try:
-            yield handling.yielded
-            error = None
-        except BaseException as thrown:
-            error = thrown
-    handling.end()
-
-
-async def run_in(context: contextvars.Context, coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Run ``coroutine`` in the task that awaits this, and in ``context``."""
-    handling = Handling(coroutine, context)
-    await _finish(handling)
-    handling.result()
-
-
-def _pass_on(future: asyncio.Future[None], handling: Handling) -> None:
-    try:
-        handling.result()
-    except asyncio.CancelledError:
-        future.cancel()
-    except Exception as error:
-        future.set_exception(error)
-    except BaseException:
-        # The task raises it.
-        future.cancel()
-    else:
-        future.set_result(None)

@@ -1,0 +1,223 @@
+# The task of one connection, as in tornado_ws/engine/handling.py and tornado_ws/engine/connection_task.py.
+
+cdef object _finish = _handling.finish
+cdef object _pass_on = _handling.pass_on
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class Handling:
+    """A coroutine that waits; see `tornado_ws.engine.handling.Handling`."""
+
+    cdef object _coroutine
+    cdef object _context
+    cdef object _callback
+    cdef object _error
+    cdef readonly object yielded
+    cdef bint _blocks
+    cdef bint _is_new
+    cdef public object other_task
+
+    def __init__(self, coroutine, context, yielded):
+        self._coroutine = coroutine
+        self._context = context
+        self.yielded = yielded
+        self._is_new = True
+        # Most wait for a turn of the loop, or for a Future of asyncio.
+        if yielded is not None and getattr(yielded, "_asyncio_future_blocking", False):
+            self._blocks = True
+            yielded._asyncio_future_blocking = False
+
+    def add_done_callback(self, callback):
+        self._callback = callback
+
+    def result(self):
+        if self._error is not None:
+            raise self._error
+
+    cpdef bint step(self, error) except -1:
+        """Take a step, and return whether the coroutine goes on to wait."""
+        cdef PyObject* result = NULL
+        cdef int status
+        cdef bint waits = True
+        cdef bint is_new = self._is_new
+        self._is_new = False
+        try:
+            if error is not None:
+                self.yielded = self._context.run(self._coroutine.throw, error)
+            elif not is_new:
+                PyContext_Enter(self._context)
+                try:
+                    status = PyIter_Send(self._coroutine, None, &result)
+                finally:
+                    PyContext_Exit(self._context)
+                self.yielded = <object>result
+                Py_CLEAR(result)
+                waits = status != PYGEN_RETURN
+            elif self._blocks:
+                self.yielded._asyncio_future_blocking = True
+        except StopIteration:
+            waits = False
+        except BaseException as raised:
+            self._error = raised
+            waits = False
+        return waits
+
+    cpdef int end(self) except -1:
+        """Tell who waits for it. Raises what is to end the loop."""
+        if self._callback is not None:
+            self._callback(self)
+        if self._error is not None and not isinstance(self._error, _FAILURES):
+            raise self._error
+        return 0
+
+
+@cython.auto_pickle(False)
+@cython.final
+cdef class ConnectionTask:
+    """What the task of a connection awaits; see `tornado_ws.engine.connection_task.ConnectionTask`."""
+
+    cdef public bint _asyncio_future_blocking
+    cdef object _owner
+    cdef Channel _channel
+    cdef object _wakeup
+    cdef object _context
+    cdef Handling _handling
+    cdef bint _is_awaited
+    cdef bint _is_aborted
+    cdef bint _is_over
+    cdef object _cancelled
+
+    def __init__(self, owner, Channel channel not None):
+        self._owner = owner
+        self._channel = channel
+        channel.task = _tasks["current_task"]()
+
+    # What callbacks return
+
+    @property
+    def is_free(self):
+        return self._is_awaited and self._handling is None
+
+    def run(self, coroutine):
+        suspended = step_coroutine(coroutine)
+        return None if suspended is None else self.go_on(*suspended)
+
+    def go_on(self, coroutine, context, yielded):
+        cdef Handling handling = Handling(coroutine, context, yielded)
+        if not self._is_awaited or self._handling is not None:
+            handling.other_task = asyncio.ensure_future(_finish(handling))
+            return handling
+        self._handling = handling
+        task = self._channel.task
+        if self._wakeup is not None and task is not None:
+            if _tasks["current_task"]() is task:
+                wakeup = self._wakeup
+                self._wakeup = None
+                call_outside(task, self._channel._buffers.loop, wakeup, self)
+            else:
+                self.wake()
+        return handling
+
+    def run_to_end(self, coroutine):
+        future = self.get_loop().create_future()
+        handling = None
+        try:
+            handling = self.run(coroutine)
+            if handling is not None:
+                handling.add_done_callback(functools.partial(_pass_on, future))
+        except Exception as error:
+            future.set_exception(error)
+            handling = future
+        return None if handling is None else future
+
+    def is_task(self, task):
+        return task is not None and task is self._channel.task
+
+    def end(self):
+        self._is_over = True
+        self.wake()
+
+    cdef int wake(self) except -1:
+        """Let the task take a step in the next turn of the loop."""
+        wakeup = self._wakeup
+        self._wakeup = None
+        if wakeup is not None:
+            self.get_loop().call_soon(wakeup, self, context=self._context)
+        return 0
+
+    # What the task awaits
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.step(None)
+
+    def send(self, value):
+        return self.step(None)
+
+    def throw(self, kind, error=None, traceback=None):
+        if error is None:
+            error = kind
+        if self._handling is None:
+            if self._is_aborted or not isinstance(error, asyncio.CancelledError):
+                self.leave()
+                raise error
+            self._is_aborted = True
+            self._owner._abort()
+            error = None
+        return self.step(error)
+
+    cdef object step(self, error):
+        cdef Handling handling
+        self._channel.step = IN_STEP
+        try:
+            if not self._is_awaited:
+                self._is_awaited = True
+                self._owner._begin()
+            while self._handling is not None:
+                handling = self._handling
+                if handling.step(error):
+                    return handling.yielded
+                self._handling = error = None
+                handling.end()
+            if not self._is_over:
+                self._asyncio_future_blocking = True
+                return self
+        except:
+            self.leave()
+            raise
+        finally:
+            self._channel.step = NO_STEP
+        self.leave()
+        raise StopIteration
+
+    cdef void leave(self) noexcept:
+        self._is_awaited = False
+        self._channel.task = None
+
+    # What a task asks of a Future
+
+    def get_loop(self):
+        return self._channel._buffers.loop
+
+    def add_done_callback(self, callback, *, context):
+        self._wakeup = callback
+        self._context = context
+
+    def result(self):
+        if self._cancelled is not None:
+            cancelled = self._cancelled
+            self._cancelled = None
+            raise cancelled
+
+    def cancel(self, msg=None):
+        if self._wakeup is None:
+            return False
+        self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        self.wake()
+        return True
