@@ -9,14 +9,16 @@ CHECKED = $(wildcard _tornado_ws_finder.py tornado_ws tests examples benchmarks 
 
 .PHONY: demo cluster test test-fast lint autobahn bench fuzz soak sanitize sanitize-in-ci clean faults
 
-demo: $(VENV)/installed
-	$(VENV)/bin/python examples/demo/demo.py
+# Where to listen, for `make demo` and `make cluster`; 0 is any that is free, and nothing is the program's default.
+PORT =
 
-# A chat over two processes, with Redis between them and a proxy in front. PORT=0 takes any that is free.
-PORT = 8080
+demo: $(VENV)/installed
+	$(VENV)/bin/python examples/demo/demo.py $(addprefix --port ,$(PORT))
+
+# A chat over two processes, with Redis between them and a proxy in front.
 PROXY = nginx
 cluster: $(VENV)/installed-with-redis
-	$(VENV)/bin/python examples/cluster/cluster.py --port $(PORT) --proxy $(PROXY)
+	$(VENV)/bin/python examples/cluster/cluster.py $(addprefix --port ,$(PORT)) --proxy $(PROXY)
 
 # Once with each engine: a machine has one of them, by its compiler. What takes both in one run is left out of one.
 BOTH = tests/engine tests/deflate
@@ -36,10 +38,12 @@ FAST = -n auto --cases 1 --hypothesis-profile=fast
 test-fast: $(VENV)/tested-with
 	$(RUN) pytest -q $(FAST) -k "not tornado_ws.engine.pure" $(addprefix tests/,engine deflate connection client server transport)
 
+# Pyright as a wheel that has all of it: the package pyright fetches it from npm at its first run.
 lint: $(VENV)/tested-with
 	$(RUN) ruff check $(CHECKED)
 	$(RUN) ruff format --check $(CHECKED)
 	$(RUN) mypy $(CHECKED)
+	$(RUN) basedpyright
 	$(VENV)/bin/lint-imports --no-logo setup.cfg
 
 autobahn: $(VENV)/tested-with

@@ -6,6 +6,7 @@ part of picows alone, and prints JSON.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import subprocess
@@ -55,7 +56,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(asyncio.run(_flood_picows(int(sys.argv[1])))))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.lateness")
+    parser.add_argument("floods", metavar="FLOODS", nargs="?", type=int, help="of picows alone, as JSON")
+    floods = parser.parse_args().floods
+    if floods is not None:
+        print(json.dumps(asyncio.run(_flood_picows(floods))))
     else:
         main()

@@ -6,13 +6,13 @@ are sockets that somebody else drains.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import os
 import shutil
 import socket
 import statistics
-import sys
 import threading
 import time
 import tracemalloc
@@ -161,13 +161,13 @@ async def over_redis(url: str) -> None:
             print(f"publishing to Redis: {each:.2f} us of CPU for a message")
 
 
-async def main() -> None:
+async def main(url: str | None) -> None:
     _, clients = await connect(CLIENTS)
     await deliveries(clients)
     await memory()
     program = shutil.which("redis-server")
-    if len(sys.argv) > 1:
-        await over_redis(sys.argv[1])
+    if url is not None:
+        await over_redis(url)
     elif program is not None and hasattr(os, "sched_getaffinity"):
         with redis_server(program, min(os.sched_getaffinity(0))) as url:
             await over_redis(url)
@@ -176,4 +176,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.topics")
+    parser.add_argument("url", metavar="URL", nargs="?", help="of a Redis; by default a redis-server of its own")
+    asyncio.run(main(parser.parse_args().url))

@@ -8,6 +8,7 @@ import itertools
 import logging
 import select
 import ssl
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -63,6 +64,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = {case for all_of_one in cases.values() for case in all_of_one[:: -(-len(all_of_one) // most)]}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say each reason for skipped tests once. Pytest says it for each place, and one missing tool may have many."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"SKIPPED [{count}] {reason.removeprefix('Skipped: ')}")
 
 
 def pytest_collection_finish() -> None:

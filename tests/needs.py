@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +12,34 @@ import pytest
 NOTHING_SKIPPED = "TORNADO_WS_NOTHING_SKIPPED"
 
 
+#: What the workers of a run share, and no other run has.
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+
+#: Where tests keep what takes long to make, from run to run.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tornado_ws"
+
+
+def once_a_run(name: str, attempt: Callable[[], str]) -> str:
+    """Return what ``attempt`` returns: it is called once in a run, by the worker that comes first."""
+    # Windows has none, and runs other tests that need this module.
+    import fcntl
+
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.tried").open("a+") as tried:
+        fcntl.flock(tried, fcntl.LOCK_EX)
+        tried.seek(0)
+        run, _, outcome = tried.read().partition("\n")
+        if run != _RUN:
+            outcome = attempt()
+            tried.truncate(0)
+            tried.write(f"{_RUN}\n{outcome}")
+        return outcome
+
+
 def need(found: object, what: str) -> None:
     """Skip the calling test (or fail it in CI) unless ``found`` is true; ``what`` names the tool."""
     if found:
         return
     if os.environ.get(NOTHING_SKIPPED):
-        pytest.fail(f"{what} is missing and {NOTHING_SKIPPED} is set")
+        pytest.fail(f"{what} is missing and {NOTHING_SKIPPED} is set", pytrace=False)
     pytest.skip(f"{what} is missing on this machine")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
 import pytest
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.web import Application
 
 from tests.conftest import Log
 from tests.support import Echo, connected, serving
-from tornado_ws import websocket_connect
+from tornado_ws import HTTPServer, WebSocketClientConnection, check_settings, reconnect, websocket_connect
 from tornado_ws.options import DEFAULT_OPTIONS, Options
 
 WRONG = [
@@ -40,6 +43,9 @@ WRONG = [
     ("keepalive_timeout", float("inf"), "a number of seconds above 0, or None"),
     ("max_lifetime", 0, "a number of seconds above 0, or None"),
     ("idle_timeout", "20", "a number of seconds above 0, or None"),
+    ("error_close_code", 1006, "a close code that may be sent, or None"),
+    ("error_close_code", "1011", "a close code that may be sent, or None"),
+    ("error_close_code", True, "a close code that may be sent, or None"),
     ("keepalive_timeout", "20", "a number of seconds above 0, or None"),
 ]
 
@@ -166,3 +172,94 @@ async def test_numbers_that_tornado_takes_are_taken(value: Any) -> None:
     async with serving(Echo, websocket_max_message_size=value) as url, connected(url, max_message_size=value) as conn:
         await conn.write_message("x" * 1000)
         assert await conn.read_message() == "x" * 1000
+
+
+# Before there is a client
+
+
+def application(**settings: Any) -> Application:
+    return Application(**settings)
+
+
+WRONG_OF_TORNADO = [
+    ("ping_interval", "60", "a number of seconds, or None"),
+    ("ping_timeout", float("nan"), "a number of seconds, or None"),
+    ("max_message_size", -1, "a number of bytes, 0 or more"),
+    ("max_connections", "10", "a whole number above 0, or None"),
+    ("max_handshakes_per_second", 0, "a whole number above 0, or None"),
+]
+
+
+@pytest.mark.parametrize("check", [HTTPServer, check_settings])
+@pytest.mark.parametrize(("name", "value", "words"), [*WRONG, *WRONG_OF_TORNADO])
+def test_a_wrong_setting_is_an_error_before_there_is_a_client(check: Any, name: str, value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"websocket_{name} is {value!r}; it has to be {words}")):
+        check(application(**{f"websocket_{name}": value}))
+
+
+@pytest.mark.gen_test
+async def test_a_wrong_setting_is_told_at_the_first_request_of_a_handler_and_used_by_none_that_has_its_own(
+    log: Log,
+) -> None:
+    class Own(Echo):
+        ping_interval = 60
+
+    settings: dict[str, Any] = {"websocket_ping_interval": "60", "websocket_write_limitt": 1}
+    async with serving([("/", Own)], **settings) as url:
+        for _ in range(2):
+            await AsyncHTTPClient().fetch(url.replace("ws:", "http:"), raise_error=False)
+            async with connected(url):
+                pass
+    assert [record.getMessage() for record in log.records if record.levelno >= logging.WARNING] == [
+        "the setting websocket_write_limitt has no effect; did you mean websocket_write_limit?",
+        "wrong setting of the application: websocket_ping_interval is '60'; it has to be a number of seconds, or None",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("websocket_write_limitt", "websocket_write_limit"),
+        ("websocket_ping_intervall", "websocket_ping_interval"),
+        ("websocket_pinginterval", "websocket_ping_interval"),
+        ("websoket_ping_interval", "websocket_ping_interval"),
+        ("websocket_Max_Connections", "websocket_max_connections"),
+    ],
+)
+def test_a_name_that_resembles_a_setting_is_told(name: str, meant: str, log: Log) -> None:
+    check_settings(application(**{name: 1}))
+    type("Handler", (Echo,), {name: 1})
+    assert log.lines == [f"the {kind} {name} has no effect; did you mean {meant}?" for kind in ("setting", "attribute")]
+
+
+def test_settings_of_others_and_right_ones_are_not_told(log: Log) -> None:
+    others = {"websocket_url": 1, "websocket_compression": True, "ping_intervall": 1, "webserver": "", "debug": False}
+    check_settings(application(**others, websocket_ping_interval=None))
+    assert log.lines == []
+
+
+def test_seconds_below_0_are_taken_and_told(log: Log) -> None:
+    check_settings(application(websocket_ping_interval=-1))
+    assert log.lines == ["the setting websocket_ping_interval is -1; it counts as 0, as in Tornado"]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("ping_intervall", "; did you mean 'ping_interval'?"),
+        ("write_limitt", "; did you mean 'write_limit'?"),
+        ("header", "; did you mean 'headers'?"),
+        ("nonsense", ""),
+    ],
+)
+async def test_an_unknown_argument_of_a_client_is_named(name: str, hint: str) -> None:
+    arguments: dict[str, Any] = {name: 1}
+    text = f"() got an unexpected argument {name!r}{hint}"
+    with pytest.raises(TypeError, match=re.escape("websocket_connect" + text) + "$"):
+        websocket_connect("ws://127.0.0.1:1/", **arguments)
+    with pytest.raises(TypeError, match=re.escape("websocket_connect" + text) + "$"):
+        async for _ in reconnect("ws://127.0.0.1:1/", **arguments):
+            pass
+    with pytest.raises(TypeError, match=re.escape("WebSocketClientConnection" + text) + "$"):
+        WebSocketClientConnection(HTTPRequest("ws://127.0.0.1:1/"), **arguments)

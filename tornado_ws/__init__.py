@@ -75,6 +75,7 @@ _LATE = {
     "Topics": "tornado_ws.pubsub.topics",
     "WebSocketClientConnection": "tornado_ws.client.connection",
     "broadcast": "tornado_ws.pubsub.broadcast",
+    "check_settings": "tornado_ws.server.settings",
     "close_all": "tornado_ws.server.shutdown",
     "install": "tornado_ws.compat.install",
     "reconnect": "tornado_ws.client.reconnect",
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from tornado_ws.pubsub.subscriptions import Subscription
     from tornado_ws.pubsub.topics import Topics
     from tornado_ws.server.http import HTTPServer
+    from tornado_ws.server.settings import check_settings
     from tornado_ws.server.shutdown import ClosedAll, close_all
 else:
 
@@ -149,6 +151,7 @@ __all__ = [
     "WebSocketProtocol13",
     "WriteLimitError",
     "broadcast",
+    "check_settings",
     "close_all",
     "counters",
     "install",

@@ -26,7 +26,8 @@ _REGISTERED = frozenset((*range(1000, 1004), *range(1007, 1015)))
 MAX_REASON_BYTES = 123
 
 
-def _may_be_sent(code: int) -> bool:
+def may_be_sent(code: int) -> bool:
+    """Whether ``code`` may stand in a close frame."""
     return code in _REGISTERED or 3000 <= code <= 4999
 
 
@@ -40,7 +41,7 @@ def encode_close(code: int | None, reason: str | bytes | None) -> bytes:
         if reason is None:
             return b""
         code = NORMAL_CLOSURE
-    if not _may_be_sent(code):
+    if not may_be_sent(code):
         raise ValueError(f"close code {code!r} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999")
     if isinstance(reason, bytes):
         # Decoded for the check alone: UnicodeDecodeError is a ValueError.
@@ -61,7 +62,7 @@ def decode_close(payload: bytes) -> tuple[int | None, str | None]:
     if len(payload) == 1:
         raise ProtocolError(PROTOCOL_ERROR, "close frame with a payload of 1 byte; 0 or at least 2 are allowed")
     code = int.from_bytes(payload[:2], "big")
-    if not _may_be_sent(code):
+    if not may_be_sent(code):
         raise ProtocolError(PROTOCOL_ERROR, f"close frame with code {code}, which may not be sent")
     try:
         return code, payload[2:].decode() or None

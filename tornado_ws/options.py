@@ -9,12 +9,16 @@ from __future__ import annotations
 import functools
 import operator
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
+from tornado.log import gen_log
+
+from tornado_ws.close_codes import may_be_sent
 from tornado_ws.codecs import ACCEPTED as CODECS
 from tornado_ws.codecs import Codec, is_codec
 from tornado_ws.coroutines import value_of
+from tornado_ws.escaping import plain
 
 _SERVER_PREFIX = "websocket_"
 
@@ -57,6 +61,8 @@ class Options(NamedTuple):
     max_lifetime: float | None = None
     #: Seconds without a message, either way, after which it is, or up to a quarter more; None is never.
     idle_timeout: float | None = None
+    #: The code of the close frame after an exception in a callback; None closes the socket without one, as in Tornado.
+    error_close_code: int | None = None
     #: What turns values into messages and back, by name or as an object; None leaves messages as they are.
     codec: str | Codec | None = None
     #: Whether text comes as str; else it comes as bytes, which are UTF-8.
@@ -83,6 +89,7 @@ class OptionArguments(TypedDict, total=False):
     keepalive_timeout: float | None
     max_lifetime: float | None
     idle_timeout: float | None
+    error_close_code: int | None
     codec: str | Codec | None
     decode_text: bool
 
@@ -143,12 +150,24 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "keepalive_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
     "max_lifetime": (_is_seconds_or_none, "a number of seconds above 0, or None"),
     "idle_timeout": (_is_seconds_or_none, "a number of seconds above 0, or None"),
+    "error_close_code": (
+        lambda value: value is None or (_is_count(value) and may_be_sent(value)),
+        "a close code that may be sent, or None",
+    ),
     "codec": (is_codec, CODECS),
     "decode_text": (lambda value: isinstance(value, bool), "True or False"),
 }
 
 _NAMES = Options._fields
 _SERVER_NAMES = frozenset(_SERVER_PREFIX + name for name in _NAMES)
+#: All that is looked up in the settings of an application.
+SETTINGS = _SERVER_NAMES | {
+    "websocket_max_connections",
+    "websocket_max_handshakes_per_second",
+    "websocket_max_message_size",
+    "websocket_ping_interval",
+    "websocket_ping_timeout",
+}
 _DEFAULTS = tuple((_SERVER_PREFIX + name, default) for name, default in Options._field_defaults.items())
 
 
@@ -193,10 +212,10 @@ def checked_count(name: str, value: Any) -> int | None:
     return value  # type: ignore[no-any-return]
 
 
-def checked_message_size(value: Any) -> int:
-    """Return ``max_message_size`` in bytes. Raises ValueError unless it is a number from 0; any may be larger."""
+def checked_message_size(name: str, value: Any) -> int:
+    """Return the setting ``name`` in bytes. Raises ValueError unless it is a number from 0; any may be larger."""
     if not (_is_number(value) and value >= 0):
-        raise ValueError(f"max_message_size is {value!r}; it has to be a number of bytes, 0 or more")
+        raise ValueError(f"{name} is {value!r}; it has to be a number of bytes, 0 or more")
     return int(min(value, sys.maxsize))
 
 
@@ -208,12 +227,28 @@ def checked_seconds(name: str, value: float | None) -> float | None:
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> None:
-    """Raise ValueError for a wrong option among the attributes of a handler's class."""
+    """Raise ValueError for a wrong option among the attributes of a handler's class; log names that resemble one."""
+    log_near_misses("attribute", attributes)
     for name in _NAMES:
         value = attributes.get(_SERVER_PREFIX + name, None)
         # A property is asked when there is a handler.
         if value is not None and not hasattr(value, "__get__"):
             _check(_SERVER_PREFIX, name, value)
+
+
+def near_miss(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of ``names`` that ``name`` is most probably meant to be, if any."""
+    # Most programs never need it.
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name.lower(), names, 1, 0.9)), None)
+
+
+def log_near_misses(kind: str, names: Iterable[str]) -> None:
+    """Log each of ``names`` that is no setting and resembles one. Others may have settings of such names too."""
+    for name in names:
+        if name.startswith("webs") and name not in SETTINGS and (meant := near_miss(name, SETTINGS)) is not None:
+            gen_log.warning("the %s %s has no effect; did you mean %s?", kind, plain(name), meant)
 
 
 def handler_options(handler: object, settings: Mapping[str, Any]) -> Options:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
+import socket
 import time
 from collections import deque
 from pathlib import Path
@@ -155,6 +157,21 @@ def make_app() -> Application:
     )
 
 
+def bind(address: str, port: int) -> list[socket.socket]:
+    """Listen on ``port``, or on the next one that nobody has."""
+    for candidate in range(port, min(port + 100, 65536)):
+        try:
+            sockets = bind_sockets(candidate, address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            raise SystemExit(f"Cannot listen on {address} port {candidate}: {error}") from None
+        if candidate != port:
+            log.warning("port %d is taken; this is port %d", port, candidate)
+        return sockets
+    raise SystemExit(f"Cannot listen on {address}: the ports from {port} to {candidate} are taken. --port 0 takes any.")
+
+
 async def serve(address: str, port: int) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -162,10 +179,7 @@ async def serve(address: str, port: int) -> None:
         # loop.add_signal_handler would do the same, but not on Windows.
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
 
-    try:
-        sockets = bind_sockets(port, address)
-    except OSError as error:
-        raise SystemExit(f"Cannot listen on {address} port {port}: {error}. --port 0 takes any free one.") from None
+    sockets = bind(address, port)
     server = HTTPServer(make_app())
     server.add_sockets(sockets)
     host = f"[{address}]" if ":" in address else address
@@ -173,8 +187,8 @@ async def serve(address: str, port: int) -> None:
 
     await stop.wait()
     server.stop()
-    for socket in list(DemoSocket.connected):
-        socket.close(GOING_AWAY, "the server is shutting down")
+    for connection in list(DemoSocket.connected):
+        connection.close(GOING_AWAY, "the server is shutting down")
     # A page that does not answer the close is not waited for.
     patience = loop.time() + 2
     while DemoSocket.connected and loop.time() < patience:
@@ -185,7 +199,9 @@ async def serve(address: str, port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="An echo box and a chat room over tornado_ws.")
     parser.add_argument("--address", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8888, help="port, 0 for any free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8888, help="port, or the next free one; 0 for any (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     # One line for each file of the page would hide the closes.

@@ -16,6 +16,20 @@ _ROOT = Path(__file__).parent.parent.parent
 _TIMEOUT = 200
 
 
+#: The programs, and the argument that each takes.
+PROGRAMS = {
+    "cancelling": "",
+    "dead_peer": "plain|deflate",
+    "flood": "QUESTIONS",
+    "keepalive": "",
+    "lateness": "FLOODS",
+    "slow_handler": "",
+    "stalled_peer": "MIB|stall",
+    "stopping": "",
+    "threads": "",
+}
+
+
 class Both(NamedTuple):
     tornado: dict[str, Any]
     ours: dict[str, Any]

@@ -106,6 +106,14 @@ class Page:
             self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **key)
             self.call("Input.dispatchKeyEvent", type="keyUp", **key)
 
+    def tap(self, selector: str) -> None:
+        """Touch the middle of an element, as a finger does that has scrolled there."""
+        self.run(f"{element(selector)}.scrollIntoView({{ block: 'center' }})")
+        box = self.run(f"{element(selector)}.getBoundingClientRect().toJSON()")
+        spot = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[spot])
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
     def close(self) -> None:
         self.browser.call("Target.closeTarget", targetId=self.target)
 

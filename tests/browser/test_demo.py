@@ -178,6 +178,45 @@ def test_close_by_the_page_reaches_the_server(
     assert one.run("[demo.chat.lastClose.code, demo.chat.lastClose.wasClean]") == [code or 1005, True]
 
 
+# Where and on what it is shown
+
+
+def test_the_next_free_port_takes_the_place_of_one_that_is_taken(tmp_path: Path, demo: Example) -> None:
+    other = start(tmp_path, demo.port)
+    assert demo.port < other.port < demo.port + 100
+    assert f"port {demo.port} is taken; this is port {other.port}" in other.stderr.read_text()
+    other.end()
+
+
+#: Controls that stand out on the right, or that a finger does not hit (WCAG 2.2, 2.5.8): by name.
+WRONG_CONTROLS = """
+[...document.querySelectorAll("button, input")]
+  .map((it) => [it.id || it.textContent, it.getBoundingClientRect()])
+  .filter(([, box]) => box.width < 24 || box.height < 24 || box.left < 0 || box.right > %d)
+  .map(([name]) => name)
+"""
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_the_page_is_as_wide_as_a_phone(open_page: Callable[..., DemoPage], width: int) -> None:
+    page = open_page()
+    page.call("Emulation.setDeviceMetricsOverride", width=width, height=740, deviceScaleFactor=2, mobile=True)
+    page.call("Emulation.setTouchEmulationEnabled", enabled=True)
+    page.until(f"matchMedia('(width: {width}px)').matches")
+    name, word = "W" * 24, "W" * 200
+    page.call_me(name)
+    page.type("#echo-text", word)
+    page.until("document.querySelector('#echoes li') !== null")
+    page.type("#chat-text", word)
+    page.until_chat(f"{name}: {word}")
+    page.until("demo.chart.samples.length >= 2")
+    assert page.run("document.documentElement.scrollWidth") == width
+    assert page.run(WRONG_CONTROLS % width) == []
+    page.type("#echo-text", "tapped", enter=False)
+    page.tap("#echo-form button")
+    page.until("document.querySelector('#echoes li .text').textContent === 'tapped'")
+
+
 # Messages
 
 #: Sends one message on a connection of its own; the promise is for its echo, or for the close in its place.

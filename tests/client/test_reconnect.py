@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import re
 import socket
@@ -20,7 +21,16 @@ from tests.conftest import Log
 from tests.peer import Recording, Sockets, raw_server
 from tests.ports import unused_port
 from tests.support import Echo, serving, until
-from tornado_ws import HandshakeError, HandshakeRejectedError, WebSocketClosedError, WebSocketHandler, reconnect
+from tornado_ws import (
+    HandshakeError,
+    HandshakeRejectedError,
+    WebSocketClosedError,
+    WebSocketHandler,
+    reconnect,
+    websocket_connect,
+)
+from tornado_ws.client.arguments import ConnectArguments
+from tornado_ws.options import OptionArguments
 
 
 class Time:
@@ -67,6 +77,12 @@ def until_attempt(number: int) -> Any:
 async def exhaust(*args: Any, **kwargs: Any) -> None:
     async for _ in reconnect(*args, **kwargs):
         pytest.fail("there is nobody to connect to")
+
+
+def test_its_arguments_are_those_of_a_connect() -> None:
+    of_a_connect = {*inspect.signature(websocket_connect).parameters, *OptionArguments.__annotations__} - {"options"}
+    # One socket is one connection, and the callback is deprecated; the others are arguments of its own.
+    assert {*ConnectArguments.__annotations__, "url", "proxy", "sock", "callback"} == of_a_connect
 
 
 @pytest.mark.gen_test

@@ -253,7 +253,7 @@ async def test_a_socket_stays_with_the_caller_when_the_arguments_are_wrong() -> 
             with pytest.raises(ValueError, match="sock is given with redirects or digest authentication"):
                 await websocket_connect(HTTPRequest("ws://localhost/", auth_mode="digest"), sock=sock)
             with pytest.raises(ValueError, match="sock is given, and one socket cannot be connected again"):
-                async for _ in reconnect("ws://localhost/", sock=sock):
+                async for _ in reconnect("ws://localhost/", sock=sock):  # type: ignore[call-overload]
                     pass
             assert sock.getpeername()[1] == server.port
 

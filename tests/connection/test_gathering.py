@@ -65,7 +65,7 @@ async def test_other_writes_of_the_callback_wait_for_its_end_or_for_flush() -> N
             handler.write_message(f"{number}")
             seen.append(client.has_unread(0 if number else PATIENCE))
             client.sock.recv(100) if seen[-1] else None
-        handler.ws_connection.flush()  # type: ignore[attr-defined]
+        handler.ws_connection.flush()
         seen.append(client.has_unread(PATIENCE))
         handler.write_message("last")
 

@@ -16,36 +16,46 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.needs import need
+from tests.needs import CACHE, need, once_a_run
 from tests.peers import REFUSAL_HEADER, Closed, Deflate, Options, Refused, Server, Theirs
 from tests.support import PATIENCE
 
 VERSION = "8.23.0"
+_INSTALL_SECONDS = 90
 SCRIPT = Path(__file__).with_suffix(".js")
 
 
-@functools.cache
+MODULES = CACHE / "node" / f"ws-{VERSION}"
+
+
 def installed_package() -> Path:
     """Return the ``node_modules`` with ``ws`` in it, installed at the first call on this machine."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    need(node and npm, "Node.js with npm")
-    assert npm is not None
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tornado_ws" / "node"
-    modules = cache / f"ws-{VERSION}"
-    if not modules.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        # Made aside and moved: another run that installs at the same time, or one that was cut off, does no harm.
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", f"ws@{VERSION}"]
-            install = subprocess.run(
-                [*command, "--prefix", scratch], cwd=scratch, capture_output=True, text=True, timeout=90
-            )
-            need(install.returncode == 0, f"the npm package ws ({install.stderr.strip()[-200:]})")
-            try:
-                (Path(scratch) / "node_modules").rename(modules)
-            except OSError:
-                assert modules.exists()  # the other run was first
-    return modules
+    npm = shutil.which("npm")
+    need(npm and shutil.which("node"), "Node.js with npm")
+    if not MODULES.exists():
+        problem = once_a_run("npm", functools.partial(_install, str(npm)))
+        need(not problem, f"the npm package ws ({problem})")
+    return MODULES
+
+
+def _install(npm: str) -> str:
+    """Install ``ws``; return what is in the way, on one line, and nothing where it is installed."""
+    MODULES.parent.mkdir(parents=True, exist_ok=True)
+    # Made aside and moved: another run that installs at the same time, or one that was cut off, does no harm.
+    with tempfile.TemporaryDirectory(dir=MODULES.parent) as scratch:
+        command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", f"ws@{VERSION}", "--prefix", scratch]
+        try:
+            install = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"npm install: not done within {_INSTALL_SECONDS} s"
+        if install.returncode != 0:
+            # Behind the code are the log file and more that nobody needs here.
+            return f"npm install: {' '.join(install.stderr.split())[:100]}"
+        try:
+            (Path(scratch) / "node_modules").rename(MODULES)
+        except OSError:
+            assert MODULES.exists()  # the other run was first
+    return ""
 
 
 def encode(data: bytes) -> str:

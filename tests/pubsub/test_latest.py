@@ -546,7 +546,7 @@ async def test_what_waited_and_is_refused_is_a_gap(monkeypatch: pytest.MonkeyPat
 async def test_other_policies_of_a_subscription_are_refused(policy: Any) -> None:
     async with Topics() as topics:
         with pytest.raises(ValueError, match=r"policy is .*; allowed are 'latest' and None"):
-            await topics.subscribe(object(), "a", policy=policy)
+            await topics.subscribe(object(), "a", policy=policy)  # type: ignore[arg-type]
 
 
 # Against a model

@@ -89,7 +89,7 @@ async def test_a_name_may_be_as_long_as_is_set(length: int) -> None:
             with pytest.raises(TopicNameError, match=f"allowed are 1 to {length} bytes of UTF-8"):
                 use(*arguments)
         with pytest.raises(TopicNameError):
-            topics.unsubscribe(None, name + "x")
+            topics.unsubscribe(None, name + "x")  # type: ignore[arg-type]
         with pytest.raises(TopicNameError):
             await topics.presence(name + "x")
 

@@ -432,9 +432,9 @@ async def test_what_is_no_message_or_connection_is_refused() -> None:
     async with Topics() as topics, room(topics) as members:
         await members.join("a")
         with pytest.raises(TypeError, match="int"):
-            topics.publish("a", 1)
+            topics.publish("a", 1)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="str is no connection"):
-            await topics.subscribe("handler", "a")
+            await topics.subscribe("handler", "a")  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="since is of type int"):
             await topics.subscribe(members.handlers[0], "a", since=1)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="prefix"):

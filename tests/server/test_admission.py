@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient
+from tornado.httpserver import HTTPServer
 
+from tests import support
 from tests.conftest import Log
 from tests.peer import end, opening_request, raw_client, unanswered_client
 from tests.support import Echo, serving, until
@@ -92,7 +94,9 @@ async def test_such_a_request_takes_nothing_from_handshakes(monkeypatch: pytest.
 @pytest.mark.gen_test
 @pytest.mark.parametrize("name", ["websocket_max_connections", "websocket_max_handshakes_per_second"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, "10", True])
-async def test_a_wrong_setting_is_named(name: str, value: Any, log: Log) -> None:
+async def test_a_wrong_setting_is_named(name: str, value: Any, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ours would say so before.
+    monkeypatch.setattr(support, "HTTPServer", HTTPServer)
     async with serving(Echo, **{name: value}) as url:
         with pytest.raises(HandshakeRejectedError, match="500"):
             await websocket_connect(url)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote
 
 from tornado import httpclient
@@ -14,6 +15,12 @@ from tornado.httputil import HTTPHeaders
 from tornado_ws.client.connectors import SslOptions
 from tornado_ws.client.redirects import Redirects
 from tornado_ws.escaping import shown, without_password
+from tornado_ws.options import OptionArguments, near_miss
+
+if TYPE_CHECKING:
+    from http.cookiejar import CookieJar
+
+    from tornado.netutil import Resolver
 
 Headers: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 
@@ -23,6 +30,38 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 #: As Node's ws has it: a path, and behind ":" the path and query of the request.
 _UNIX_URL = re.compile(r"ws\+unix:(?://)?(/[^/:?#][^:?#]*)(?::(/[^#]*)?)?(?:#.*)?", re.IGNORECASE | re.DOTALL)
+
+
+class ConnectArguments(OptionArguments, total=False):
+    """What `websocket_connect` takes that can be used for one connection after the other."""
+
+    connect_timeout: float | None
+    on_message_callback: Callable[[str | bytes | None], Any] | None
+    compression_options: dict[str, Any] | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    max_message_size: int
+    subprotocols: list[str] | None
+    resolver: Resolver | None
+    headers: Headers | None
+    user_agent_header: str | None
+    cookies: CookieJar | None
+    ssl_options: SslOptions | None
+    server_hostname: str | None
+    proxy_ssl_options: SslOptions | None
+    unix: str | bytes | os.PathLike[str] | None
+    source_address: tuple[str, int] | None
+    follow_redirects: bool
+    max_redirects: int
+
+
+def check_names(function: str, options: Mapping[str, object]) -> None:
+    """Raise TypeError for an option that ``function`` does not have, which names the one that it resembles."""
+    for name in options:
+        if name not in OptionArguments.__annotations__:
+            meant = near_miss(name, {*ConnectArguments.__annotations__, "proxy", "sock"})
+            hint = f"; did you mean {meant!r}?" if meant is not None else ""
+            raise TypeError(f"{function}() got an unexpected argument {name!r}{hint}")
 
 
 def make_request(url: str | httpclient.HTTPRequest, connect_timeout: float | None) -> Any:

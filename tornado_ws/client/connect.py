@@ -16,6 +16,7 @@ from tornado.netutil import Resolver
 from tornado_ws.client.arguments import (
     Headers,
     add_arguments,
+    check_names,
     checked_redirects,
     checked_ssl,
     make_request,
@@ -109,6 +110,7 @@ def websocket_connect(
     :returns: a Future of a `WebSocketClientConnection`. It fails with what follows from `HandshakeRejectedError` on.
     :raises ValueError: for a URL that cannot be connected to, for an `.HTTPRequest` with a body or another method than
         GET, and for a wrong option.
+    :raises TypeError: for an argument that there is not; it names the one that may be meant.
     :raises ImportError: for a SOCKS proxy where python-socks is missing.
     :raises HandshakeRejectedError: (an `.HTTPError`) when the server answers with an error status.
     :raises RedirectError: (a `HandshakeRejectedError`) for a redirect that is not followed, a loop for example.
@@ -122,6 +124,7 @@ def websocket_connect(
 
     The ``io_loop`` argument of Tornado 4 is accepted, in its old place or by name, and not used.
     """
+    check_names("websocket_connect", options)
     request = make_request(url, connect_timeout)
     add_arguments(request, headers, user_agent_header, ssl_options)
     path = take_unix_path(request)

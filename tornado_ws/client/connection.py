@@ -21,6 +21,7 @@ from tornado.netutil import Resolver
 
 from tornado_ws import handshake
 from tornado_ws.client.answers import AnsweredConnection
+from tornado_ws.client.arguments import check_names
 from tornado_ws.client.futures import ConnectFuture
 from tornado_ws.client.reach import DIRECT, Reach
 from tornado_ws.client.read_queue import MessageQueue
@@ -77,6 +78,7 @@ class WebSocketClientConnection(AnsweredConnection):
         reach: Reach = DIRECT,
         **options: Unpack[OptionArguments],
     ) -> None:
+        check_names("WebSocketClientConnection", options)
         self.connect_future: ConnectFuture[WebSocketClientConnection] = ConnectFuture()
         self.read_queue = MessageQueue()
         self.key = base64.b64encode(os.urandom(16))

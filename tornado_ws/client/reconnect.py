@@ -6,14 +6,15 @@ import asyncio
 import random as _random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
 from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.log import gen_log
 
+from tornado_ws.client.arguments import ConnectArguments
 from tornado_ws.client.connect import websocket_connect
 from tornado_ws.client.connection import WebSocketClientConnection
 from tornado_ws.client.resume import Resume, ResumedConnection
@@ -21,6 +22,9 @@ from tornado_ws.close_codes import NORMAL_CLOSURE
 from tornado_ws.coroutines import value_of
 from tornado_ws.errors import HandshakeError, HandshakeRejectedError, ProxyError, WebSocketError
 from tornado_ws.escaping import plain, without_password
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: What may pass: no name, no route, no server, one that is busy, one that answers nonsense.
 _ERRORS = (OSError, WebSocketError, HTTPError)
@@ -44,7 +48,7 @@ def reconnect(
     clock: Callable[[], float] = ...,
     random: Callable[[], float] = ...,
     proxy: str | bool | None = ...,
-    **arguments: Any,
+    **arguments: Unpack[ConnectArguments],
 ) -> AsyncIterator[WebSocketClientConnection]: ...
 
 
@@ -61,7 +65,7 @@ def reconnect(
     clock: Callable[[], float] = ...,
     random: Callable[[], float] = ...,
     proxy: str | bool | None = ...,
-    **arguments: Any,
+    **arguments: Unpack[ConnectArguments],
 ) -> AsyncIterator[ResumedConnection]: ...
 
 
@@ -78,7 +82,7 @@ async def reconnect(
     clock: Callable[[], float] = time.monotonic,
     random: Callable[[], float] = _random.random,
     proxy: str | bool | None = True,
-    **arguments: Any,
+    **arguments: Unpack[ConnectArguments],
 ) -> AsyncIterator[WebSocketClientConnection | ResumedConnection]:
     """Yield a connection, and when the caller is done with it the next one, for ever::
 
@@ -176,7 +180,7 @@ def _check_delays(first_delay: float, max_delay: float, reset_after: float) -> N
         raise ValueError(f"reset_after is {reset_after!r}; it has to be a number of seconds from 0")
 
 
-def _checked_resume(resume: object, url: str | HTTPRequest, arguments: dict[str, Any]) -> Resume | None:
+def _checked_resume(resume: object, url: str | HTTPRequest, arguments: Mapping[str, object]) -> Resume | None:
     if resume is None or resume is False:
         return None
     resuming = Resume() if resume is True else resume

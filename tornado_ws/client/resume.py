@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from tornado.concurrent import Future
@@ -12,6 +12,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.log import gen_log
 
 from tornado_ws.client.connection import WebSocketClientConnection
+from tornado_ws.engine.encoding import Sendable
 from tornado_ws.envelope import Beginning, Envelope, join_positions, take_apart
 from tornado_ws.errors import TopicGapError
 from tornado_ws.escaping import shown
@@ -126,7 +127,7 @@ class ResumedConnection:
         if had and not beginning.recovered:
             raise TopicGapError(f"the server does not have all that was missed of topic {shown(beginning.topic)}")
 
-    def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Future[None]:
+    def write_message(self, message: Sendable, binary: bool = False) -> Future[None]:
         """Send a message to the server; all is as in `.WebSocketHandler.write_message`."""
         return self.connection.write_message(message, binary)
 

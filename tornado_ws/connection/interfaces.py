@@ -14,6 +14,9 @@ from tornado.iostream import IOStream
 from tornado.web import Application
 
 from tornado_ws.coroutines import log_error, run_to_end
+from tornado_ws.engine.encoding import Sendable
+from tornado_ws.observing.counters import Counters
+from tornado_ws.observing.latency import UNKNOWN, Latency
 from tornado_ws.options import DEFAULT_OPTIONS, Options, checked_message_size, checked_seconds
 
 DEFAULT_MAX_MESSAGE_SIZE = 10 * 1024 * 1024
@@ -101,7 +104,7 @@ class WebSocketParams:
     ) -> None:
         self.ping_interval = checked_seconds("ping_interval", ping_interval)
         self.ping_timeout = checked_seconds("ping_timeout", ping_timeout)
-        self.max_message_size = checked_message_size(max_message_size)
+        self.max_message_size = checked_message_size("max_message_size", max_message_size)
         self.compression_options = compression_options
         self.options = options
 
@@ -184,15 +187,39 @@ class WebSocketProtocol(abc.ABC):
     # Any: those that override it name a WebSocketHandler, which a floor below the server's cannot.
     def accept_connection(self, handler: Any) -> Awaitable[None]: ...
 
+    # What Tornado's does not have: a protocol of others counts nothing.
+
     @property
-    def buffered_amount(self) -> int:
-        """Bytes that wait to be sent."""
+    def connection_id(self) -> int:
+        """This is a number that no other connection of the process has, for the log; 0 where there is none."""
         return 0
 
+    @property
+    def peer_name(self) -> str:
+        """This is the address of the other end, for the log; a str."""
+        return ""
+
+    @property
+    def counters(self) -> Counters:
+        """This is what went over the connection so far: a `Counters`."""
+        return Counters()
+
+    @property
+    def latency(self) -> Latency:
+        """This is the round trip from a ping of ours to its pong: a `Latency`, in seconds."""
+        return UNKNOWN
+
+    @property
+    def buffered_amount(self) -> int:
+        """This is how many bytes wait to be sent; 0 on a closed connection."""
+        return 0
+
+    def flush(self) -> None:
+        """Give the operating system all that was written and waits for more."""
+        raise NotImplementedError
+
     @abc.abstractmethod
-    def write_message(
-        self, message: str | bytes | dict[str, Any], binary: bool = False, *, compress: bool = True
-    ) -> Future[None]: ...
+    def write_message(self, message: Sendable, binary: bool = False, *, compress: bool = True) -> Future[None]: ...
 
     @property
     @abc.abstractmethod

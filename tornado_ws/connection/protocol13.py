@@ -70,6 +70,7 @@ from tornado_ws.engine.contract import (
     TEXT,
     Inflater,
 )
+from tornado_ws.engine.encoding import Sendable
 from tornado_ws.engine.handling import run_in
 from tornado_ws.errors import ProtocolError, WebSocketClosedError, WriteLimitError
 from tornado_ws.escaping import plain
@@ -509,7 +510,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             self._writing = Writing(self)
         return self._writing
 
-    def _write_message(self, message: str | bytes | dict[str, Any], binary: bool, compress: bool) -> Future[None]:
+    def _write_message(self, message: Sendable, binary: bool, compress: bool) -> Future[None]:
         if self.server_terminated:
             raise WebSocketClosedError()
         codec = codec_of(self.params.options.codec)
@@ -702,6 +703,17 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         self.close_reason = error.reason
         self._stop_receiving()
         self.close(error.close_code, error.reason)
+
+    def _log_and_abort(self, error: BaseException) -> None:
+        code = self.params.options.error_close_code
+        if code is None or self._transport is None or self.server_terminated:
+            super()._log_and_abort(error)
+            return
+        log_error(self.handler, error)
+        self._closing.reported = code, None
+        # What was received behind it is not delivered.
+        self.client_terminated = True
+        self.close(code)
 
     def _on_eof(self, error: Exception | None) -> None:
         """The peer closed its side of the connection, or it broke: there is nobody left to shake hands with."""

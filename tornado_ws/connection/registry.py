@@ -41,7 +41,7 @@ class Listener(Protocol):
 class Connections:
     """The open connections of one application: from ``open`` until ``on_close`` has returned."""
 
-    __slots__ = ("asked_at", "handshakes", "listeners", "open")
+    __slots__ = ("are_settings_checked", "asked_at", "handshakes", "listeners", "open")
 
     def __init__(self) -> None:
         # A dict has 50 to 100 bytes for each, a set up to twice that.
@@ -51,6 +51,8 @@ class Connections:
         #: Opening handshakes that count for the rate, and when they were counted: they wear off with time.
         self.handshakes = 0.0
         self.asked_at = 0.0
+        #: Whether the log has what is wrong with the application's settings.
+        self.are_settings_checked = False
 
     def add(self, connection: Registered) -> None:
         self.open[connection] = None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Any, TypeAlias
 
 from tornado.util import _websocket_mask as apply_mask
 
 from tornado_ws.engine.contract import MASKED
 
-__all__ = ["apply_mask", "encode_frame", "encode_frame_parts", "encode_message"]
+__all__ = ["Sendable", "apply_mask", "encode_frame", "encode_frame_parts", "encode_message"]
+
+#: What is sent as a message where there is no codec, a dict as JSON.
+Sendable: TypeAlias = "str | bytes | bytearray | memoryview | dict[str, Any]"
 
 
 def encode_message(message: str | bytes | bytearray | memoryview, binary: bool) -> bytes:

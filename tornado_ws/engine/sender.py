@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tornado_ws.engine.channel import Channel
+from tornado_ws.engine.encoding import Sendable
 
 
 class Sender:
@@ -24,9 +25,7 @@ class Sender:
         """Return True once either side has begun to close, or the stream is closed."""
         return (self._out is None or self._out.fd < 0) and self._is_closing()
 
-    def write_message(
-        self, message: str | bytes | dict[str, Any], binary: bool = False, *, compress: bool = True
-    ) -> asyncio.Future[None]:
+    def write_message(self, message: Sendable, binary: bool = False, *, compress: bool = True) -> asyncio.Future[None]:
         """Send a message; see `.WebSocketHandler.write_message`.
 
         Raises `WebSocketClosedError` when a close frame was sent or the connection is lost, and ValueError for bytes
@@ -40,9 +39,7 @@ class Sender:
     def _is_closing(self) -> bool:
         raise NotImplementedError
 
-    def _write_message(
-        self, message: str | bytes | dict[str, Any], binary: bool, compress: bool
-    ) -> asyncio.Future[None]:
+    def _write_message(self, message: Sendable, binary: bool, compress: bool) -> asyncio.Future[None]:
         raise NotImplementedError
 
 

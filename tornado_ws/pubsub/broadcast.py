@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from tornado_ws.connection.writing import SharedMessage, sendable
-from tornado_ws.pubsub.fan_out import protocol_of, send_shared
+from tornado_ws.engine.encoding import Sendable
+from tornado_ws.pubsub.fan_out import Connection, protocol_of, send_shared
 
 
-def broadcast(connections: Iterable[Any], message: str | bytes | dict[str, Any], binary: bool = False) -> int:
+def broadcast(connections: Iterable[Connection], message: Sendable, binary: bool = False) -> int:
     """Send a message to many connections.
 
     Connections that are closed or closing are left out, and so are those whose write limit refuses the message. Nothing

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from tornado.iostream import StreamBufferFullError
 
+from tornado_ws.connection.interfaces import WebSocketProtocol
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.writing import SharedMessage, SharedMessages
 from tornado_ws.engine import Sender, send_to_all
@@ -15,7 +16,19 @@ from tornado_ws.errors import WebSocketClosedError, WriteLimitError
 from tornado_ws.server.handler import WebSocketHandler
 
 
-def protocol_of(connection: Any) -> Any:
+class Client(Protocol):
+    """What messages are sent to, of a client."""
+
+    @property
+    def protocol(self) -> WebSocketProtocol | None:
+        """Its protocol, None where it is closed."""
+
+
+#: A connection as the application has it.
+Connection: TypeAlias = WebSocketHandler | Client
+
+
+def protocol_of(connection: Connection) -> Any:
     """Return the protocol of a handler or client; None where it is closed."""
     return connection.ws_connection if isinstance(connection, WebSocketHandler) else connection.protocol
 

@@ -12,10 +12,11 @@ from typing import Any
 from tornado.log import gen_log
 
 from tornado_ws.close_codes import SERVICE_RESTART
+from tornado_ws.engine.encoding import Sendable
 from tornado_ws.envelope import begin, position_in
 from tornado_ws.pubsub.broker import Broker, Lag, TopicCounters
 from tornado_ws.pubsub.counting import CountedTopics
-from tornado_ws.pubsub.fan_out import protocol_of, send_one, send_shared
+from tornado_ws.pubsub.fan_out import Connection, protocol_of, send_one, send_shared
 from tornado_ws.pubsub.history import History, Rules
 from tornado_ws.pubsub.latest import LATEST
 from tornado_ws.pubsub.listening import Listener
@@ -91,7 +92,7 @@ class Topics:
 
     # Publishing
 
-    def publish(self, topic: str, message: Any, *, exclude: Any = None) -> asyncio.Future[Position]:
+    def publish(self, topic: str, message: Sendable, *, exclude: Connection | None = None) -> asyncio.Future[Position]:
         """Publish a message to all that are subscribed to ``topic``, in every process.
 
         :param topic: a name of 1 to 512 bytes of UTF-8 (`Settings.max_topic_length`), without ``*``.
@@ -116,7 +117,7 @@ class Topics:
 
     async def subscribe(
         self,
-        connection: Any,
+        connection: Connection,
         topic: str,
         *,
         since: Position | str | None = None,
@@ -169,7 +170,7 @@ class Topics:
 
     def _add(
         self,
-        connection: Any,
+        connection: Connection,
         topic: str,
         since: Position | None,
         envelope: bool,
@@ -211,7 +212,7 @@ class Topics:
         if not send_one(subscription.protocol, sharable(said)) and not subscription.protocol.is_closing():
             self._refused(subscription.protocol)
 
-    def unsubscribe(self, connection: Any, topic: str) -> bool:
+    def unsubscribe(self, connection: Connection, topic: str) -> bool:
         """End the subscription of ``connection`` to ``topic``; returns whether there was one."""
         subscription = self._subscribers.get(connection, check_pattern(topic, self._longest))
         if subscription is not None:

@@ -92,6 +92,9 @@ class WebSocketHandler(tornado.web.RequestHandler):
     - ``websocket_max_lifetime``: seconds after which the connection is closed with 1001, or up to a tenth less, so that
       those which came together do not come back together. None, the default, is never;
     - ``websocket_idle_timeout``: the same for seconds without a message, either way, or up to a quarter more;
+    - ``websocket_error_close_code``: the code that the client is sent after an exception in `open`, `on_message`,
+      `on_ping` or `on_pong`, 1011 for example (RFC 6455 section 7.4.1). None, the default, closes the socket without a
+      close frame, as Tornado does;
     - ``websocket_codec``: what turns values into messages and back, "json", "orjson", "msgspec", "msgpack" or an object
       (see `tornado_ws.codecs`). None, the default, leaves messages as they are;
     - ``websocket_decode_text``: False gives text to `on_message` as bytes, which are UTF-8. True by default;
@@ -102,7 +105,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
     Two are of the application alone, None by default. Beyond them an opening handshake is answered with 503 and
     Retry-After: ``websocket_max_connections``, the most that are open at a time, and
-    ``websocket_max_handshakes_per_second``.
+    ``websocket_max_handshakes_per_second``. `.check_settings` finds wrong settings before there is a client.
     """
 
     #: The connection from `close` to its end.
@@ -169,6 +172,12 @@ class WebSocketHandler(tornado.web.RequestHandler):
 
     def _ws_is_refused_for_now(self, *, is_handshake: bool) -> bool:
         connections = connections_of(self.application)
+        if not connections.are_settings_checked:
+            # For the first request of an application alone.
+            from tornado_ws.server.settings import log_wrong_settings
+
+            connections.are_settings_checked = True
+            log_wrong_settings(self.settings)
         if connections.listeners:
             self._ws_refuse(503, "Shutting down")
             return True

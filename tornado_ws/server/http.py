@@ -25,7 +25,9 @@ from tornado.httputil import HTTPInputError, HTTPMessageDelegate, HTTPServerConn
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 from tornado.log import app_log, gen_log
+from tornado.web import Application
 
+from tornado_ws.server.settings import check_settings
 from tornado_ws.server.upgrade_request import parse_upgrade_request
 from tornado_ws.transport.stream import give_back, stop_watching
 
@@ -46,8 +48,14 @@ class HTTPServer(httpserver.HTTPServer):
         server = tornado_ws.HTTPServer(application, xheaders=True)
         server.listen(8888)
 
-    Follows Tornado 6.2 to 6.6. The constructor raises what Tornado's does.
+    Follows Tornado 6.2 to 6.6. The constructor raises what Tornado's does, and ValueError for a wrong setting of the
+    application, see `check_settings`.
     """
+
+    def initialize(self, request_callback: Any, *args: Any, **kwargs: Any) -> None:
+        if isinstance(request_callback, Application):
+            check_settings(request_callback)
+        super().initialize(request_callback, *args, **kwargs)
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Begin with a new connection; called by `.TCPServer`.
