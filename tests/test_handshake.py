@@ -228,3 +228,9 @@ def test_refuses_two_subprotocols_in_two_lines() -> None:
     headers.add("Sec-WebSocket-Protocol", "superchat")
     with pytest.raises(ValueError, match="chat,superchat"):
         handshake.check_selected_subprotocol(headers, ["chat", "superchat"])
+
+
+def test_a_token_among_the_offered_subprotocols_is_not_shown() -> None:
+    headers = HTTPHeaders({"Sec-WebSocket-Protocol": "other"})
+    with pytest.raises(ValueError, match=r"offered were \['v1.app', 'bearer.aaaaaaaaaaaaaaaaa'…\]$"):
+        handshake.check_selected_subprotocol(headers, ["v1.app", "bearer." + "a" * 40])

@@ -34,7 +34,7 @@ def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def scrape(url: str) -> dict[str, float]:
-    """Return the values by name, and by name and topic where they have one: ``name/topic``."""
+    """Return the values by name, with the label behind it where there is one: ``name/topic``."""
     with urllib.request.urlopen(url, timeout=PATIENCE) as response:
         text = response.read().decode()
     return {
@@ -57,13 +57,14 @@ def _connections_are_seen(server: subprocess.Popen[str], url: str) -> None:
             assert ws.recv() == "x" * 1000
         during = scrape(url)
     assert during["websocket_open_connections"] == 1
-    assert during["websocket_messages_in_total"] == during["websocket_messages_out_total"] == 3
-    assert during["websocket_message_bytes_in_total"] == during["websocket_message_bytes_out_total"] == 3000
-    assert 0 < during["websocket_wire_bytes_out_total"] < 200
-    assert during["websocket_buffered_amount"] == during["websocket_dropped_total"] == 0
+    for direction in ("in", "out"):
+        assert during[f"websocket_messages_total/{direction}"] == 3
+        assert during[f"websocket_message_bytes_total/{direction}"] == 3000
+    assert 0 < during["websocket_wire_bytes_total/out"] < 200
+    assert during["websocket_buffered_bytes"] == during["websocket_dropped_messages_total"] == 0
     after = scrape(url)
     assert (after["websocket_open_connections"], after["websocket_connections_total"]) == (0, 1)
-    assert after["websocket_messages_in_total"] == 3
+    assert after["websocket_messages_total/in"] == 3
     server.send_signal(signal.SIGTERM)
     _, log = server.communicate(timeout=PATIENCE)
     assert server.returncode == 0
@@ -112,11 +113,11 @@ def test_prometheus_sees_what_topics_did(tmp_path: Path) -> None:
             assert third.recv() == "for the attic"
             after = scrape(there)
         for topic, expected in (("room/lobby", [0, 1, 1, 0]), ("room/*", [1, 1, 1, 0])):
-            names = [f"topic_{each}_total/{topic}" for each in ("published", "received", "delivered", "gaps")]
+            names = [f"websocket_topic_{each}_total/{topic}" for each in ("published", "received", "delivered", "gaps")]
             assert [after[name] - before[name] for name in names] == expected
-        assert after["topics_received_total"] - before["topics_received_total"] == 2
-        assert after["topics_lag_messages"] == after["topics_lag_seconds"] == after["topics_broker_away"] == 0
-        assert after["topics_outages_total"] == after["topics_reconnects_total"] == 0
+        assert after["websocket_topics_received_total"] - before["websocket_topics_received_total"] == 2
+        for name in ("lag_messages", "lag_seconds", "broker_away", "outages_total", "reconnects_total"):
+            assert after[f"websocket_topics_{name}"] == 0
         redis_server.kill_connections()
-        cut = scraped_until(there, "topics_reconnects_total", 1)
-        assert cut["topics_gaps_total"] == 0
+        cut = scraped_until(there, "websocket_topics_reconnects_total", 1)
+        assert cut["websocket_topics_gaps_total"] == 0

@@ -6,6 +6,8 @@ import re
 
 #: Characters that are shown of a text, unless the caller says otherwise.
 MOST_SHOWN = 200
+#: Of the name of a subprotocol.
+_MOST_OF_NAME = 24
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*:/*"
 
@@ -29,6 +31,14 @@ def plain(text: object, most: int = MOST_SHOWN) -> str:
     if not cut.isprintable():
         cut = "".join(char if char.isprintable() else repr(char)[1:-1] for char in cut)
     return cut + ("…" if len(whole) > most else "")
+
+
+def shown_names(names: list[str]) -> str:
+    """Return offered subprotocols as `shown` does, and of each no more than the beginning.
+
+    A page has no other header to put a token in.
+    """
+    return plain(f"[{', '.join(shown(name, _MOST_OF_NAME) for name in names)}]")
 
 
 def without_password(url: str) -> str:

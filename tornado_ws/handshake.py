@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from tornado.httputil import HTTPHeaders
 
-from tornado_ws.escaping import plain, shown
+from tornado_ws.escaping import plain, shown, shown_names
 
 VERSION = "13"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -89,7 +89,7 @@ def check_selected_subprotocol(headers: HTTPHeaders, offered: list[str]) -> str 
     """Return the subprotocol that a server selected; raises ValueError for one that was not offered."""
     selected = headers.get("Sec-WebSocket-Protocol")
     if selected is not None and selected not in offered:
-        raise ValueError(f"the server selected subprotocol {shown(selected)}; offered were {shown(offered)}")
+        raise ValueError(f"the server selected subprotocol {shown(selected)}; offered were {shown_names(offered)}")
     return selected
 
 

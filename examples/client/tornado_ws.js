@@ -27,7 +27,7 @@ const DEFAULTS = {
   resetAfter: 10_000, // ms; after a connection that lasted so long the limit is the first one again
   isFinal, // (code, reason) => whether that close is the end
   asks: true, // whether an opening that failed is followed by a request that is told why
-  protocols: [], // subprotocols that are offered
+  protocols: [], // subprotocols that are offered, or a function that returns those of the next attempt
   resume: false, // whether messages are in envelopes, and each connection goes on where the one before ended
   argument: "since", // of the query, for the positions
   positions: {}, // by topic; those that a page kept
@@ -73,7 +73,8 @@ export class Connection extends EventTarget {
     this.#isEnded = false;
     this.#attempts++;
     const url = this.#nextUrl();
-    const socket = (this.socket = new WebSocket(url, this.#options.protocols));
+    const { protocols } = this.#options;
+    const socket = (this.socket = new WebSocket(url, typeof protocols === "function" ? protocols() : protocols));
     let openedAt = 0;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {

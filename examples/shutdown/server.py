@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 
 from tornado.httpserver import HTTPServer
@@ -39,7 +40,10 @@ async def main(port: int) -> None:
 
     application = Application([("/", Worker)])
     server = HTTPServer(application)
-    sockets = bind_sockets(port, "127.0.0.1")
+    try:
+        sockets = bind_sockets(port, "127.0.0.1")
+    except OSError as error:
+        raise SystemExit(f"Cannot listen on port {port}: {error.strerror}. --port 0 takes any free one.") from None
     server.add_sockets(sockets)
     print(f"ws://127.0.0.1:{sockets[0].getsockname()[1]}/", flush=True)
 
@@ -53,5 +57,6 @@ async def main(port: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=8765, help="0 for any that is free")
+    port = os.environ.get("PORT", "8765")
+    parser.add_argument("--port", type=int, default=port, help="0 for any that is free (default: PORT, or 8765)")
     asyncio.run(main(parser.parse_args().port))

@@ -232,6 +232,20 @@ async def test_a_subprotocol_that_was_not_offered_is_a_500_and_one_line(header: 
     assert "select_subprotocol returned '100% mine'" in log.only().getMessage()
 
 
+@pytest.mark.gen_test
+async def test_a_token_among_the_offered_subprotocols_is_not_logged(log: Log) -> None:
+    class Handler(Echo):
+        def select_subprotocol(self, subprotocols: list[str]) -> str:
+            return "v2.app"
+
+    secret = "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0"
+    offered = f"v1.app, bearer.{secret}"
+    async with serving(Handler) as url, raw_client(url, Sec_WebSocket_Protocol=offered) as client:
+        assert client.status == 500
+    assert "the client offered ['v1.app', 'bearer.eyJhbGciOiJIUzI1N'…]" in log.only().getMessage()
+    assert not any(secret in line for line in log.lines)
+
+
 # permessage-deflate
 
 OFFERS = {

@@ -29,7 +29,13 @@ from tornado_ws.client.request import add_handshake, forget_proxy, websocket_req
 from tornado_ws.client.tcp import AbortableTCPClient
 from tornado_ws.close_codes import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
 from tornado_ws.compat.versions import accepts_io_loop
-from tornado_ws.connection.interfaces import DEFAULT_MAX_MESSAGE_SIZE, WebSocketParams, WebSocketProtocol
+from tornado_ws.connection import interfaces
+from tornado_ws.connection.interfaces import (
+    DEFAULT_MAX_MESSAGE_SIZE,
+    Observation,
+    WebSocketParams,
+    WebSocketProtocol,
+)
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.threads import write_message_threadsafe
 from tornado_ws.coroutines import value_of
@@ -61,6 +67,8 @@ class WebSocketClientConnection(AnsweredConnection):
     #: The same one, kept.
     _ws_protocol: WebSocketProtocol13 | None = None
     tcp_client: AbortableTCPClient
+    #: As in `.WebSocketHandler`.
+    _ws_observation: Observation | None = None
 
     @accepts_io_loop
     # Long by Tornado's arguments and ours.
@@ -105,6 +113,8 @@ class WebSocketClientConnection(AnsweredConnection):
         limits = [limit for limit in (request.connect_timeout, request.request_timeout) if limit]
         io_loop = IOLoop.current()
         self._connect_timer = io_loop.call_later(min(limits), self._on_connect_timeout) if limits else None
+        if interfaces.observer is not None:
+            self._ws_observation = interfaces.observer.connecting(request)
         self.connect_future.add_done_callback(self._on_connect_done)
         super().__init__(
             None,
@@ -136,6 +146,11 @@ class WebSocketClientConnection(AnsweredConnection):
             self.io_loop.remove_timeout(self._connect_timer)
             self._connect_timer = None
         if future.cancelled() or future.exception() is not None:
+            if self._ws_observation is not None:
+                error = asyncio.CancelledError() if future.cancelled() else future.exception()
+                assert error is not None
+                self._ws_observation.failed(error)
+                self._ws_observation.answered(getattr(error, "status", None))
             # Nobody has this connection, so nobody else can close it.
             self._stop_http()
             self.tcp_client.abort()
@@ -191,6 +206,9 @@ class WebSocketClientConnection(AnsweredConnection):
         self.protocol = protocol
         protocol.stream = stream
         self._ws_protocol = cast(WebSocketProtocol13, protocol)
+        if self._ws_observation is not None:
+            protocol._observation = self._ws_observation
+            self._ws_observation.answered(start_line.code)
         self.io_loop.add_callback(protocol._receive_frame_loop)
         protocol.start_pinging()
         self.connect_future.set_result(self)

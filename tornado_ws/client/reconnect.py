@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random as _random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.log import gen_log
@@ -21,7 +22,7 @@ from tornado_ws.client.resume import Resume, ResumedConnection
 from tornado_ws.close_codes import NORMAL_CLOSURE
 from tornado_ws.coroutines import value_of
 from tornado_ws.errors import HandshakeError, HandshakeRejectedError, ProxyError, WebSocketError
-from tornado_ws.escaping import plain, without_password
+from tornado_ws.escaping import plain, shown, without_password
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -32,6 +33,10 @@ _ERRORS = (OSError, WebSocketError, HTTPError)
 #: Request Timeout, Too Early, Too Many Requests: of the statuses that blame the client, those that pass.
 _PASSING = (408, 425, 429)
 
+#: Arguments of `websocket_connect` that tell a server who asks.
+_CREDENTIALS = ("cookies", "headers", "ssl_options", "subprotocols")
+
+Credentials: TypeAlias = "Callable[[], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]"
 Final: TypeAlias = "type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]"
 
 
@@ -48,6 +53,7 @@ def reconnect(
     clock: Callable[[], float] = ...,
     random: Callable[[], float] = ...,
     proxy: str | bool | None = ...,
+    credentials: Credentials | None = ...,
     **arguments: Unpack[ConnectArguments],
 ) -> AsyncIterator[WebSocketClientConnection]: ...
 
@@ -65,6 +71,7 @@ def reconnect(
     clock: Callable[[], float] = ...,
     random: Callable[[], float] = ...,
     proxy: str | bool | None = ...,
+    credentials: Credentials | None = ...,
     **arguments: Unpack[ConnectArguments],
 ) -> AsyncIterator[ResumedConnection]: ...
 
@@ -82,6 +89,7 @@ async def reconnect(
     clock: Callable[[], float] = time.monotonic,
     random: Callable[[], float] = _random.random,
     proxy: str | bool | None = True,
+    credentials: Credentials | None = None,
     **arguments: Unpack[ConnectArguments],
 ) -> AsyncIterator[WebSocketClientConnection | ResumedConnection]:
     """Yield a connection, and when the caller is done with it the next one, for ever::
@@ -125,10 +133,15 @@ async def reconnect(
     :param sleep: for tests, as ``clock`` and ``random``.
     :param proxy: as in `websocket_connect`, but by default the environment's: ``HTTPS_PROXY``, ``ALL_PROXY`` and
         ``NO_PROXY``, by the rules of `urllib.request`; False is none.
+    :param credentials: a function, or a coroutine function, that is called before each attempt and returns a mapping of
+        ``headers``, ``subprotocols``, ``cookies`` and ``ssl_options``, as many of them as there are, for that attempt:
+        what expires has to be new. They are in the place of those in ``arguments``. What the function raises is a
+        failure of the attempt. None, the default, is the same for all attempts.
     :param arguments: those of `websocket_connect`, without ``sock``.
-    :raises ValueError: unless ``0 < first_delay <= max_delay`` and ``reset_after >= 0``, and for ``sock``; with
-        ``resume`` also for a URL that has its argument already, and for an ``on_message_callback``, a ``codec`` or
-        ``decode_text=False``.
+    :raises TypeError: for ``credentials`` that is no function, or returns no mapping.
+    :raises ValueError: unless ``0 < first_delay <= max_delay`` and ``reset_after >= 0``, for ``sock``, and for another
+        name that ``credentials`` returns; with ``resume`` also for a URL that has its argument already, and for an
+        ``on_message_callback``, a ``codec`` or ``decode_text=False``.
     :raises Exception: what ``final`` says of OSError (`.StreamClosedError` and the errors of `ssl` and of name
         resolution are), `WebSocketError` and `.HTTPError`; and at once any other exception of an attempt, such as
         ValueError for a wrong argument.
@@ -136,6 +149,8 @@ async def reconnect(
     _check_delays(first_delay, max_delay, reset_after)
     if arguments.get("sock") is not None:
         raise ValueError("sock is given, and one socket cannot be connected again; unix is for a path")
+    if credentials is not None and not callable(credentials):
+        raise TypeError(f"credentials is of type {type(credentials).__name__}; it has to be a function")
     resuming = _checked_resume(resume, url, arguments)
     name = _name(url if isinstance(url, str) else url.url)
     attempt = 0
@@ -143,7 +158,8 @@ async def reconnect(
         attempt += 1
         try:
             target = url if resuming is None else resuming.request(url)
-            conn = await websocket_connect(target, proxy=proxy, **arguments)
+            fresh = {} if credentials is None else await _fresh(credentials)
+            conn = await websocket_connect(target, proxy=proxy, **{**arguments, **fresh})
         except _ERRORS as error:
             if _is_final(error, final):
                 gen_log.info("WebSocket to %s: attempt %d failed for good: %s", name, attempt, _words(error))
@@ -192,6 +208,17 @@ def _checked_resume(resume: object, url: str | HTTPRequest, arguments: Mapping[s
         raise ValueError("codec and decode_text=False are for whole messages; with resume decode the data of each")
     resuming.check(url)
     return resuming
+
+
+async def _fresh(credentials: Credentials) -> Mapping[str, Any]:
+    given: Any = credentials()
+    if inspect.isawaitable(given):
+        given = await given
+    if not isinstance(given, Mapping):
+        raise TypeError(f"credentials returned a {type(given).__name__}; it has to return a mapping")
+    if wrong := [name for name in given if name not in _CREDENTIALS]:
+        raise ValueError(f"credentials returned {shown(wrong)}; allowed are {', '.join(_CREDENTIALS)}")
+    return given
 
 
 def _is_final(error: Exception, final: Final | None) -> bool:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tornado import gen, httputil
 from tornado.concurrent import Future
 from tornado.iostream import IOStream
-from tornado.web import Application
+from tornado.web import Application, RequestHandler
 
 from tornado_ws.coroutines import log_error, run_to_end
 from tornado_ws.engine.encoding import Sendable
 from tornado_ws.observing.counters import Counters
 from tornado_ws.observing.latency import UNKNOWN, Latency
 from tornado_ws.options import DEFAULT_OPTIONS, Options, checked_message_size, checked_seconds
+
+if TYPE_CHECKING:
+    from tornado_ws.engine.contract import Tap
+    from tornado_ws.observing.counters import Counters
 
 DEFAULT_MAX_MESSAGE_SIZE = 10 * 1024 * 1024
 
@@ -86,6 +90,49 @@ class Turn:
         raise NotImplementedError
 
 
+class Observed(Protocol):
+    """What an `Observation` asks of an open connection."""
+
+    @property
+    def counters(self) -> Counters: ...
+
+    @property
+    def selected_subprotocol(self) -> str | None: ...
+
+
+class Observation(Protocol):
+    """What is told of one opening handshake, and of the connection that comes of it. It raises nothing."""
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> Awaitable[None]:
+        """Run the handling of the request, which a server is about to begin."""
+
+    def failed(self, error: BaseException) -> None:
+        """``error`` has ended the handshake, or was raised by a callback of the open connection."""
+
+    def answered(self, status: int | None) -> None:
+        """The handshake is over, with this status; None without an answer. The first call counts."""
+
+    def opened(self, connection: Observed) -> Tap | None:
+        """The connection begins; called in the context of its callbacks. Returns what is to be shown its bytes."""
+
+    def closed(self, code: int | None, reason: str | None) -> None:
+        """``on_close`` is about to be called with these."""
+
+
+class Observer(Protocol):
+    """Who is told of all opening handshakes of the process while it is `observer`."""
+
+    def accepting(self, handler: RequestHandler) -> Observation:
+        """A server has a request; its handler has not begun."""
+
+    def connecting(self, request: Any) -> Observation:
+        """A client is about to send ``request``, an `.HTTPRequest` with headers of its own: more may be set."""
+
+
+#: Set by `tornado_ws.opentelemetry`.
+observer: Observer | None = None
+
+
 class WebSocketParams:
     """Settings of one connection, under Tornado's names: seconds and bytes. ``options`` is all that is ours.
 
@@ -114,6 +161,7 @@ class WebSocketProtocol(abc.ABC):
 
     #: What ``on_close`` and the callbacks around it have returned and what still runs.
     _endings: tuple[asyncio.Future[Any], ...] = ()
+    _observation: Observation | None = None
 
     def __init__(self, handler: WebSocketDelegate) -> None:
         self.handler = handler
@@ -163,6 +211,8 @@ class WebSocketProtocol(abc.ABC):
         self._endings = tuple(other for other in self._endings if other is not ending)
 
     def _log_and_abort(self, error: BaseException) -> None:
+        if self._observation is not None:
+            self._observation.failed(error)
         log_error(self.handler, error)
         self._abort()
 

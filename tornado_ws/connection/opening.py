@@ -24,7 +24,7 @@ from tornado_ws.deflate.offload import OffloadingInflater
 from tornado_ws.deflate.options import MIN_DEFLATE_WBITS, deflate_options
 from tornado_ws.deflate.ratio import RatioLimitedInflater
 from tornado_ws.engine.contract import Inflater
-from tornado_ws.escaping import shown
+from tornado_ws.escaping import shown, shown_names
 from tornado_ws.transport.futures import completed_future
 from tornado_ws.transport.http_answer import send_101
 from tornado_ws.transport.stream import free_http_state
@@ -46,7 +46,8 @@ def select_subprotocol(handler: ServerEnd) -> str | None:
     selected: str | None = value_of(handler, "select_subprotocol", handler.select_subprotocol(offered))
     if selected:
         if selected not in offered:
-            raise HTTPError(500, f"select_subprotocol returned {shown(selected)}; the client offered {shown(offered)}")
+            text = f"select_subprotocol returned {shown(selected)}; the client offered {shown_names(offered)}"
+            raise HTTPError(500, text)
         handler.set_header("Sec-WebSocket-Protocol", selected)
     return selected
 

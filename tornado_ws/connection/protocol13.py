@@ -405,6 +405,8 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
                 is_lack = isinstance(error, MemoryError | OSError)
                 text = "WebSocket from %s aborted: handling its events raised %r"
                 self._log(logging.ERROR, text, error, exc_info=None if is_lack else error)
+                if self._observation is not None:
+                    self._observation.failed(error)
         finally:
             self._abort()
 
@@ -495,6 +497,11 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             if frame_log.is_on():
                 self._transport.tap = frame_log.FrameTap(self)
             self._transport.context.run(mark_context, self)
+            if self._observation is not None:
+                tap = self._transport.context.run(self._observation.opened, self)
+                if tap is not None:
+                    others = self._transport.tap
+                    self._transport.tap = tap if others is None else frame_log.Taps(others, tap)
             self._transport.compressor = self._compressor
             if not self._takes_steps and not self.is_closing() and self.params.options.codec is None:
                 self._out = self._transport
@@ -745,6 +752,8 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
                 except Exception as error:
                     log_error(self.handler, error)
             code, reason = self._closing.for_on_close()
+            if self._observation is not None:
+                self._observation.closed(code, reason)
             try:
                 result = self.handler.on_ws_connection_close(code, reason)
                 if result is not None:

@@ -23,7 +23,8 @@ from tornado.log import app_log, gen_log
 from tornado_ws import handshake
 from tornado_ws.codecs import Codec, codec_of
 from tornado_ws.compat.versions import TORNADO_CHECKS_ORIGIN
-from tornado_ws.connection.interfaces import WebSocketParams, WebSocketProtocol
+from tornado_ws.connection import interfaces
+from tornado_ws.connection.interfaces import Observation, WebSocketParams, WebSocketProtocol
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.threads import write_message_threadsafe
@@ -112,6 +113,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
     _ws_closing: WebSocketProtocol | None = None
     #: What the connection encodes messages with; None leaves them as they are.
     _ws_codec: Codec | None = None
+    #: What is told of the handshake and the connection, if anybody wants to know.
+    _ws_observation: Observation | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -133,6 +136,19 @@ class WebSocketHandler(tornado.web.RequestHandler):
         if not clear_answer(self):
             super().clear()
 
+    # Not a coroutine, as `get`.
+    def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> Any:
+        handling = super()._execute(transforms, *args, **kwargs)
+        if interfaces.observer is None:
+            return handling
+        self._ws_observation = interfaces.observer.accepting(self)
+        return self._ws_observation.run(handling)
+
+    def _handle_request_exception(self, e: BaseException) -> None:
+        if self._ws_observation is not None:
+            self._ws_observation.failed(e)
+        super()._handle_request_exception(e)
+
     # Not a coroutine: it would live as long as the connection.
     def get(self, *args: Any, **kwargs: Any) -> Awaitable[None]:
         self.open_args = args
@@ -140,6 +156,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
         protocol = self._ws_protocol()
         if protocol is None:
             return nothing()
+        if self._ws_observation is not None:
+            protocol._observation = self._ws_observation
         self.ws_connection = protocol
         return protocol.accept_connection(self)
 
@@ -416,6 +434,9 @@ class WebSocketHandler(tornado.web.RequestHandler):
         self.ws_connection.set_nodelay(value)
 
     def on_connection_close(self) -> None:
+        if self._ws_observation is not None:
+            # It may have no answer yet.
+            self._ws_observation.answered(None)
         connection = self.ws_connection or self._ws_closing
         if self.ws_connection:
             # May come back here before it returns.
@@ -450,6 +471,9 @@ class WebSocketHandler(tornado.web.RequestHandler):
         self._ws_run(connection, "on_connection_close", result)
 
     def _break_cycles(self) -> None:
+        if self._ws_observation is not None:
+            # The last step of an answer; those before it are applications' to override.
+            self._ws_observation.answered(self.get_status())
         # finish() calls this at the handshake, but a WebSocket handler lives on (render_string needs its namespace).
         if self.get_status() != 101 or self._on_close_called:
             super()._break_cycles()

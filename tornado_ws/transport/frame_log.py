@@ -13,10 +13,10 @@ import sys
 import traceback
 import zlib
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 from tornado_ws.close_codes import decode_close
-from tornado_ws.engine.contract import BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, TEXT
+from tornado_ws.engine.contract import BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, TEXT, Tap
 from tornado_ws.engine.encoding import apply_mask
 from tornado_ws.errors import ProtocolError
 from tornado_ws.escaping import shown
@@ -156,10 +156,20 @@ def _readable(kind: int, beginning: bytes, is_cut: bool) -> str:
     return beginning[:_MOST_BYTES].hex(" ") + ("…" if is_cut or len(beginning) > _MOST_BYTES else "")
 
 
+class FrameSink(Protocol):
+    """Who is told of the frames of one direction, as `FrameLog` is."""
+
+    def begin(self, first_byte: int, size: int) -> None: ...
+
+    def take(self, piece: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class FrameSplitter:
     """Tells ``log`` of each frame in a stream of bytes, right or wrong as it may be. It keeps no more than a header."""
 
-    def __init__(self, log: FrameLog) -> None:
+    def __init__(self, log: FrameSink) -> None:
         self._log = log
         self._header = bytearray()
         self._key = b""
@@ -246,3 +256,18 @@ class FrameTap:
         self._in = self._out = None
         if logging.raiseExceptions and sys.stderr is not None:
             traceback.print_exc()
+
+
+class Taps:
+    """Several taps in the place of one."""
+
+    def __init__(self, *taps: Tap) -> None:
+        self._taps = taps
+
+    def received(self, chunk: bytes) -> None:
+        for tap in self._taps:
+            tap.received(chunk)
+
+    def sent(self, first_byte: int, payload: bytes) -> None:
+        for tap in self._taps:
+            tap.sent(first_byte, payload)
