@@ -5,9 +5,10 @@ VENV ?= .venv
 
 RUN = $(VENV)/bin/python -m
 NATIVE = $(wildcard tornado_ws/*/*.pyx tornado_ws/*/*.h tornado_ws/*/native/*)
-CHECKED = $(wildcard _tornado_ws_finder.py tornado_ws tests examples benchmarks fuzz soak)
+CHECKED = $(wildcard _tornado_ws_finder.py tornado_ws tests examples benchmarks fuzz soak docs)
 
-.PHONY: demo cluster test test-fast lint autobahn bench fuzz soak sanitize sanitize-in-ci clean faults
+.PHONY: demo cluster test test-fast lint docs docs-check docs-links autobahn bench fuzz soak sanitize sanitize-in-ci \
+    clean faults
 
 # Where to listen, for `make demo` and `make cluster`; 0 is any that is free, and nothing is the program's default.
 PORT =
@@ -26,7 +27,7 @@ BOTH = tests/engine tests/deflate
 WITH_HTTP_SERVER = tests/server tests/connection tests/test_tornado_suite.py
 # Those of a group share what takes long to make.
 PARALLEL = -n auto --dist loadgroup
-test: lint
+test: lint docs-check
 	$(RUN) coverage erase
 	TORNADO_WS_ENGINE=python $(RUN) pytest $(PARALLEL) $(addprefix --ignore=,$(BOTH)) --cov --cov-report= --cov-fail-under=0
 	TESTED_HTTP_SERVER=tornado_ws $(RUN) pytest $(PARALLEL) $(WITH_HTTP_SERVER) --cov --cov-append --cov-report= --cov-fail-under=0
@@ -45,6 +46,21 @@ lint: $(VENV)/tested-with
 	$(RUN) mypy $(CHECKED)
 	$(RUN) basedpyright
 	$(VENV)/bin/lint-imports --no-logo setup.cfg
+
+SITE = reports/docs
+SPHINX = $(RUN) sphinx --quiet --nitpicky
+docs: $(VENV)/tested-with
+	$(SPHINX) docs $(SITE)
+	@echo "file://$(CURDIR)/$(SITE)/index.html"
+	$(RUN) webbrowser "file://$(CURDIR)/$(SITE)/index.html"
+
+# All of it anew: a page that did not change has no warnings. Links within the site and the repository are checked;
+# `docs-links` asks the servers of the others, for which CI has no network.
+docs-check: $(VENV)/tested-with
+	$(SPHINX) --fail-on-warning --fresh-env docs $(SITE)
+	grep --quiet "^- \[A chat\](_sources/tutorials/chat.md): A page" $(SITE)/llms.txt
+docs-links: $(VENV)/tested-with
+	$(SPHINX) --builder linkcheck docs reports/links
 
 autobahn: $(VENV)/tested-with
 	$(RUN) tests.autobahn.run --cases all --reports reports/autobahn --summary docs/autobahn.md
@@ -72,7 +88,7 @@ bench: $(VENV)/benched-with
 # start other programs, which do not use it.
 SANITIZED = reports/sanitized
 SANITIZED_TESTS = tests
-NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado browser compat test_authentication_example.py \
+NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado browser compat docs test_authentication_example.py \
     test_autobahn.py test_benchmark_load.py test_benchmarks.py test_conformance.py test_example_ports.py \
     test_feed_example.py test_metrics_example.py test_names.py test_peers.py test_proxies.py \
     test_shutdown_example.py test_tornado_suite.py test_tracing_example.py)
@@ -115,7 +131,7 @@ $(VENV)/installed-with-redis: $(VENV)/made $(NATIVE)
 	touch $@
 
 $(VENV)/tested-with: $(VENV)/made $(NATIVE)
-	$(RUN) pip install --quiet --editable '.[test]'
+	$(RUN) pip install --quiet --editable '.[test,docs]'
 	touch $@
 
 $(VENV)/fuzzed-with: $(VENV)/made $(NATIVE)
