@@ -88,7 +88,7 @@ bench: $(VENV)/benched-with
 # start other programs, which do not use it.
 SANITIZED = reports/sanitized
 SANITIZED_TESTS = tests
-NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado browser compat docs test_authentication_example.py \
+NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado browser cli compat docs test_authentication_example.py \
     test_autobahn.py test_benchmark_load.py test_benchmarks.py test_conformance.py test_example_ports.py \
     test_feed_example.py test_metrics_example.py test_names.py test_peers.py test_proxies.py \
     test_shutdown_example.py test_tornado_suite.py test_tracing_example.py)

@@ -243,11 +243,45 @@ def test_usage(arguments: list[str], status: int) -> None:
     assert nothing == ""
 
 
-@pytest.mark.parametrize("arguments", [["no_such_program.py"], ["-m", "no_such_module"]])
-def test_what_cannot_be_found_is_named(arguments: list[str]) -> None:
-    result = run("-m", "tornado_ws.run", *arguments)
-    assert result.returncode != 0
-    assert arguments[-1] in result.stderr
+@pytest.mark.parametrize("module", ["tornado_ws.run", "tornado_ws"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no_such_program.py"], "cannot open 'no_such_program.py': No such file or directory"),
+        (["folder"], "no __main__ in the directory 'folder'"),
+        (["-m", "no_such_module"], "no module 'no_such_module' that can be run"),
+        (["-m", "json.no_such_module"], "no module 'json.no_such_module' that can be run"),
+        (["-m", "folder"], "no module 'folder' that can be run"),
+        (["-m", ".json"], "no module '.json' that can be run"),
+    ],
+)
+def test_what_cannot_be_run_is_told_with_the_usage(
+    module: str, arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    words = ["run"] if module == "tornado_ws" else []
+    name = " ".join(["python -m", module, *words])
+    result = run("-m", module, *words, *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == [
+        f"usage: {name} PROGRAM [ARGS...]",
+        f"       {name} -m MODULE [ARGS...]",
+        f"{name}: {said}",
+    ]
+
+
+def test_an_error_of_the_program_itself_is_its_own(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("import no_such_dependency\n")
+    (package / "module.py").write_text("")
+    (tmp_path / "program.py").write_text("open('no_such_file')\n")
+    for arguments, said in (
+        (["-m", "package.module"], "No module named 'no_such_dependency'"),
+        (["program.py"], "'no_such_file'"),
+    ):
+        result = run("-m", "tornado_ws", "run", *arguments, cwd=tmp_path)
+        assert (result.returncode, said in result.stderr, "Traceback" in result.stderr) == (1, True, True)
 
 
 if sys.version_info >= (3, 11):

@@ -115,6 +115,12 @@ def test_children_of_run_have_it_also_if_they_ignore_the_path(
     assert (result.stdout, result.stderr) == (OURS, "")
 
 
+def test_there_is_a_console_script(installed: Environment, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(WHOSE)
+    script = installed.run(str(installed.python.parent / "tornado-ws"), "run", str(tmp_path / "program.py"))
+    assert (script.returncode, script.stdout, script.stderr) == (0, OURS, "")
+
+
 @pytest.mark.parametrize("flags", [[], ["-S"]])
 def test_children_in_an_environment_without_it_have_tornados_own(
     installed: Environment, without: Environment, flags: list[str], tmp_path: Path

@@ -14,6 +14,7 @@ from pathlib import Path
 import trustme
 import yaml
 
+from tests.docs.commands import check_session
 from tests.needs import need
 from tests.ports import unused_port
 from tests.support import PATIENCE
@@ -142,8 +143,13 @@ def _json(code: str, folder: Path) -> None:
     json.loads(code)
 
 
+def _console(code: str, folder: Path) -> None:
+    check_session(code)
+
+
 #: Those of languages that do not go with the rest of their page.
 CHECKS: dict[str, Callable[[str, Path], None]] = {
+    "console": _console,
     "dockerfile": _dockerfile,
     "haproxy": _haproxy,
     "html": _html,

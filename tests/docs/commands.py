@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 
 from tests.programs import ROOT, run
+from tornado_ws.cli.arguments import parser
 
 _ASSIGNED = re.compile(r"[A-Z_]+=")
 _COMMENT = re.compile(r"(^|\s+)# .*$", re.MULTILINE)
@@ -34,8 +35,18 @@ def check_command(command: str) -> None:
         _check_module(words[2], words[3:])
     elif words[:2] == ["pip", "install"]:
         _check_install(words[2:])
+    elif words[0] == "tornado-ws" and words[1] != "run":
+        parser("tornado-ws").parse_args(words[1:])
     elif words[0] == "python":
         assert words[1] == "-c" or (ROOT / words[1]).exists(), f"{command}: there is no {words[1]}"
+
+
+def check_session(code: str) -> None:
+    """Check what is typed at the prompt of a shell, each part of a pipe."""
+    for line in code.splitlines():
+        if line.startswith("$ "):
+            for part in re.split("[|<]", line[2:]):
+                check_command(part.strip())
 
 
 def _check_make(words: list[str]) -> None:
