@@ -24,6 +24,8 @@ from tornado_ws.deflate import backends, codec
 from tornado_ws.deflate.streams import StreamPool
 from tornado_ws.transport import poller
 
+pytest_plugins = ["tornado_ws.testing.plugin"]
+
 #: ``pytest tests/engine --hypothesis-profile=thorough`` after a change of an engine.
 settings.register_profile("thorough", max_examples=5000, deadline=None)
 #: ``make test-fast``

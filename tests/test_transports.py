@@ -16,6 +16,7 @@ from tornado.netutil import Resolver, bind_sockets, bind_unix_socket
 from tests.needs import need
 from tests.support import Echo, connected, serving, until
 from tornado_ws import WebSocketClientConnection, websocket_connect
+from tornado_ws.testing import expect
 
 #: More than a socket's buffer takes, so that both ends have to wait for the other one.
 LARGE = bytes(range(256)) * 16 * 1024
@@ -26,12 +27,12 @@ SMALL = [str(number) for number in range(50)]
 
 async def exchange(conn: WebSocketClientConnection) -> None:
     await conn.write_message("hello")
-    assert await conn.read_message() == "hello"
+    await expect(conn, "hello")
     for message in SMALL:
         conn.write_message(message)
     assert [await conn.read_message() for _ in SMALL] == SMALL
     sent = conn.write_message(LARGE, binary=True)
-    assert await conn.read_message() == LARGE
+    await expect(conn, LARGE)
     await sent
 
 

@@ -68,11 +68,11 @@ class TlsWire(RawPeer):
             self._session.unwrap()
         await self._flush()
 
-    async def receive_bytes(self) -> bytes:
-        data, self._unread = self._unread, b""
+    async def receive_bytes(self, most: int = 1 << 16) -> bytes:
+        data, self._unread = self._unread[:most], self._unread[most:]
         while not data:
             try:
-                data = self._session.read(1 << 16)
+                data = self._session.read(most)
                 # An end without close_notify is an error.
                 self.was_told_the_end = not data
                 return data

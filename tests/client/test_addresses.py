@@ -23,6 +23,7 @@ from tornado_ws import websocket_connect
 from tornado_ws.client import tcp
 from tornado_ws.client.connectors import Address
 from tornado_ws.client.tcp import AbortableTCPClient, interleaved
+from tornado_ws.testing import expect
 
 
 class Known(Resolver):
@@ -74,7 +75,7 @@ async def test_addresses_that_hang_do_not_cost_the_connection(hosts: list[str], 
             sockets = Sockets()
             async with connected(url, resolver=Known([*addresses, address_of(url)])) as conn:
                 await conn.write_message("x")
-                assert await conn.read_message() == "x"
+                await expect(conn, "x")
                 # One at each end: those that lost are closed.
                 assert len(sockets.new()) == 2
             await until(lambda: not sockets.new())
@@ -89,7 +90,7 @@ async def test_over_tls_too(tls: Tls) -> None:
             resolver = Known([*addresses, address_of(url)])
             async with connected(request, resolver=resolver) as conn:
                 await conn.write_message("x")
-                assert await conn.read_message() == "x"
+                await expect(conn, "x")
 
 
 @pytest.mark.gen_test
@@ -97,7 +98,7 @@ async def test_one_that_fails_is_followed_at_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tcp, "ATTEMPT_DELAY", 3600)
     async with serving(Echo) as url, connected(url, resolver=Known([*refusing(3), address_of(url)])) as conn:
         await conn.write_message("x")
-        assert await conn.read_message() == "x"
+        await expect(conn, "x")
     assert log.lines == []
 
 
@@ -107,7 +108,7 @@ async def test_a_family_that_cannot_be_had_is_followed_at_once(monkeypatch: pyte
     unknown: Address = (12345, ("127.0.0.1", 9))
     async with serving(Echo) as url, connected(url, resolver=Known([unknown, address_of(url)])) as conn:
         await conn.write_message("x")
-        assert await conn.read_message() == "x"
+        await expect(conn, "x")
 
 
 @pytest.mark.gen_test

@@ -22,6 +22,7 @@ from tests.conftest import Log, Tls
 from tests.peer import RawPeer, RawServer, Sockets, raw_server
 from tests.support import Echo, connected, serving, until
 from tornado_ws import websocket_connect
+from tornado_ws.testing import expect
 
 
 class HangingResolver(Resolver):
@@ -323,7 +324,7 @@ async def test_connect_timeout_is_not_a_limit_for_the_open_connection() -> None:
     async with serving(Echo) as url, connected(url, connect_timeout=1.5) as conn:
         await asyncio.sleep(1.55)
         await conn.write_message("still here")
-        assert await conn.read_message() == "still here"
+        await expect(conn, "still here")
 
 
 @pytest.mark.gen_test
@@ -332,7 +333,7 @@ async def test_no_timeout_at_all() -> None:
         request = HTTPRequest(url, connect_timeout=0, request_timeout=0)
         async with connected(request) as conn:
             await conn.write_message("x")
-            assert await conn.read_message() == "x"
+            await expect(conn, "x")
 
 
 @pytest.mark.gen_test
@@ -342,7 +343,7 @@ async def test_cancelling_an_open_connections_future_changes_nothing() -> None:
         conn = await connecting
         assert not connecting.cancel()
         await conn.write_message("x")
-        assert await conn.read_message() == "x"
+        await expect(conn, "x")
         conn.close()
         assert await conn.read_message() is None
 
@@ -361,6 +362,6 @@ async def test_every_address_of_a_name_is_tried_and_none_stays_open(tls: Tls) ->
         request = HTTPRequest(url.replace("ws://127.0.0.1", "wss://localhost"), ssl_options=tls.client)
         async with connected(request, resolver=TwoAddresses()) as conn:
             await conn.write_message("x")
-            assert await conn.read_message() == "x"
+            await expect(conn, "x")
             assert len(sockets.new()) == 2
         await until(lambda: not sockets.new())

@@ -17,6 +17,7 @@ from tests.peer import Recording, Sockets
 from tests.ports import unused_port
 from tests.support import Echo, serving, until
 from tornado_ws import ProxyError, WebSocketHandler, reconnect, websocket_connect
+from tornado_ws.testing import expect
 
 #: More than the buffers of all sockets between.
 LARGE = "x" * 3_000_000
@@ -87,7 +88,7 @@ async def exchange(url: str | HTTPRequest, **options: Any) -> None:
     async with websocket_connect(url, **options) as conn:
         for message in ("hello", LARGE):
             await conn.write_message(message)
-            assert await conn.read_message() == message
+            await expect(conn, message)
     assert conn.close_code == 1000
 
 
@@ -303,7 +304,7 @@ async def test_the_last_message_and_the_close_frame_of_a_server_arrive(http_port
     sockets = Sockets()
     async with tls_in_tls(http_port, tls, Parting) as (url, options, _):
         conn = await websocket_connect(url, **options)
-        assert await conn.read_message() == LARGE
+        await expect(conn, LARGE)
         assert await conn.read_message() is None
         assert (conn.close_code, conn.close_reason) == (4001, "enough")
     await until(lambda: not sockets.new())
@@ -366,7 +367,7 @@ async def test_a_client_that_stops_reading_stops_the_server(http_port: int, tls:
         await until(has_stopped)
         assert left[-1] > 15_000_000
         for _ in range(40):
-            assert await conn.read_message() == "x" * 1_000_000
+            await expect(conn, "x" * 1_000_000)
         conn.close()
         assert await conn.read_message() is None
 

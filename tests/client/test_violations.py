@@ -14,6 +14,7 @@ from tests.peer import RawPeer, frame, raw_pair
 from tests.support import until
 from tests.wire import BINARY, CLOSE, PING, PONG, RSV1, TEXT, Frame, deflated, inflated
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError
+from tornado_ws.testing import expect
 
 TABLE = each(*VIOLATIONS, MASKED)
 
@@ -133,8 +134,8 @@ async def test_many_messages_before_a_violation_are_all_answered_first() -> None
 async def test_a_violation_does_not_wait_for_an_application_that_has_read_and_is_busy() -> None:
     async with raw_pair() as (conn, peer):
         await peer.send(peer.frame(TEXT, b"1"), peer.frame(TEXT, b"2"), peer.frame(0x3))
-        assert await conn.read_message() == "1"
-        assert await conn.read_message() == "2"
+        await expect(conn, "1")
+        await expect(conn, "2")
         assert [frame.opcode for frame in await peer.receive_rest()] == [CLOSE]
         assert conn.close_code == 1002
         assert await conn.read_message() is None
@@ -145,9 +146,9 @@ async def test_messages_before_a_violation_stay_readable_until_they_are_read() -
     async with raw_pair() as (conn, peer):
         await peer.send(peer.frame(TEXT, b"1"), peer.frame(TEXT, b"2"), peer.frame(0x3))
         await asyncio.sleep(0.1)
-        assert await conn.read_message() == "1"
+        await expect(conn, "1")
         await conn.write_message("1")
-        assert await conn.read_message() == "2"
+        await expect(conn, "2")
         await conn.write_message("2")
         assert await conn.read_message() is None
         assert [frame.opcode for frame in await peer.receive_rest()] == [TEXT, TEXT, CLOSE]
@@ -157,7 +158,7 @@ async def test_messages_before_a_violation_stay_readable_until_they_are_read() -
 async def test_a_violation_right_behind_the_101() -> None:
     early = frame(TEXT, b"early", masked=False) + frame(TEXT, b"x", masked=True)
     async with raw_pair(early=early) as (conn, peer):
-        assert await conn.read_message() == "early"
+        await expect(conn, "early")
         await conn.write_message("answer")
         assert await conn.read_message() is None
         assert conn.close_code == 1002

@@ -14,6 +14,7 @@ from tests.support import Echo, connected, serving, until
 from tests.wire import BINARY, CLOSE, RSV1, TEXT, Frame, deflated, inflated
 from tornado_ws import WebSocketHandler, websocket_connect
 from tornado_ws.errors import InvalidHandshakeError
+from tornado_ws.testing import expect
 
 
 def echo(options: dict[str, Any]) -> type[Echo]:
@@ -86,7 +87,7 @@ async def test_what_is_no_dict_turns_compression_on_as_in_tornado(given: Any) ->
                 assert conn.headers is not None
                 assert conn.headers["Sec-WebSocket-Extensions"].startswith("permessage-deflate")
                 await conn.write_message("x" * 1000)
-                assert await conn.read_message() == "x" * 1000
+                await expect(conn, "x" * 1000)
 
 
 # What is negotiated
@@ -203,7 +204,7 @@ async def test_both_ends_keep_to_small_windows_and_to_no_takeover() -> None:
         async with serving(echo(options)) as url, connected(url, compression_options=options) as conn:
             for message in far_apart:
                 await conn.write_message(message)
-                assert await conn.read_message() == message
+                await expect(conn, message)
 
 
 # What is sent
@@ -349,9 +350,9 @@ async def test_it_may_be_said_where_nothing_was_negotiated_and_on_a_protocol_tha
             return super().on_message(message)
 
     async with serving(Handler) as url, connected(url) as conn:
-        assert await conn.read_message() == "hello"
+        await expect(conn, "hello")
         conn.write_message("a", compress=False)
-        assert await conn.read_message() == "a"
+        await expect(conn, "a")
 
 
 # Bombs

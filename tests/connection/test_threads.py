@@ -18,6 +18,7 @@ from tests.peer import raw_client, raw_pair
 from tests.support import Echo, connected, serving, until
 from tests.wire import TEXT, Frame
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError, websocket_connect
+from tornado_ws.testing import expect
 
 SAYS = r"in thread 'worker_0'.* write_message_threadsafe\(\), .* IOLoop.add_callback\(\)"
 DEFLATE: dict[str, Any] = {"compression_options": {}}
@@ -65,7 +66,7 @@ async def test_a_call_from_another_thread_is_an_error_and_changes_nothing(
         # With a compressor, what it had taken from the refused message would garble this one.
         for text in ("the first", "the first again"):
             await conn.write_message(text)
-            assert await conn.read_message() == text
+            await expect(conn, text)
         assert conn.close_code is None
 
 
@@ -332,7 +333,7 @@ def test_a_connection_moves_to_another_thread_with_its_loop(worker: concurrent.f
 
 
 async def echo_between(conn: WebSocketClientConnection) -> None:
-    assert await conn.read_message() == "between"
+    await expect(conn, "between")
 
 
 @pytest.mark.gen_test
@@ -341,7 +342,7 @@ async def test_a_loop_of_another_thread_has_its_own_connections(worker: concurre
         async with connected(url) as conn:
             for number in range(10):
                 await conn.write_message(str(number))
-                assert await conn.read_message() == str(number)
+                await expect(conn, str(number))
 
     async with serving(Echo) as url:
         elsewhere = worker.submit(asyncio.run, talk(url))

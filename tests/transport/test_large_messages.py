@@ -13,6 +13,7 @@ from tests.peer import RawPeer, Recording, raw_client, raw_pair
 from tests.support import Echo, connected, serving, until
 from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, Frame, deflated, inflated
 from tornado_ws import WebSocketHandler
+from tornado_ws.testing import expect
 
 #: Around the sizes at which an engine changes its ways.
 SIZES = [16383, 16384, 16385, 65535, 65536, 262144, 262145, 1_000_003, 3_000_000]
@@ -56,8 +57,8 @@ async def test_a_client_receives_them(size: int) -> None:
         sending = asyncio.ensure_future(
             send_in_pieces(peer, peer.frame(BINARY, binary) + peer.frame(TEXT, text_of(size)), size)
         )
-        assert await conn.read_message() == binary
-        assert await conn.read_message() == text_of(size).decode()
+        await expect(conn, binary)
+        await expect(conn, text_of(size).decode())
         await sending
 
 
@@ -122,7 +123,7 @@ async def test_by_default_the_limit_is_10_mib() -> None:
         await client.send_frame(BINARY, bytes(limit))
         assert await client.receive() == Frame(BINARY, bytes(limit))
         sending = asyncio.ensure_future(server.send_frame(BINARY, bytes(limit)))
-        assert await conn.read_message() == bytes(limit)
+        await expect(conn, bytes(limit))
         await sending
         for peer in (client, server):
             # No byte of the message is there: its header says enough.
@@ -203,6 +204,6 @@ async def test_subclasses_of_bytes_are_sent_from_both_ends(kind: Any, size: int,
 
     async with serving(Answering) as url, connected(url, compression_options=deflate) as conn:
         await conn.write_message(kind(b"x" * size), binary=True)
-        assert await conn.read_message() == b"x" * size
+        await expect(conn, b"x" * size)
         await conn.write_message(_Text("text"))
-        assert await conn.read_message() == b"text"
+        await expect(conn, b"text")

@@ -27,6 +27,7 @@ from tests.peer import (
 from tests.support import Echo, serving, until
 from tests.wire import BINARY, CLOSE, TEXT, Frame
 from tornado_ws import WebSocketHandler, websocket_connect
+from tornado_ws.testing import expect
 from tornado_ws.transport.poller import poller_of
 
 pytestmark = pytest.mark.usefixtures("each_poller")
@@ -39,14 +40,14 @@ async def test_many_connections() -> None:
         for number, conn in enumerate(conns):
             conn.write_message(f"{number}")
         for number, conn in enumerate(conns):
-            assert await conn.read_message() == f"{number}"
+            await expect(conn, f"{number}")
         for conn in conns[::2]:
             conn.close()
         for conn in conns[::2]:
             assert await conn.read_message() is None
         for conn in conns[1::2]:
             conn.write_message("again")
-            assert await conn.read_message() == "again"
+            await expect(conn, "again")
             conn.close()
             assert await conn.read_message() is None
 
@@ -170,7 +171,7 @@ def test_closing_the_loop_with_all_fds_closes_every_socket(loop_of_its_own: Asyn
             conn = await websocket_connect(url)
             streams.append(conn.stream)
             await conn.write_message("x")
-            assert await conn.read_message() == "x"
+            await expect(conn, "x")
         # Tornado leaves these to whoever closes its loop. The server's connections end with theirs.
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:

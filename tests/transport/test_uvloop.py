@@ -16,6 +16,7 @@ from tests.peer import end, exchange, raw_client, raw_pair
 from tests.support import PATIENCE, Echo, connected, serving, until
 from tests.transport.test_tls import wss_request
 from tornado_ws import websocket_connect
+from tornado_ws.testing import expect
 from tornado_ws.transport import poller
 
 uvloop: Any = importlib.import_module("uvloop")
@@ -41,7 +42,7 @@ def test_many_connections_and_messages_of_all_sizes(each_poller: str) -> None:
                 for conn in conns:
                     conn.write_message(bytes(size), binary=True)
                 for conn in conns:
-                    assert await conn.read_message() == bytes(size)
+                    await expect(conn, bytes(size))
             for conn in conns:
                 conn.close()
             for conn in conns:
@@ -74,7 +75,7 @@ def test_tls(version: ssl.TLSVersion, tls: Tls, monkeypatch: pytest.MonkeyPatch)
         async with serving(Echo, ssl_options=tls.server) as url, connected(wss_request(url, tls)) as conn:
             for size in (0, 32, 16384, 300_000):
                 conn.write_message(bytes(size), binary=True)
-                assert await conn.read_message() == bytes(size)
+                await expect(conn, bytes(size))
 
     on_uvloop(work)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import socket
 import ssl
 from collections.abc import Callable
 from threading import get_ident
@@ -40,6 +39,7 @@ from tornado_ws.engine.contract import (
     Compressor,
     Receiver,
     Tap,
+    plain_socket,
 )
 from tornado_ws.engine.encoding import encode_frame_parts, encode_message
 from tornado_ws.engine.reader import FrameReader
@@ -426,15 +426,3 @@ def _read_buffer(io_loop: IOLoop) -> memoryview:
     if buffer is None:
         buffer = vars(io_loop)["_ws_read_buffer"] = memoryview(bytearray(READ_SIZE))
     return buffer
-
-
-def plain_socket(stream: IOStream) -> socket.socket | None:
-    """Return the socket of ``stream`` where the stream does nothing to the bytes on their way, else None."""
-    is_plain = (
-        type(stream.socket) is socket.socket
-        # Windows does not.
-        and hasattr(stream.socket, "sendmsg")
-        and type(stream).read_from_fd is IOStream.read_from_fd
-        and type(stream).write_to_fd is IOStream.write_to_fd
-    )
-    return stream.socket if is_plain else None

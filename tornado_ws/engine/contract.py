@@ -15,7 +15,10 @@ common, valid cases, and calls `validation` for everything else.
 
 from __future__ import annotations
 
+import socket
 from typing import Any, Protocol, TypeAlias
+
+from tornado.iostream import IOStream
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10
@@ -117,3 +120,15 @@ class Servable(Protocol):
 
     def handle_events(self) -> None:
         """Called when the socket may be ready."""
+
+
+def plain_socket(stream: IOStream) -> socket.socket | None:
+    """Return the socket of ``stream`` where the stream does nothing to the bytes on their way, else None."""
+    is_plain = (
+        type(stream.socket) is socket.socket
+        # Windows does not.
+        and hasattr(stream.socket, "sendmsg")
+        and type(stream).read_from_fd is IOStream.read_from_fd
+        and type(stream).write_to_fd is IOStream.write_to_fd
+    )
+    return stream.socket if is_plain else None

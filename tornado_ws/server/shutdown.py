@@ -27,13 +27,15 @@ class _Closing:
         self._close_frame = code, reason
         self._spread = spread
         self._io_loop = IOLoop.current()
+        self._loop = asyncio.get_running_loop()
         self.waiting: set[Registered] = set()
         self.closed = 0
         self.aborted = 0
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[None] = self._loop.create_future()
 
     def added(self, connection: Registered) -> None:
-        if connection.stream.io_loop is self._io_loop:
+        # A pair of `tornado_ws.testing` has an IOLoop of its own on the same loop.
+        if connection.stream.io_loop.asyncio_loop is self._loop:  # type: ignore[attr-defined]
             self.waiting.add(connection)
             if self._spread:
                 delay = random.random() * self._spread

@@ -338,11 +338,14 @@ def _flush() -> None:
                     pollable.flush()
 
 
-def poller_of(io_loop: IOLoop) -> Poller:
-    """Return the one poller of ``io_loop``, kept on the loop so that it goes with it."""
+def poller_of(io_loop: IOLoop, make: Callable[[IOLoop], Poller] | None = None) -> Poller:
+    """Return the one poller of ``io_loop``, kept on the loop so that it goes with it.
+
+    ``make`` makes it where there is none yet; by default it is that of the system.
+    """
     poller: Poller | None = vars(io_loop).get("_ws_poller")
     if poller is None:
-        poller = vars(io_loop)["_ws_poller"] = _make_poller(io_loop)
+        poller = vars(io_loop)["_ws_poller"] = (make or _make_poller)(io_loop)
         counters.watch(poller)
         _pollers.add(poller)
         vars(io_loop)["_ws_loop_end"] = _begin(_close_at_loop_end(poller))

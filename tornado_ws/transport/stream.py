@@ -80,7 +80,8 @@ def unread(stream: IOStream) -> bytes | None:
     """Return a byte of what the kernel has from the peer, b"" at the end of the connection, None for nothing yet."""
     try:
         # Not SSLSocket.recv: this asks for bytes of the socket, not for decrypted ones.
-        return socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)
+        recv = socket.socket.recv if isinstance(stream.socket, ssl.SSLSocket) else type(stream.socket).recv
+        return recv(stream.socket, 1, socket.MSG_PEEK)
     except BlockingIOError:
         return None
     except OSError:

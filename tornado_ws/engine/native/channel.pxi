@@ -37,6 +37,8 @@ cdef class Channel:
     cdef _Buffers _buffers
     cdef bint _dispatching
     cdef bint _is_tls
+    # Whether the descriptor takes and gives the bytes as they are.
+    cdef bint _is_plain
     cdef unsigned int turn
     cdef public Py_ssize_t high_watermark
     cdef public TurnWrites _turn_writes
@@ -52,6 +54,7 @@ cdef class Channel:
         self.fd = stream.socket.fileno()
         self.thread = PyThread_get_thread_ident()
         self._is_tls = isinstance(stream.socket, ssl.SSLSocket)
+        self._is_plain = _contract.plain_socket(stream) is not None
         self._buffers = buffers_of(self._io_loop)
         if self._is_tls:
             self._session = session_of(stream.socket, self.fd, self._buffers)
@@ -97,7 +100,9 @@ cdef class Channel:
         cdef ssize_t count
         cdef uint8_t* room = NULL
         cdef bytes chunk
-        if self._is_tls:
+        if not self._is_plain:
+            if not self._is_tls:
+                return self.receive_by_stream()
             return self.receive_tls() if self._session is None else self.receive_sealed()
         room = self._reader.direct_room(&size)
         if room != NULL:
@@ -145,6 +150,21 @@ cdef class Channel:
         elif count < 0 and errno != EAGAIN and errno != EINTR:
             self._end_reading(OSError(errno, os.strerror(errno)))
         return count
+
+    cdef int receive_by_stream(self) except -1:
+        """As `receive`, of a stream that reads in a way of its own."""
+        cdef bytearray room = bytearray(READ_SIZE)
+        try:
+            count = self._stream.read_from_fd(memoryview(room))
+        except OSError as error:
+            count = error
+        if isinstance(count, OSError):
+            self._end_reading(count)
+        elif count:
+            self.dispatch(self._take, bytes(room[:count]))
+        elif count is not None:
+            self._end_reading(None)
+        return 0
 
     cdef int receive_tls(self) except -1:
         """As `receive`, through OpenSSL, which gives a record at a time and may hold more than the descriptor tells."""
@@ -431,7 +451,7 @@ cdef class Channel:
                     whole = frame_of(first_byte, payload, size, self.masked)
                     self.wire_bytes += PyBytes_GET_SIZE(whole)
                     return self.gather(whole, True)
-            elif not self.masked and (not self._is_tls or self._session is not None):
+            elif not self.masked and (self._is_plain or self._session is not None):
                 if corking:
                     if buffers.corked_size + HEADER_MAX > CORK_SIZE:
                         self.uncork()
@@ -445,7 +465,7 @@ cdef class Channel:
                     frame = put_header(small, first_byte, size, False)
                     self.wire_bytes += frame + size
                     return self.offer(small, frame, payload, size, owner)
-        if size >= LARGE and owner is not None and not self.masked and not self._is_tls:
+        if size >= LARGE and owner is not None and not self.masked and self._is_plain:
             # It waits behind others: by a reference.
             head = PyBytes_FromStringAndSize(<const char*>small, put_header(small, first_byte, size, False))
             self._check_room(PyBytes_GET_SIZE(head) + size)
@@ -552,7 +572,7 @@ cdef class Channel:
                 self._session.release()
             return future
         if self._write_queue is None:
-            if self._is_tls:
+            if not self._is_plain:
                 count = self._send(owner if head_size == 0 else PyBytes_FromStringAndSize(<const char*>head, head_size))
             elif rest_size == 0:
                 count = self.sent(c_send(self.fd, head, head_size, MSG_DONTWAIT | MSG_NOSIGNAL))
@@ -620,16 +640,17 @@ cdef class Channel:
     def _send(self, data):
         """Offer ``data`` to the kernel; returns how many bytes it took. An error closes the stream."""
         cdef const uint8_t[::1] view
-        if not self._is_tls or self._session is not None:
+        if self._is_plain or self._session is not None:
             view = data
             return self.sent(c_send(self.fd, &view[0], view.shape[0], MSG_DONTWAIT | MSG_NOSIGNAL))
         cdef Py_ssize_t total = 0
         whole = memoryview(data)
+        write = self._stream.socket._sslobj.write if self._is_tls else self._stream.write_to_fd
         try:
-            # It takes one record at a time.
+            # TLS takes one record at a time.
             while total < min(len(whole), SEND_SIZE):
-                total += <Py_ssize_t>self._stream.socket._sslobj.write(whole[total:])
-        except ssl.SSLWantWriteError:
+                total += <Py_ssize_t>write(whole[total:])
+        except (ssl.SSLWantWriteError, BlockingIOError):
             pass
         except OSError as error:
             self._stream.close(exc_info=error)
