@@ -66,6 +66,7 @@ _LATE = {
     "Envelope": "tornado_ws.envelope",
     "HTTPServer": "tornado_ws.server.http",
     "History": "tornado_ws.pubsub.history",
+    "MessageStream": "tornado_ws.connection.message_stream",
     "Position": "tornado_ws.pubsub.messages",
     "Queue": "tornado.queues",
     "Resume": "tornado_ws.client.resume",
@@ -74,6 +75,7 @@ _LATE = {
     "TCPClient": "tornado.tcpclient",
     "Topics": "tornado_ws.pubsub.topics",
     "WebSocketClientConnection": "tornado_ws.client.connection",
+    "WriteStream": "tornado_ws.connection.write_stream",
     "broadcast": "tornado_ws.pubsub.broadcast",
     "check_settings": "tornado_ws.server.settings",
     "close_all": "tornado_ws.server.shutdown",
@@ -94,6 +96,8 @@ if TYPE_CHECKING:
     from tornado_ws.client.reconnect import reconnect
     from tornado_ws.client.resume import Resume, ResumedConnection
     from tornado_ws.compat.install import install, uninstall
+    from tornado_ws.connection.message_stream import MessageStream
+    from tornado_ws.connection.write_stream import WriteStream
     from tornado_ws.envelope import Envelope
     from tornado_ws.observing.logs import ConnectionFilter
     from tornado_ws.pubsub.broadcast import broadcast
@@ -131,6 +135,7 @@ __all__ = [
     "History",
     "InvalidHandshakeError",
     "Latency",
+    "MessageStream",
     "Position",
     "ProcessCounters",
     "ProxyError",
@@ -150,6 +155,7 @@ __all__ = [
     "WebSocketProtocol",
     "WebSocketProtocol13",
     "WriteLimitError",
+    "WriteStream",
     "broadcast",
     "check_settings",
     "close_all",

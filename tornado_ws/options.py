@@ -67,6 +67,9 @@ class Options(NamedTuple):
     codec: str | Codec | None = None
     #: Whether text comes as str; else it comes as bytes, which are UTF-8.
     decode_text: bool = True
+    #: Of messages that are read in parts: bytes of a part at most, and of the whole message, None for any number.
+    max_part_size: int = 64 * 1024
+    max_stream_size: int | None = None
 
 
 class OptionArguments(TypedDict, total=False):
@@ -92,6 +95,8 @@ class OptionArguments(TypedDict, total=False):
     error_close_code: int | None
     codec: str | Codec | None
     decode_text: bool
+    max_part_size: int
+    max_stream_size: int | None
 
 
 def _is_number(value: object) -> bool:
@@ -156,6 +161,9 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "codec": (is_codec, CODECS),
     "decode_text": (lambda value: isinstance(value, bool), "True or False"),
+    # Any character has room in one.
+    "max_part_size": (lambda value: _is_count(value) and value >= 4, "a whole number of bytes, 4 or more"),
+    "max_stream_size": (_is_count_or_none, "a whole number of bytes above 0, or None"),
 }
 
 _NAMES = Options._fields
@@ -224,6 +232,11 @@ def checked_seconds(name: str, value: float | None) -> float | None:
     if value is not None and not (_is_number(value) and value == value):
         raise ValueError(f"{name} is {value!r}; it has to be a number of seconds, or None")
     return value
+
+
+def whole_only(name: str, value: object) -> str:
+    """Return why the option ``name``, which is for whole messages, may not be where they are read in parts."""
+    return f"{name} is {value!r}; it has to be None where messages are read in parts"
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> None:

@@ -62,6 +62,7 @@ def websocket_connect(
     source_address: tuple[str, int] | None = None,
     follow_redirects: bool = False,
     max_redirects: int = 10,
+    message_streams: bool = False,
     **options: Unpack[OptionArguments],
 ) -> ConnectFuture[WebSocketClientConnection]:
     """Connect to a WebSocket server.
@@ -103,6 +104,7 @@ def websocket_connect(
     :param follow_redirects: whether to follow 301, 302, 303, 307 and 308 (RFC 9110 section 15.4), to ws, wss, http and
         https URLs but never from wss to ws. To another origin go no Authorization, Cookie, user and password.
     :param max_redirects: how many of them (10).
+    :param message_streams: whether `~WebSocketClientConnection.read_stream` may read messages in parts, of any size.
     :param options: what Tornado does not have either. ``close_timeout`` is how many seconds the server has to answer a
         close frame (5). ``keepalive_timeout`` is how many seconds of silence after a ping the server may keep; it goes
         before ``ping_timeout`` and may be longer than ``ping_interval`` (None). The others are those of
@@ -151,6 +153,7 @@ def websocket_connect(
             subprotocols=subprotocols,
             resolver=resolver,
             reach=reach.elsewhere() if is_elsewhere else reach,
+            message_streams=message_streams,
             **options,
         )
 

@@ -42,11 +42,15 @@ from tornado_ws.coroutines import value_of
 from tornado_ws.errors import InvalidHandshakeError, WebSocketClosedError
 from tornado_ws.escaping import plain, shown
 from tornado_ws.observing.latency import UNKNOWN, Latency
-from tornado_ws.options import OptionArguments, client_options
+from tornado_ws.options import OptionArguments, client_options, whole_only
 from tornado_ws.transport.stream import stop_watching
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from tornado_ws.client.read_stream import StreamQueue, StreamReading
+    from tornado_ws.connection.message_stream import MessageStream
+    from tornado_ws.connection.write_stream import WriteStream
 
 #: The close codes (RFC 6455 section 7.4.1) of a connection that has served its purpose; None is a close frame without.
 _GOOD_ENDS = (None, NORMAL_CLOSURE, GOING_AWAY)
@@ -84,6 +88,7 @@ class WebSocketClientConnection(AnsweredConnection):
         resolver: Resolver | None = None,
         *,
         reach: Reach = DIRECT,
+        message_streams: bool = False,
         **options: Unpack[OptionArguments],
     ) -> None:
         check_names("WebSocketClientConnection", options)
@@ -101,6 +106,17 @@ class WebSocketClientConnection(AnsweredConnection):
             compression_options=compression_options,
             options=client_options(options),
         )
+
+        #: What reads messages in parts, None where they are read as a whole.
+        self._streams: StreamQueue | None = None
+        if message_streams:
+            for name, value in (("codec", self.params.options.codec), ("on_message_callback", on_message_callback)):
+                if value is not None:
+                    raise ValueError(whole_only(name, value))
+            # What few clients need is imported for those.
+            from tornado_ws.client.read_stream import StreamQueue
+
+            self._streams = StreamQueue(self.read_queue.get, self.read_queue.put_back)
 
         request = websocket_request(request)
         add_handshake(request, self.key, subprotocols, compression_options)
@@ -226,6 +242,14 @@ class WebSocketClientConnection(AnsweredConnection):
             return self.protocol.write_message(message, binary=binary, compress=False)
         return self.protocol.write_message(message, binary=binary)
 
+    def write_stream(self, binary: bool = False, *, compress: bool = True) -> WriteStream:
+        """Send one message in parts; all is as in `.WebSocketHandler.write_stream`."""
+        if self.protocol is None:
+            raise WebSocketClosedError("Client connection has been closed")
+        protocol: Any = self.protocol
+        stream: WriteStream = protocol.write_stream(binary, compress=compress)
+        return stream
+
     def write_message_threadsafe(self, message: Any, binary: bool = False) -> concurrent.futures.Future[None]:
         """Send a message from any thread; all is as in `.WebSocketHandler.write_message_threadsafe`."""
         has_codec = self.params.options.codec is not None
@@ -246,10 +270,32 @@ class WebSocketClientConnection(AnsweredConnection):
             closed, then and after. If
             ``on_message_callback`` was given there is never a message here.
         """
-        future = self.read_queue.get()
+        future: asyncio.Future[Any]
+        if self._streams is None:
+            future = self.read_queue.get()
+        else:
+            future = asyncio.ensure_future(self._streams.next_message())
         if callback is not None:
             self.io_loop.add_future(future, callback)
         return future
+
+    def read_stream(self) -> StreamReading:
+        """Read the next message in parts: ``async for part in conn.read_stream()``; see docs/streams.md.
+
+        It may be mixed with `read_message` and ``async for message in conn``. Whichever reads the next message leaves
+        the rest of the one before.
+
+        :returns: what can be awaited too, for a `MessageStream` or, when the connection is closed, None.
+        :raises RuntimeError: unless the connection was made with ``message_streams=True``.
+        """
+        if self._streams is None:
+            raise RuntimeError("read_stream() needs a connection made with message_streams=True; this one is not")
+        return self._streams.reading()
+
+    @property
+    def on_message_stream(self) -> Callable[[MessageStream], Any] | None:
+        """What gets messages in parts; None where they are read as a whole."""
+        return self.read_queue.put if self._streams is not None else None
 
     def __aiter__(self) -> WebSocketClientConnection:
         return self

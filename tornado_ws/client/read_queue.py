@@ -29,7 +29,7 @@ class MessageQueue(Turn):
     def __init__(self) -> None:
         #: The one that reads.
         self.loop = asyncio.get_event_loop()
-        self._messages: deque[str | bytes | None] = deque()
+        self._messages: deque[Any] = deque()
         self._waiters: deque[_Reading] = deque()
         self._turn_callbacks: list[Callable[[MessageQueue], Any]] = []
         self._last_turn: asyncio.TimerHandle | None = None
@@ -44,7 +44,7 @@ class MessageQueue(Turn):
         """Return the number of messages that have not been read."""
         return len(self._messages)
 
-    def put(self, message: str | bytes | None) -> MessageQueue | None:
+    def put(self, message: Any) -> MessageQueue | None:
         """Take a message; None ends the queue for good, and whatever waits on it."""
         if self._ended:
             return None
@@ -63,7 +63,7 @@ class MessageQueue(Turn):
         self._messages.append(message)
         return None if self._is_late else self
 
-    def get(self) -> asyncio.Future[str | bytes | None]:
+    def get(self) -> asyncio.Future[Any]:
         """Return a Future of the next message, None when there will be no more."""
         if not self._messages:
             self.end_turn()
@@ -73,7 +73,7 @@ class MessageQueue(Turn):
             waiter.wakeup = None
             self._waiters.append(waiter)
             return waiter
-        future: asyncio.Future[str | bytes | None] = self.loop.create_future()
+        future: asyncio.Future[Any] = self.loop.create_future()
         if self._messages:
             future.set_result(self._messages.popleft())
             if self._hurried:
@@ -82,7 +82,7 @@ class MessageQueue(Turn):
             future.set_result(None)
         return future
 
-    def put_back(self, message: str | bytes) -> None:
+    def put_back(self, message: Any) -> None:
         """Take ``message`` again, which is the oldest that nobody has."""
         while self._waiters:
             if _resolve(self._waiters.popleft(), message):
@@ -126,7 +126,7 @@ class MessageQueue(Turn):
                 callback(self)
 
 
-class _Reading(ReclaimingFuture["str | bytes | None"]):
+class _Reading(ReclaimingFuture[Any]):
     """What `MessageQueue.get` returns while there is no message.
 
     A task that awaits it goes on as soon as the message is there: inside the call that brings it, as a callback would,
@@ -140,7 +140,7 @@ class _Reading(ReclaimingFuture["str | bytes | None"]):
     wakeup: Callable[[Any], object] | None
     _context: contextvars.Context
 
-    def hand_over(self, message: str | bytes) -> None:
+    def hand_over(self, message: Any) -> None:
         """Set the result, which is not set yet."""
         wakeup = self.wakeup
         loop = self.queue.loop
@@ -175,7 +175,7 @@ class _Reading(ReclaimingFuture["str | bytes | None"]):
             wakeup, self.wakeup = self.wakeup, None
             super().add_done_callback(wakeup, context=self._context)
 
-    def set_result(self, result: str | bytes | None, /) -> None:
+    def set_result(self, result: Any, /) -> None:
         self._wait_as_usual()
         super().set_result(result)
 
@@ -191,7 +191,7 @@ class _Reading(ReclaimingFuture["str | bytes | None"]):
         self._wait_as_usual()
         return super().cancel(msg)
 
-    def _reclaim(self, result: str | bytes | None) -> None:
+    def _reclaim(self, result: Any) -> None:
         if result is not None:
             self.queue.put_back(result)
 

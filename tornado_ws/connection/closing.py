@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from typing import Any, NamedTuple
 
-from tornado_ws.close_codes import ABNORMAL_CLOSURE
+from tornado_ws.close_codes import ABNORMAL_CLOSURE, decode_close
 
 
 class State(enum.Enum):
@@ -190,6 +190,22 @@ class Closing:
         if self.code is None and self.reported is None:
             self.reported = ABNORMAL_CLOSURE, "closing handshake timed out"
         return True
+
+    def end_in_message(self) -> tuple[int | None, str | None]:
+        """Return the code and reason of the end that was read, or is handled, inside a message.
+
+        The code is 1006 where there was no close frame, and None where this side has closed.
+        """
+        if self.state.receives:
+            return None, None
+        code, reason = self.for_on_close()
+        if code is None and self.peer_end_waits:
+            end, detail = self._pending[0]
+            if end is End.CLOSE_FRAME:
+                return decode_close(detail)
+            if end is End.VIOLATION:
+                return detail.close_code, detail.reason
+        return (ABNORMAL_CLOSURE if code is None and not self.was_clean else code), reason
 
     def for_on_close(self) -> tuple[int | None, str | None]:
         """Return the code and reason that ``on_close`` is told."""

@@ -12,7 +12,7 @@ import contextvars
 import functools
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tornado.escape import utf8
 from tornado.ioloop import IOLoop
@@ -27,7 +27,9 @@ from tornado_ws.engine.contract import (
     CLOCK_STRIDE,
     CLOSE,
     DEFERRED,
+    LAST,
     MESSAGES_PER_TURN,
+    PART,
     PENDING,
     RAISED,
     SUSPENDED,
@@ -39,6 +41,9 @@ from tornado_ws.engine.validation import checked_text, decode_text
 from tornado_ws.errors import ProtocolError
 from tornado_ws.options import Options
 from tornado_ws.transport.transport import Transport
+
+if TYPE_CHECKING:
+    from tornado_ws.connection.incoming import Incoming
 
 #: Seconds that an end of the connection waits for the application to be done with a message before it.
 _BUSY_TIMEOUT = 0.05
@@ -94,6 +99,7 @@ class Delivery:
 
     __slots__ = (
         "_closing",
+        "_incoming",
         "_options",
         "_owner",
         "_read_ahead",
@@ -114,8 +120,9 @@ class Delivery:
         options: Options,
         recipient: Recipient,
         busy_with: object,
+        incoming: Incoming | None = None,
     ) -> None:
-        """Deliver no message while ``busy_with`` is not None."""
+        """Deliver no message while ``busy_with`` is not None. ``incoming`` takes messages that are read in parts."""
         self._owner = owner
         self._closing = closing
         self._transport = transport
@@ -124,6 +131,9 @@ class Delivery:
         self.handler = recipient
         self.reader = reader
         self.busy_with = busy_with
+        self._incoming = incoming
+        if incoming is not None:
+            incoming.go_on = functools.partial(transport.go_on_later, self.advance)
         self._read_ahead: ReadAhead | None = None
         #: Callbacks that nothing waits for and that are not done.
         self._watched = 0
@@ -201,6 +211,8 @@ class Delivery:
                 return None
             if self.close_when_drained is not None and self._closing.state.sends:
                 transport.pause_reading()
+                if self._incoming is not None:
+                    self._incoming.lose(*self.close_when_drained)
                 if self.busy_with is not None:
                     return None
                 self._owner.close(*self.close_when_drained)
@@ -213,7 +225,11 @@ class Delivery:
 
     def _is_behind(self) -> bool:
         """Whether the application has so much under way that reading stops."""
-        return self._watched >= _MOST_WATCHED or (self._read_ahead is not None and self._read_ahead.is_full())
+        return (
+            self._watched >= _MOST_WATCHED
+            or (self._read_ahead is not None and self._read_ahead.is_full())
+            or (self._incoming is not None and self._incoming.holds_back())
+        )
 
     def _read_within(self, limit: RateLimit) -> Outcome | None:
         """As `_read`, as far as the peer may go; in a pause there is nothing."""
@@ -237,7 +253,9 @@ class Delivery:
             limit.take(self.reader.messages - before)
             return self._stop_if_overdrawn(limit)
         if allowed or outcome[0] in (CLOSE, VIOLATION):
-            limit.take(self.reader.messages - before + (outcome[0] >= 0))
+            # A message in parts counts with its last one.
+            is_one = 0 <= outcome[0] < PART or outcome[0] >= LAST
+            limit.take(self.reader.messages - before + is_one)
             return outcome
         if limit.closes:
             return VIOLATION, limit.violation(), 0
@@ -266,8 +284,13 @@ class Delivery:
         return self._read_event()
 
     def _reads_ahead(self) -> bool:
-        """Whether all that comes now has to wait, and none of it is dropped."""
-        return self.busy_with is not None and self.close_when_drained is None and not self._drops_messages
+        """Whether all messages that come now have to wait as a whole, and none of them is dropped."""
+        return (
+            self.busy_with is not None
+            and self.close_when_drained is None
+            and self._incoming is None
+            and not self._drops_messages
+        )
 
     def _fill_read_ahead(self, most: int) -> Outcome | None:
         read_ahead = self._made_read_ahead()
@@ -303,6 +326,8 @@ class Delivery:
             self._owner._log_and_abort(payload[1])
         elif opcode == VIOLATION:
             self._closing.end_read(End.VIOLATION, payload)
+        elif opcode > PART:
+            self._take_part(opcode, payload, size)
         elif self.close_when_drained is not None and not self._closing.state.sends:
             # Nobody could answer it.
             pass
@@ -313,6 +338,20 @@ class Delivery:
             if not read_ahead.is_full() or not self._drops_messages:
                 read_ahead.put((opcode, payload, size))
                 self._transport.more_waits = True
+
+    def _take_part(self, opcode: int, part: str | bytes, size: int) -> None:
+        assert self._incoming is not None
+        self.reader.message_bytes += size
+        self.reader.messages += opcode & LAST != 0
+        begun = self._incoming.take(opcode, part, size)
+        if begun is None:
+            return
+        if not self._closing.state.sends and (self._incoming.is_client or self.close_when_drained is not None):
+            # Nobody would read it, and the peer's close frame is behind it.
+            begun.leave()
+        else:
+            # From here on it goes the way of a message.
+            self._handle_outcome(PART, begun, size)
 
     @property
     def _drops_messages(self) -> bool:
@@ -335,6 +374,9 @@ class Delivery:
 
     def _deliver(self, opcode: int, payload: Any, size: int) -> None:
         if opcode >= DEFERRED:
+            if self._incoming is not None:
+                self._wait_for(self._owner._run_callback(self._incoming.begin, payload))
+                return
             rest, begun = payload
             self.busy_with = inflating = rest.inflate(
                 opcode ^ DEFERRED, begun, decode_text if self._options.decode_text else checked_text
@@ -371,6 +413,8 @@ class Delivery:
 
     def hurry(self) -> None:
         """An end waits for the application: for a moment, or not at all if a client's application has closed."""
+        if self._incoming is not None:
+            self._incoming.end(self._closing)
         if isinstance(self.busy_with, Turn):
             if self._closing.end_waits:
                 if not self._closing.state.sends:

@@ -57,7 +57,9 @@ class Lifetime(Deadline[Ended]):
             return False
         if self._idle_timeout is not None:
             counters = connection.counters
+            # One that goes in parts has bytes before it counts.
             messages = counters.messages_in + counters.messages_out
+            messages += counters.message_bytes_in + counters.message_bytes_out
             if messages != self._messages:
                 self._messages, self._idle_since = messages, now
             elif now >= self._idle_since + self._idle_timeout:

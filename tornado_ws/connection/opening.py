@@ -106,8 +106,11 @@ class Codecs(NamedTuple):
     inflater: Inflater
 
 
-def make_codecs(side: str, agreed: DeflateParams, params: WebSocketParams) -> Codecs:
-    """Return what a connection needs that has ``agreed`` on permessage-deflate; ``side`` is "server" or "client"."""
+def make_codecs(side: str, agreed: DeflateParams, params: WebSocketParams, in_parts: bool) -> Codecs:
+    """Return what a connection needs that has ``agreed`` on permessage-deflate; ``side`` is "server" or "client".
+
+    What it reads ``in_parts`` is not inflated by threads.
+    """
     options = deflate_options(params.compression_options)
     server = (not agreed.server_no_context_takeover, agreed.server_max_window_bits)
     client = (not agreed.client_no_context_takeover, agreed.client_max_window_bits)
@@ -127,6 +130,6 @@ def make_codecs(side: str, agreed: DeflateParams, params: WebSocketParams) -> Co
     inflater: Inflater = decompressor
     if options.max_ratio is not None:
         inflater = RatioLimitedInflater(inflater, options.max_ratio)
-    if options.offload_size is not None:
+    if options.offload_size is not None and not in_parts:
         inflater = OffloadingInflater(inflater, options.offload_size, limit)
     return Codecs(compressor, decompressor, inflater)

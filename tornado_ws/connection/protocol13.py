@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tornado import httputil
 from tornado.concurrent import Future
@@ -81,6 +81,10 @@ from tornado_ws.transport import frame_log
 from tornado_ws.transport.futures import failed_future
 from tornado_ws.transport.stream import peer_has_closed, peer_name, unread
 from tornado_ws.transport.transport import Transport
+
+if TYPE_CHECKING:
+    from tornado_ws.connection.message_stream import MessageStream
+    from tornado_ws.connection.write_stream import WriteStream
 
 
 class WebSocketProtocol13(Sender, WebSocketProtocol):
@@ -282,7 +286,13 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         return True
 
     def _create_compressors(self, side: str, agreed: DeflateParams) -> None:
-        self._compressor, self._decompressor, self._inflater = opening.make_codecs(side, agreed, self.params)
+        codecs = opening.make_codecs(side, agreed, self.params, self._on_stream is not None)
+        self._compressor, self._decompressor, self._inflater = codecs
+
+    @property
+    def _on_stream(self) -> Callable[[MessageStream], Any] | None:
+        """What gets messages in parts, None where they are given as a whole."""
+        return getattr(self.handler, "on_message_stream", None)
 
     async def _open(self, handler: ServerEnd) -> None:
         """Call ``open`` while control frames are handled and messages wait."""
@@ -375,9 +385,18 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         is_server = isinstance(self.handler, RequestHandler)
         options = self.params.options
         codec = codec_of(options.codec)
-        recipient = self.handler if codec is None else Decoding(self.handler, codec, self._fail)
-        reader = FrameReader(is_server, self.params.max_message_size, self._inflater, options.decode_text)
-        delivery = Delivery(self, self._closing, transport, reader, options, recipient, busy_with)
+        on_stream = self._on_stream
+        if on_stream is None:
+            recipient = self.handler if codec is None else Decoding(self.handler, codec, self._fail)
+            reader = FrameReader(is_server, self.params.max_message_size, self._inflater, options.decode_text)
+            delivery = Delivery(self, self._closing, transport, reader, options, recipient, busy_with)
+        else:
+            # What few programs need is imported for those.
+            from tornado_ws.connection.incoming import Incoming
+
+            incoming = Incoming(self.handler, on_stream, self.params, self._fail)
+            reader = incoming.make_reader(is_server, self._inflater)
+            delivery = Delivery(self, self._closing, transport, reader, options, incoming, busy_with, incoming)
         if busy_with is not None:
             # The task that calls ``open``.
             self._task = ConnectionTask(self, transport)
@@ -473,7 +492,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
     # Writing
 
     def held_back(self) -> tuple[int, int]:
-        """Return how many bytes, of how many writes, wait for a thread."""
+        """Return how many bytes, of how many writes, wait for a message before them."""
         return self._writing.held_back() if self._writing is not None else (0, 0)
 
     def _after_messages(self, callback: Callable[..., Any], *args: Any) -> None:
@@ -503,14 +522,23 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
                     others = self._transport.tap
                     self._transport.tap = tap if others is None else frame_log.Taps(others, tap)
             self._transport.compressor = self._compressor
-            if not self._takes_steps and not self.is_closing() and self.params.options.codec is None:
-                self._out = self._transport
+            self._write_in_steps(False)
         return self._transport
+
+    def _write_in_steps(self, in_steps: bool) -> None:
+        if in_steps:
+            self._out = None
+        elif not self._takes_steps and not self.is_closing() and self.params.options.codec is None:
+            self._out = self._transport
 
     @property
     def _takes_steps(self) -> bool:
         """Whether messages are more than one call into the channel."""
-        return self._steps_replaced or (self._compressor is not None and self._compressor.offload_size is not None)
+        return (
+            self._steps_replaced
+            or (self._compressor is not None and self._compressor.offload_size is not None)
+            or (self._writing is not None and self._writing.holds_back)
+        )
 
     def _make_writing(self) -> Writing:
         if self._writing is None:
@@ -531,6 +559,14 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             return self._make_writing().write_message(ready, binary, compress)
         except StreamClosedError:
             raise WebSocketClosedError() from None
+
+    def write_stream(self, binary: bool = False, *, compress: bool = True) -> WriteStream:
+        """Send a message in parts; see `.WebSocketHandler.write_stream`."""
+        from tornado_ws.connection.write_stream import WriteStream
+
+        if self.is_closing():
+            raise WebSocketClosedError()
+        return WriteStream(self, self._make_writing(), binary, compress)
 
     def write_shared(self, shared: SharedMessage) -> bool:
         """Send a message that others get too; returns False where the write limit refuses it. Nobody awaits it.
@@ -735,6 +771,8 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         self._stop_receiving()
         if self._delivery is not None:
             self._delivery.reader.close()
+        if self._writing is not None:
+            self._writing.give_up_streams()
         self._stop_waiting()
         self._stop_pinging()
         if self._lifetime is not None:

@@ -1,4 +1,4 @@
-"""Keeps writes in order while a thread compresses one of them (``offload_size``)."""
+"""Keeps writes in order while one of them takes its time: a thread compresses it, or it is sent in parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tornado_ws.transport.futures import fail, pass_on
 
 
 class OrderedWrites:
-    """What waits to be written while a thread deflates a message before it.
+    """What waits to be written while a message before it takes its time.
 
     ``on_error`` is told what an entry has raised that has no Future of its own; those behind it have their turn.
     """
@@ -27,7 +27,7 @@ class OrderedWrites:
         self._on_empty = on_empty
         self._on_error = on_error
         self._room_future: asyncio.Future[None] | None = None
-        self._entries: deque[tuple[Callable[[], Any] | None, Callable[[Any], None]]] = deque()
+        self._entries: deque[tuple[Callable[[], asyncio.Future[Any]] | None, Callable[[Any], None]]] = deque()
         #: Bytes of messages that wait.
         self.size = 0
 
@@ -40,8 +40,11 @@ class OrderedWrites:
             self._room_future = asyncio.get_running_loop().create_future()
         return self._room_future
 
-    def put(self, finish: Callable[[Any], None], work: Callable[[], Any] | None = None) -> None:
-        """Call ``finish`` when all before it is done, with a Future of ``work`` done by a thread, or with None."""
+    def put(self, finish: Callable[[Any], None], work: Callable[[], asyncio.Future[Any]] | None = None) -> None:
+        """Call ``finish`` when all before it is done, with what ``work`` has returned when that is done, or with None.
+
+        ``work`` is called when all before it is done.
+        """
         self._entries.append((work, finish))
         if len(self._entries) == 1:
             self._go_on()
@@ -82,7 +85,7 @@ class OrderedWrites:
 
         work = None
         if compressor is not None and compressor.is_offloaded(payload):
-            work = functools.partial(compressor.compress, payload)
+            work = functools.partial(offload.run_in_thread, compressor.compress, payload)
         self.put(finish, work)
         return future
 
@@ -98,12 +101,12 @@ class OrderedWrites:
         self.put(finish)
 
     def _go_on(self, worked: asyncio.Future[Any] | None = None) -> None:
-        """Finish what can be; ``worked`` is what a thread has done for the first entry."""
+        """Finish what can be; ``worked`` is what the work of the first entry has come to."""
         interrupt: BaseException | None = None
         while self._entries:
             work, finish = self._entries[0]
             if work is not None and worked is None:
-                offload.run_in_thread(work).add_done_callback(self._go_on)
+                work().add_done_callback(self._go_on)
                 break
             try:
                 finish(worked)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tornado.escape import json_encode
+from tornado.iostream import StreamClosedError
 
 from tornado_ws.connection.write_order import OrderedWrites
 from tornado_ws.deflate.codec import PerMessageDeflateCompressor
@@ -15,6 +16,9 @@ from tornado_ws.engine import encode_frame
 from tornado_ws.engine.contract import BINARY, FIN, RSV1, TEXT
 from tornado_ws.engine.encoding import encode_message
 from tornado_ws.transport.transport import Transport
+
+if TYPE_CHECKING:
+    from tornado_ws.connection.write_stream import WriteStream
 
 _SENDABLE = (str, bytes, bytearray, memoryview)
 
@@ -113,40 +117,74 @@ class Owner(Protocol):
     def handling_failed(self, error: BaseException) -> None:
         """Log the error, and abort."""
 
+    def _write_in_steps(self, in_steps: bool) -> None:
+        """From now on every message goes through here, or none that is one call into the channel."""
+
 
 class Writing:
-    """Writes messages: compressed by a thread, by steps that somebody has replaced, or shared with other connections.
+    """Writes messages: compressed by a thread, in parts, by steps that somebody has replaced, or shared with others.
 
     What it is asked to write raises `.StreamClosedError` on a closed stream.
     """
 
-    __slots__ = ("_ordered_writes", "_owner")
+    __slots__ = ("_is_cut", "_ordered_writes", "_owner", "_streams")
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        #: What is written while a thread deflates a message before it.
+        #: What is written while a message before it takes its time.
         self._ordered_writes: OrderedWrites | None = None
+        #: Messages that are sent in parts, the one that has begun first.
+        self._streams: tuple[WriteStream, ...] = ()
+        #: Whether one of them was begun and not ended: no message may follow.
+        self._is_cut = False
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether a message has to wait for those before it."""
+        return self._ordered_writes is not None
 
     def held_back(self) -> tuple[int, int]:
-        """Return how many bytes, of how many writes, wait for a thread."""
+        """Return how many bytes, of how many writes, wait for a message before them."""
         return (self._ordered_writes.size, len(self._ordered_writes)) if self._ordered_writes is not None else (0, 0)
 
     def room(self) -> asyncio.Future[None]:
-        """Return a Future that is done when nothing waits for a thread, and the kernel has what waits now."""
+        """Return a Future that is done when no message waits for one before it, and the kernel has what waits now."""
         return self._ordered_writes.room() if self._ordered_writes is not None else self._owner._attach().room()
 
     def after_messages(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call ``callback`` when every message before is written: at once, if none waits."""
+        """Call ``callback`` when every message before is written: at once, if none waits.
+
+        It closes the connection. A message that is sent in parts is not waited for, and those behind it are lost.
+        """
         if self._ordered_writes is None:
             callback(*args)
         else:
             self._ordered_writes.put(lambda _: callback(*args))
+            self.give_up_streams()
+
+    def put_stream(self, stream: WriteStream) -> None:
+        """Let a message that is sent in parts begin when it is its turn; see `write_stream.Order`."""
+        self._owner._attach()
+        self._streams += (stream,)
+        self._in_order().put(functools.partial(self._on_stream_done, stream), stream.begin)
+
+    def _on_stream_done(self, stream: WriteStream, done: object) -> None:
+        self._streams = tuple(other for other in self._streams if other is not stream)
+
+    def give_up_streams(self) -> None:
+        """The connection ends: messages that are sent in parts are not."""
+        for stream in self._streams:
+            self._is_cut = stream.give_up() or self._is_cut
 
     def _in_order(self) -> OrderedWrites:
         if self._ordered_writes is None:
-            forget = functools.partial(setattr, self, "_ordered_writes", None)
-            self._ordered_writes = OrderedWrites(forget, self._owner.handling_failed)
+            self._ordered_writes = OrderedWrites(self._on_empty, self._owner.handling_failed)
+            self._owner._write_in_steps(True)
         return self._ordered_writes
+
+    def _on_empty(self) -> None:
+        self._ordered_writes = None
+        self._owner._write_in_steps(False)
 
     def write_message(self, message: Any, binary: bool, compress: bool) -> asyncio.Future[None]:
         """Write what `sendable` has returned, step by step."""
@@ -211,7 +249,7 @@ class Writing:
         return True
 
     def _put_shared(self, shared: SharedMessage) -> None:
-        transport = self._owner._attach()
+        transport = self._transport()
         compressor = self._owner._compressor
         if compressor is None or len(shared.payload) < compressor.threshold or transport.compressing:
             self._put_shared_payload(transport, shared, None)
@@ -236,6 +274,12 @@ class Writing:
         transport.messages += 1
         transport.message_bytes += size
 
+    def _transport(self) -> Transport:
+        """Return what a message goes to. Raises `.StreamClosedError` where none can."""
+        if self._is_cut:
+            raise StreamClosedError
+        return self._owner._attach()
+
     def _refuse(self, transport: Transport) -> asyncio.Future[None] | None:
         """Ask whether a message may be sent, before the compressor is touched: both ends share its state."""
         transport.check_thread()
@@ -243,7 +287,7 @@ class Writing:
 
     def _write_payload(self, opcode: int, payload: bytes, deflated: bool, size: int) -> asyncio.Future[None]:
         """Send the ``payload`` of a message of ``size`` bytes."""
-        transport = self._owner._attach()
+        transport = self._transport()
         flags = RSV1 if deflated else 0
         future: asyncio.Future[None]
         if self._owner._steps_replaced:

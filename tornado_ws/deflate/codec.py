@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tornado_ws.close_codes import INVALID_PAYLOAD
@@ -88,6 +88,15 @@ class PerMessageDeflateCompressor:
         self._codec = codec
         self._stream = codec.make_deflater(self._max_wbits, history, self._options.live.admit)
         return self._stream
+
+    def begin_message(self) -> Callable[[bytes], bytes]:
+        """Return what deflates a message part by part: each payload is without its tail, as that of `compress`.
+
+        Between two of them this may not compress anything else.
+        """
+        if self._persistent:
+            return self.compress
+        return self._codecs.deflate_large.make_deflater(self._max_wbits, b"", self._options.live.admit).deflate
 
     def is_offloaded(self, data: bytes) -> bool:
         """Whether a thread is to compress ``data``."""

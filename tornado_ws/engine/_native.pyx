@@ -131,6 +131,8 @@ cdef object RAISED = _contract.RAISED
 cdef object VIOLATION = _contract.VIOLATION
 cdef object SUSPENDED = _contract.SUSPENDED
 cdef int DEFERRED = _contract.DEFERRED
+cdef int PART = _contract.PART
+cdef int LAST = _contract.LAST
 cdef Py_ssize_t INFLATED_AT_ONCE = _contract.INFLATED_AT_ONCE
 cdef tuple _BUDGET_SPENT = (_contract.BUDGET_SPENT, None, 0)
 cdef object check_header = _validation.check_header
@@ -155,6 +157,7 @@ def _set_turn_time(double seconds):
 
 include "native/encoding.pxi"
 include "native/message.pxi"
+include "native/parts.pxi"
 include "native/tasks.pxi"
 include "native/reader.pxi"
 include "native/read_ahead.pxi"

@@ -6,6 +6,10 @@ further. An event is ``(opcode, payload, size)``: a whole message, TEXT as str a
 yields None when it wants another chunk. It raises `.ProtocolError` at the first violation, as early as the bytes
 allow (inside an unfinished frame too), after all the events before it, and is finished then.
 
+With a ``part_size`` a message that is larger, or does not come whole in one plain frame, is given in parts: an event
+has the opcode with `PART`, the part as TEXT or BINARY says, and its bytes; the last one has `LAST` too. A part has
+``part_size`` bytes at most, ends between two characters if it is text, and is empty only if it is the last.
+
 `FrameReader.deliver` is the same for messages that are to be handled as they come: it takes the steps itself and
 gives each message to ``on_message``, until one of them is not done with at once, or something else turns up.
 
@@ -30,6 +34,8 @@ OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 
 #: Marks the opcode of a message that is inflated in part only.
 DEFERRED = 0x100
+#: Marks the opcode of a part of a message, and the one that the message ends with.
+PART, LAST = 0x200, 0x400
 
 Event: TypeAlias = tuple[int, Any, int]
 

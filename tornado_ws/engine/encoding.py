@@ -9,10 +9,16 @@ from tornado.util import _websocket_mask as apply_mask
 
 from tornado_ws.engine.contract import MASKED
 
-__all__ = ["Sendable", "apply_mask", "encode_frame", "encode_frame_parts", "encode_message"]
+__all__ = ["Sendable", "apply_mask", "encode_frame", "encode_frame_parts", "encode_message", "unmask"]
 
 #: What is sent as a message where there is no codec, a dict as JSON.
 Sendable: TypeAlias = "str | bytes | bytearray | memoryview | dict[str, Any]"
+
+
+def unmask(mask: bytes, piece: bytes) -> tuple[bytes, bytes]:
+    """Return a piece of a frame's payload, and the mask as what follows it needs it."""
+    turn = len(piece) & 3
+    return apply_mask(mask, piece), mask[turn:] + mask[:turn]
 
 
 def encode_message(message: str | bytes | bytearray | memoryview, binary: bool) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tornado_ws.engine.chunks import add_piece
 from tornado_ws.engine.contract import DEFERRED, INFLATED_AT_ONCE, TEXT, Event, Inflater
-from tornado_ws.engine.encoding import apply_mask
+from tornado_ws.engine.encoding import unmask
 from tornado_ws.engine.validation import not_utf8, too_big_inflated
 
 
@@ -45,6 +45,9 @@ class Message:
         #: Whether this frame is the last one of the message.
         self.is_whole = False
 
+    #: Whether there is more to come out of bytes that were taken.
+    has_more = False
+
     @property
     def is_compressed(self) -> bool:
         return self._inflater is not None
@@ -62,9 +65,7 @@ class Message:
         self._left -= size
         self.in_frame = self._left > 0
         if self._mask is not None:
-            piece = apply_mask(self._mask, piece)
-            turn = size & 3
-            self._mask = self._mask[turn:] + self._mask[:turn]
+            piece, self._mask = unmask(self._mask, piece)
         if self._inflater is None:
             self._append(piece)
         elif piece:

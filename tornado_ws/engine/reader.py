@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import CoroutineType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tornado_ws.engine.contract import (
     BUDGET_SPENT,
@@ -16,6 +16,7 @@ from tornado_ws.engine.contract import (
     CLOSE,
     CONTROL,
     FIN,
+    LAST,
     MASKED,
     PENDING,
     RAISED,
@@ -35,12 +36,16 @@ from tornado_ws.engine.tasks import step_coroutine
 from tornado_ws.engine.validation import check_extended_length, check_header, check_size, checked_text, decode_text
 from tornado_ws.errors import ProtocolError
 
+if TYPE_CHECKING:
+    from tornado_ws.engine.parts import MessageInParts
+
 
 class FrameReader:
     """Parses what one peer sends; see `tornado_ws.engine.contract`.
 
     ``expect_masked`` is true for a server, ``max_message_size`` is in bytes after inflating, and ``inflater`` is None
-    when permessage-deflate was not negotiated. Without ``decodes`` text comes as bytes, which are UTF-8.
+    when permessage-deflate was not negotiated. Without ``decodes`` text comes as bytes, which are UTF-8. With
+    ``part_size``, 4 bytes or more, messages are given in parts.
     """
 
     __slots__ = (
@@ -51,6 +56,8 @@ class FrameReader:
         "_inflater",
         "_limit",
         "_message",
+        "_most",
+        "_part_size",
         "_pos",
         "_stopped",
         "message_bytes",
@@ -59,19 +66,30 @@ class FrameReader:
     )
 
     def __init__(
-        self, expect_masked: bool, max_message_size: int, inflater: Inflater | None = None, decodes: bool = True
+        self,
+        expect_masked: bool,
+        max_message_size: int,
+        inflater: Inflater | None = None,
+        decodes: bool = True,
+        part_size: int = 0,
     ) -> None:
         #: Messages delivered, their bytes after inflating, and all bytes fed.
         self.messages = self.message_bytes = self.wire_bytes = 0
         self._stopped = self._finished = False
         self._expect_masked = expect_masked
+        #: Bytes that any message may have, and those of one that is given whole.
+        self._most = max_message_size
         self._limit = max_message_size
+        if part_size:
+            # Of text that comes as bytes only the opcode of a part says what it is.
+            self._limit = min(part_size, max_message_size) if decodes else -1
+        self._part_size = part_size
         self._inflater = inflater
         self._decode: Callable[[bytes], str | bytes] = decode_text if decodes else checked_text
         # What is not parsed yet begins at `_pos`.
         self._buffer = b""
         self._pos = 0
-        self._message: Message | None = None
+        self._message: Message | MessageInParts | None = None
 
     @property
     def in_message(self) -> bool:
@@ -150,7 +168,7 @@ class FrameReader:
         """Parse up to the next event; returns None when more bytes are wanted."""
         buffer, pos = self._buffer, self._pos
         have = len(buffer) - pos
-        if not have:
+        if not have and (self._message is None or not self._message.has_more):
             # An idle reader must not keep the last chunk alive.
             self._buffer = b""
             self._pos = 0
@@ -199,7 +217,8 @@ class FrameReader:
                 mask = self._buffer[begin - 4 : begin] if self._expect_masked else None
                 end = begin + length
                 is_whole = end <= len(self._buffer)
-                if is_whole and (opcode & CONTROL or (message is None and first & (FIN | RSV1) == FIN)):
+                is_plain = message is None and first & (FIN | RSV1) == FIN and length <= self._limit
+                if is_whole and (opcode & CONTROL or is_plain):
                     payload = self._buffer[begin:end]
                     self._pos = end
                     if mask:
@@ -209,17 +228,34 @@ class FrameReader:
                     break
                 self._pos = begin
                 if message is None:
-                    message = Message(opcode, self._limit, self._inflater if first & RSV1 else None, self._decode)
-                    self._message = message
+                    message = self._message = self._begin_message(opcode, self._inflater if first & RSV1 else None)
                 message.begin_frame(bool(first & FIN), length, mask)
             self._pos += message.take(self._buffer, self._pos)
+            if self._part_size:
+                part = cast("MessageInParts", message).part()
+                if part is not None:
+                    if part[0] & LAST:
+                        self._message = None
+                    return part
+                if message.in_frame and self._pos == len(self._buffer):
+                    break
+                continue
             if message.in_frame:
                 break
-            if message.is_whole:
+            whole = cast(Message, message)
+            if whole.is_whole:
                 self._message = None
-                return message.end()
+                return whole.end()
         self._wait()
         return None
+
+    def _begin_message(self, opcode: int, inflater: Inflater | None) -> Message | MessageInParts:
+        if self._part_size:
+            # What few programs need is imported for those.
+            from tornado_ws.engine.parts import MessageInParts
+
+            return MessageInParts(opcode, self._most, self._part_size, inflater, self._decode)
+        return Message(opcode, self._most, inflater, self._decode)
 
     def _parse_header(self) -> tuple[int, int, int] | None:
         """Return the first byte of a frame, where its payload begins, and the length of that; None for too few bytes.
@@ -242,5 +278,5 @@ class FrameReader:
         if length > 125:
             length = check_extended_length(buffer[pos + 2 : pos + size])
         if not first & CONTROL and not (first & RSV1 or (message is not None and message.is_compressed)):
-            check_size(length + (message.size if message is not None else 0), self._limit)
+            check_size(length + (message.size if message is not None else 0), self._most)
         return first, pos + begin, length

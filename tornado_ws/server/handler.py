@@ -11,7 +11,7 @@ import concurrent.futures
 import sys
 import urllib.parse
 from collections.abc import Awaitable, Callable, Container
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tornado.web
 from tornado import httputil
@@ -32,9 +32,13 @@ from tornado_ws.coroutines import nothing, run_to_end, value_of
 from tornado_ws.deflate.options import deflate_options
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.escaping import plain, shown
-from tornado_ws.options import check_attributes, handler_options
+from tornado_ws.options import check_attributes, handler_options, whole_only
 from tornado_ws.server.admission import seconds_to_wait
 from tornado_ws.transport.http_answer import clear_answer
+
+if TYPE_CHECKING:
+    from tornado_ws.connection.message_stream import MessageStream
+    from tornado_ws.connection.write_stream import WriteStream
 
 #: What a WebSocket handler cannot do after the upgrade.
 _HTTP_METHODS = ("write", "redirect", "set_header", "set_cookie", "set_status", "flush", "finish")
@@ -99,6 +103,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
     - ``websocket_codec``: what turns values into messages and back, "json", "orjson", "msgspec", "msgpack" or an object
       (see `tornado_ws.codecs`). None, the default, leaves messages as they are;
     - ``websocket_decode_text``: False gives text to `on_message` as bytes, which are UTF-8. True by default;
+    - ``websocket_max_part_size`` and ``websocket_max_stream_size``: bytes of a part, 64 KiB, and of the whole message,
+      None for any number, where `on_message_stream` reads messages;
     - ``websocket_message_rate_limit`` and ``websocket_byte_rate_limit``: messages, pings among them, and bytes on the
       wire that the client may send in a second; None, the default, for any number. ``websocket_message_rate_burst`` and
       ``websocket_byte_rate_burst`` are how many may come at once, by default those of a second;
@@ -287,6 +293,21 @@ class WebSocketHandler(tornado.web.RequestHandler):
             return connection.write_message(message, binary=binary, compress=False)
         return connection.write_message(message, binary=binary)
 
+    def write_stream(self, binary: bool = False, *, compress: bool = True) -> WriteStream:
+        """Send one message in parts: ``async with self.write_stream() as stream: await stream.write(part)``.
+
+        See `WriteStream` and docs/streams.md. A codec has no part in it.
+
+        :param binary: send it as a binary message. Otherwise it goes as text, and parts of bytes have to be UTF-8.
+        :param compress: as `write_message` has it; ``threshold`` of the compression options does not count here.
+        :raises WebSocketClosedError: when the connection is closed or closing.
+        """
+        if self.ws_connection is None:
+            raise WebSocketClosedError()
+        connection: Any = self.ws_connection
+        stream: WriteStream = connection.write_stream(binary, compress=compress)
+        return stream
+
     def write_message_threadsafe(self, message: Any, binary: bool = False) -> concurrent.futures.Future[None]:
         """Have the connection's own thread call `write_message`, from any thread.
 
@@ -347,6 +368,13 @@ class WebSocketHandler(tornado.web.RequestHandler):
         :param message: a str for text, bytes for binary.
         """
         raise NotImplementedError
+
+    on_message_stream: Callable[[MessageStream], Awaitable[None] | None] | None = None
+    """Define this, as a method, to read every message in parts; `on_message` is not called then.
+
+    It is called with a `MessageStream` when a message begins, and may be a coroutine. The next message waits for it;
+    what it leaves of its own is dropped. See docs/streams.md.
+    """
 
     def ping(self, data: str | bytes = b"") -> None:
         """Send a ping frame (RFC 6455 section 5.5.2).
@@ -490,6 +518,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
             options=handler_options(self, self.settings),
         )
         if params.options.codec is not None:
+            if self.on_message_stream is not None:
+                raise ValueError(whole_only("websocket_codec", params.options.codec))
             self._ws_codec = codec_of(params.options.codec)
         return WebSocketProtocol13(self, False, params)
 

@@ -44,9 +44,16 @@ cdef class FrameReader:
     cdef uint32_t _utf8
 
     cdef bint _expect_masked
+    # Bytes that any message may have, and those of one that is given whole.
+    cdef Py_ssize_t _most
     cdef Py_ssize_t _limit
     cdef object _inflater
     cdef bint _decodes
+    # Of messages that are given in parts: the size of those, the beginning of a character whose rest has not come, and
+    # whether there is more to come out of bytes that were inflated.
+    cdef Py_ssize_t _part_size
+    cdef bytes _held
+    cdef bint _has_more
     # The event that `parse` found: its opcode, 0 for none, and its size.
     cdef int _event
     cdef Py_ssize_t _event_size
@@ -56,9 +63,15 @@ cdef class FrameReader:
     cdef public long long message_bytes
     cdef public long long wire_bytes
 
-    def __init__(self, bint expect_masked, max_message_size, inflater=None, bint decodes=True):
+    def __init__(self, bint expect_masked, max_message_size, inflater=None, bint decodes=True, Py_ssize_t part_size=0):
         self._expect_masked = expect_masked
-        self._limit = max(0, min(max_message_size, sys.maxsize))
+        self._most = max(0, min(max_message_size, sys.maxsize))
+        self._limit = self._most
+        if part_size:
+            # Of text that comes as bytes only the opcode of a part says what it is.
+            self._limit = min(part_size, self._most) if decodes else -1
+        self._part_size = part_size
+        self._held = b""
         self._inflater = inflater
         self._decodes = decodes
 
@@ -201,6 +214,8 @@ cdef class FrameReader:
         self.in_message = self._in_payload = False
         self._carried = 0
         self._size = self._room = self._left = 0
+        self._held = b""
+        self._has_more = False
         Py_CLEAR(self._message)
 
     cdef object parse(self):
@@ -210,6 +225,13 @@ cdef class FrameReader:
         cdef object payload
         while True:
             if self._in_payload:
+                if self._part_size:
+                    payload = self.take_part()
+                    if self._event:
+                        return payload
+                    if self._in_payload and self._pos == self._end:
+                        return None
+                    continue
                 if self._left and not self.take_payload():
                     return None
                 self._in_payload = False
@@ -265,7 +287,10 @@ cdef class FrameReader:
             if not self.in_message:
                 self._compressed = first & RSV1 != 0
             if not self._compressed and size > self._limit - (self._size if self.in_message else 0):
-                check_size(int(size) + int(self._size), self._limit)
+                check_size(int(size) + int(self._size), self._most)
+                # It is given in parts, or it would be too large.
+                if not self.in_message:
+                    self.begin_message(first)
 
             if not self.in_message and first & (FIN | RSV1) == FIN and self._end - self._pos >= size:
                 payload = self.whole_message(first & 0xF, size)
@@ -274,15 +299,18 @@ cdef class FrameReader:
                 return payload
 
             if not self.in_message:
-                self.in_message = True
-                self._opcode = first & 0xF
-                self._size = 0
-                self._room = 0
-                self._utf8 = 0
+                self.begin_message(first)
             self._first = first
             self._left = size
             self._turn = 0
             self._in_payload = True
+
+    cdef void begin_message(self, int first) noexcept:
+        self.in_message = True
+        self._opcode = first & 0xF
+        self._size = 0
+        self._room = 0
+        self._utf8 = 0
 
     cdef int carry_rest(self) except -1:
         """Put what is left, less than a header or control frame, aside until more comes."""
@@ -386,6 +414,71 @@ cdef class FrameReader:
             self._size += size
         return self._left == 0
 
+    cdef object take_part(self):
+        """Take a part of what has come of the frame's payload, and return it; `_event` is 0 where that gives none yet.
+
+        As `tornado_ws.engine.parts.MessageInParts`.
+        """
+        global _enough
+        cdef Py_ssize_t held = PyBytes_GET_SIZE(self._held)
+        cdef Py_ssize_t room = self._most - self._size
+        cdef Py_ssize_t begin = 0 if self._compressed else held
+        cdef Py_ssize_t size = 0
+        cdef Py_ssize_t most
+        cdef uint8_t* out
+        cdef bytes part
+        if not self._has_more:
+            size = min(min(self._end - self._pos, self._left), self._part_size - held)
+            if size == 0 and self._left:
+                return None
+        part = PyBytes_FromStringAndSize(NULL, begin + size)
+        out = <uint8_t*>PyBytes_AS_STRING(part)
+        memcpy(out, PyBytes_AS_STRING(self._held), begin)
+        if self._masked:
+            tws_mask(out + begin, self._data + self._pos, size, self._key, self._turn)
+            self._turn = (self._turn + size) & 3
+        elif size:
+            memcpy(out + begin, self._data + self._pos, size)
+        self._pos += size
+        self._left -= size
+        if self._compressed:
+            most = min(min(room, self._part_size - held - 1), INFLATED_AT_ONCE - 1)
+            if size or self._has_more:
+                part = self._inflater.inflate(part, most)
+                self._has_more = PyBytes_GET_SIZE(part) > most
+            size = PyBytes_GET_SIZE(part)
+            self.check_utf8(<const uint8_t*>PyBytes_AS_STRING(part), min(size, room))
+            if size > room:
+                raise too_big_inflated()
+            part = self._held + part
+        else:
+            self.check_utf8(out + begin, size)
+        self._size += size
+        if size >= CLOCK_SIZE:
+            _enough += 1
+        out = <uint8_t*>PyBytes_AS_STRING(part)
+        size = PyBytes_GET_SIZE(part)
+        if self._opcode == TEXT:
+            held = unfinished(out, size)
+            size -= held
+            self._held = part[size:]
+        if self._left == 0 and not self._has_more:
+            self._in_payload = False
+            if self._first & FIN:
+                if self._compressed:
+                    self._inflater.end_message()
+                if held:
+                    raise not_utf8()
+                self.in_message = False
+                self._size = 0
+        if size == 0 and self.in_message:
+            return None
+        self._event = self._opcode | PART | (0 if self.in_message else LAST)
+        self._event_size = size
+        if self._opcode == TEXT and self._decodes:
+            return PyUnicode_DecodeUTF8(<const char*>out, size, NULL)
+        return part if PyBytes_GET_SIZE(part) == size else part[:size]
+
     cdef int append(self, bytes piece) except -1:
         """Add what was inflated."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(piece)
@@ -460,6 +553,8 @@ cdef class FrameReader:
     cdef uint8_t* direct_room(self, Py_ssize_t* size):
         """Where the next bytes belong, NULL when they have to be parsed."""
         if not self._in_payload or self._compressed or self._left < LARGE or self._pos < self._end or self._finished:
+            return NULL
+        if self._part_size:
             return NULL
         try:
             self.make_room(self._size + LARGE, self._size + self._left)
