@@ -121,6 +121,18 @@ class Values(tornado_ws.WebSocketHandler):
         self.write_message({"got": message})
 
 
+class Parts(tornado_ws.WebSocketHandler):
+    """Messages in parts."""
+
+    websocket_max_part_size = 1000
+
+    async def on_message_stream(self, stream: tornado_ws.MessageStream) -> None:
+        sent: tornado_ws.WriteStream
+        async with self.write_stream(binary=stream.is_binary) as sent:
+            async for part in stream:
+                await sent.write(part)
+
+
 class Client(tornado_ws.WebSocketClientConnection):
     """A client that hears of control frames."""
 
@@ -232,6 +244,15 @@ async def exchange_values(url: str) -> None:
     await conn.wait_closed()
 
 
+async def exchange_parts(url: str) -> None:
+    async with tornado_ws.websocket_connect(url, message_streams=True) as conn:
+        async with conn.write_stream() as stream:
+            for _ in range(3):
+                await stream.write("part ")
+        async for part in conn.read_stream():
+            print("part:", part)
+
+
 async def listen(topics: tornado_ws.Topics) -> None:
     """Read a topic without a connection, and what counts topics."""
     async with topics.listen("room/*", limit=100) as listener:
@@ -264,7 +285,7 @@ async def main() -> None:
     history = {"room/*": tornado_ws.History(count=100, seconds=60)}
     async with tornado_ws.Topics(history=history, counted=["room/*"], max_subscriptions=10) as topics:
         application = Application(
-            [(r"/rooms/(\w+)", Room, {"topics": topics}), (r"/values", Values)],
+            [(r"/rooms/(\w+)", Room, {"topics": topics}), (r"/values", Values), (r"/parts", Parts)],
             websocket_ping_interval=20,
             websocket_keepalive_timeout=60,
             websocket_max_connections=100,
@@ -279,6 +300,7 @@ async def main() -> None:
         await send_to_all(f"{url}/rooms/c")
         await refused(f"{url}/nowhere")
         await exchange_values(f"{url}/values")
+        await exchange_parts(f"{url}/parts")
         await listen(topics)
         server.stop()
         closed: tornado_ws.ClosedAll = await tornado_ws.close_all(application, reason="stopping", timeout=5)

@@ -5,11 +5,11 @@ Server and client are in this one process, which prints what each of them got an
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
 import resource
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -72,4 +72,8 @@ def main(size: int, growth: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("size", type=int, metavar="BYTES")
+    parser.add_argument("growth", type=int, metavar="GROWTH")
+    given = parser.parse_args()
+    main(given.size, given.growth)

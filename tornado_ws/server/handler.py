@@ -369,12 +369,17 @@ class WebSocketHandler(tornado.web.RequestHandler):
         """
         raise NotImplementedError
 
-    on_message_stream: Callable[[MessageStream], Awaitable[None] | None] | None = None
-    """Define this, as a method, to read every message in parts; `on_message` is not called then.
+    if TYPE_CHECKING:
+        # A method for those who override it; there is none, so that it need not be called to see.
+        def on_message_stream(self, stream: MessageStream) -> Awaitable[None] | None: ...
 
-    It is called with a `MessageStream` when a message begins, and may be a coroutine. The next message waits for it;
-    what it leaves of its own is dropped. See docs/streams.md.
-    """
+    else:
+        on_message_stream = None
+        """Define this, as a method, to read every message in parts; `on_message` is not called then.
+
+        It is called with a `MessageStream` when a message begins, and may be a coroutine. The next message waits for
+        it; what it leaves of its own is dropped. See docs/streams.md.
+        """
 
     def ping(self, data: str | bytes = b"") -> None:
         """Send a ping frame (RFC 6455 section 5.5.2).
