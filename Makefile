@@ -5,10 +5,11 @@ VENV ?= .venv
 
 RUN = $(VENV)/bin/python -m
 NATIVE = $(wildcard tornado_ws/*/*.pyx tornado_ws/*/*.h tornado_ws/*/native/*)
-CHECKED = $(wildcard _tornado_ws_finder.py tornado_ws tests examples benchmarks fuzz soak docs)
+comma = ,
+CHECKED = $(wildcard _tornado_ws_finder.py tornado_ws tests examples benchmarks fuzz release soak docs)
 
-.PHONY: demo cluster test test-fast lint docs docs-check docs-links autobahn bench fuzz soak sanitize sanitize-in-ci \
-    clean faults
+.PHONY: demo dist cluster test test-fast lint docs docs-check docs-links autobahn bench fuzz soak sanitize \
+    sanitize-in-ci clean faults
 
 # Where to listen, for `make demo` and `make cluster`; 0 is any that is free, and nothing is the program's default.
 PORT =
@@ -22,7 +23,7 @@ cluster: $(VENV)/installed-with-redis
 	$(VENV)/bin/python examples/cluster/cluster.py $(addprefix --port ,$(PORT)) --proxy $(PROXY)
 
 # Once with each engine: a machine has one of them, by its compiler. What takes both in one run is left out of one.
-BOTH = tests/engine tests/deflate
+BOTH = tests/engine tests/deflate tests/test_release.py tests/test_workflows.py
 # Once more with `tornado_ws.HTTPServer` in the place of Tornado's.
 WITH_HTTP_SERVER = tests/server tests/connection tests/test_tornado_suite.py
 # Those of a group share what takes long to make.
@@ -62,6 +63,10 @@ docs-check: $(VENV)/tested-with
 docs-links: $(VENV)/tested-with
 	$(SPHINX) --builder linkcheck docs reports/links
 
+# What is released, in dist/, with the wheel of this platform.
+dist: $(VENV)/released-with
+	$(RUN) release --native
+
 autobahn: $(VENV)/tested-with
 	$(RUN) tests.autobahn.run --cases all --reports reports/autobahn --summary docs/autobahn.md
 
@@ -90,8 +95,8 @@ SANITIZED = reports/sanitized
 SANITIZED_TESTS = tests
 NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado browser cli compat docs test_authentication_example.py \
     test_autobahn.py test_benchmark_load.py test_benchmarks.py test_conformance.py test_example_ports.py \
-    test_feed_example.py test_metrics_example.py test_names.py test_peers.py test_proxies.py \
-    test_shutdown_example.py test_tornado_suite.py test_tracing_example.py testing/test_example.py \
+    test_feed_example.py test_metrics_example.py test_names.py test_peers.py test_proxies.py test_release.py \
+    test_shutdown_example.py test_tornado_suite.py test_tracing_example.py test_workflows.py testing/test_example.py \
     testing/test_plugin.py)
 # All of them take too long for CI.
 SANITIZED_IN_CI = tests/test_fuzz_corpus.py $(addprefix tests/transport/test_,large_messages.py tls.py) \
@@ -106,8 +111,6 @@ sanitize: $(VENV)/tested-with
 	    $(RUN) pip install --quiet --no-deps --target $(SANITIZED) .
 	# Or the next build would take over what is checked and did not change.
 	rm -rf build
-	# It is optional for an install.
-	ls $(SANITIZED)/tornado_ws/engine/_native.*.so $(SANITIZED)/tornado_ws/deflate/_deflate.*.so
 	# The programs that the tests start find it first, too, wherever they run (from Python 3.11 on).
 	cd $(SANITIZED) && export PYTHONPATH="$(CURDIR)/$(SANITIZED):$(CURDIR)" PYTHONSAFEPATH=1 && \
 	    export PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
@@ -123,25 +126,28 @@ $(VENV)/made: setup.cfg setup.py pyproject.toml
 	    { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(VENV) install pip; }
 	touch $@
 
+# Without a compiler the pure engine is what there is, and pip has said so.
+INSTALL = @echo "Installing; where the native engine is not built or was changed it is compiled, which takes a minute." && \
+    { $(RUN) pip install --quiet --editable $(1) || TORNADO_WS_PURE=1 $(RUN) pip install --quiet --editable $(1); } && \
+    $(RUN) tornado_ws --version && touch $@
+
 $(VENV)/installed: $(VENV)/made $(NATIVE)
-	$(RUN) pip install --quiet --editable .
-	touch $@
+	$(call INSTALL,.)
 
 $(VENV)/installed-with-redis: $(VENV)/made $(NATIVE)
-	$(RUN) pip install --quiet --editable '.[redis]'
-	touch $@
+	$(call INSTALL,'.[redis]')
 
 $(VENV)/tested-with: $(VENV)/made $(NATIVE)
-	$(RUN) pip install --quiet --editable '.[test,docs]'
-	touch $@
+	$(call INSTALL,'.[test$(comma)docs]')
 
 $(VENV)/fuzzed-with: $(VENV)/made $(NATIVE)
-	$(RUN) pip install --quiet --editable '.[test,fuzz]'
-	touch $@
+	$(call INSTALL,'.[test$(comma)fuzz]')
+
+$(VENV)/released-with: $(VENV)/made $(NATIVE)
+	$(call INSTALL,'.[release$(comma)test]')
 
 $(VENV)/benched-with: $(VENV)/made $(NATIVE)
-	$(RUN) pip install --quiet --editable '.[bench]'
-	touch $@
+	$(call INSTALL,'.[bench]')
 
 clean:
 	rm -rf $(VENV) tornado_ws/*/_*.c tornado_ws/*/*.so .tox build dist *.egg-info reports htmlcov .coverage .coverage.* \

@@ -16,7 +16,8 @@ class KEvent(NamedTuple):
 
 
 _READ, _WRITE, _ADD, _DELETE = -1, -2, 1, 2
-_EVENTS = {_READ: select.EPOLLIN, _WRITE: select.EPOLLOUT}
+#: EPOLLIN and EPOLLOUT, which `select` has on Linux alone; others import this too.
+_EVENTS = {_READ: 1, _WRITE: 4}
 
 
 class KQueue:
@@ -47,7 +48,7 @@ class KQueue:
         told = []
         for fd, events in self._epoll.poll(timeout, most):
             told += [KEvent(fd, watched_by, _ADD) for watched_by, event in _EVENTS.items() if events & event]
-            if events & ~(select.EPOLLIN | select.EPOLLOUT):
+            if events & ~sum(_EVENTS.values()):
                 told.append(KEvent(fd, _READ, _ADD))
         return told
 

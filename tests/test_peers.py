@@ -15,8 +15,9 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 
 import tornado_ws
+from tests.npm import installed_package
 from tests.peers import REFUSAL_HEADER, Closed, Deflate, Options, Peer, Refused, Theirs
-from tests.peers.node_ws import NodeWs, installed_package
+from tests.peers.node_ws import VERSION, NodeWs
 from tests.peers.python_websockets import PythonWebsockets
 
 pytestmark = pytest.mark.gen_test
@@ -31,7 +32,7 @@ def peer(request: pytest.FixtureRequest) -> Peer:
     found = PEERS[request.param]
     if isinstance(found, NodeWs):
         # Here and not at its first use, where it would be on the clock of a test.
-        installed_package()
+        installed_package("ws", VERSION)
     return found
 
 

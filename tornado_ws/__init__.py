@@ -121,7 +121,7 @@ else:
         return sorted({*globals(), *_LATE})
 
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "BrokerError",

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 #: Files of the repository that are pages of the site; what stands in ``docs/`` for each is a link to it.
 PAGES = {
     "CHANGELOG.md": "project/changelog",
+    "CODE_OF_CONDUCT.md": "project/conduct",
     "CONTRIBUTING.md": "project/contributing",
     "SECURITY.md": "project/security-policy",
     "benchmarks/results/corpus.md": "project/results-corpus",

@@ -37,13 +37,13 @@ class Environment:
 
     def install(self, *what: str | Path) -> None:
         pip = (sys.executable, "-m", "pip", "--python", self.python, "--disable-pip-version-check", "install")
-        # It is built with our setuptools, since there may be no network to get another one from, and with no compiler:
-        # the native engine has tests of its own.
+        # It is built with our setuptools, since there may be no network to get another one from, and without the native
+        # engine, which has tests of its own.
         setuptools = importlib.util.find_spec("setuptools")
         assert setuptools is not None
         assert setuptools.origin is not None
         tools = str(Path(setuptools.origin).parent.parent)
-        call(*pip, "--no-index", "--no-deps", "--no-build-isolation", *what, CC="false", PYTHONPATH=tools)
+        call(*pip, "--no-index", "--no-deps", "--no-build-isolation", *what, TORNADO_WS_PURE="1", PYTHONPATH=tools)
 
     def run(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         return run(*arguments, cwd=self.site_packages.parent, python=self.python, **{"PYTHONPATH": "", **changes})

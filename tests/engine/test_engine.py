@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import runpy
 import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -42,16 +44,46 @@ def test_the_native_engine_is_used_where_there_is_one(monkeypatch: pytest.Monkey
     found = chosen()
     native = sys.modules["tornado_ws.engine._native"]
     assert found["name"] == "native"
+    assert found["reason"] == "it was built with this installation"
     for name in ("Channel", "FrameReader", "apply_mask", "encode_frame", "serve_ready"):
         assert found[name] is getattr(native, name)
 
 
 def test_the_environment_picks_the_pure_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORNADO_WS_ENGINE", "python")
-    assert is_pure(chosen())
+    found = chosen()
+    assert is_pure(found)
+    assert found["reason"] == "TORNADO_WS_ENGINE=python is in the environment"
 
 
 def test_the_pure_engine_is_used_where_no_other_was_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORNADO_WS_ENGINE", raising=False)
     monkeypatch.setitem(sys.modules, "tornado_ws.engine._native", None)
-    assert is_pure(chosen())
+    found = chosen()
+    assert is_pure(found)
+    assert found["reason"].startswith("this installation was made without the native one")
+
+
+def test_the_pure_engine_is_used_where_the_other_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORNADO_WS_ENGINE", raising=False)
+    # Without its names.
+    monkeypatch.setitem(sys.modules, "tornado_ws.engine._native", ModuleType("broken"))
+    found = chosen()
+    assert is_pure(found)
+    assert found["reason"].startswith("the native one cannot be imported: cannot import name 'Channel'")
+
+
+def test_the_gil_stays_off_where_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORNADO_WS_ENGINE", raising=False)
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    found = chosen()
+    assert is_pure(found)
+    assert "PYTHON_GIL=1" in found["reason"]
+
+
+def test_the_engine_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    found = chosen()
+    caplog.set_level(logging.INFO, "tornado_ws")
+    for _ in range(2):
+        found["log_once"]()
+    assert caplog.messages == [f"tornado_ws uses its {found['name']} engine: {found['reason']}"]

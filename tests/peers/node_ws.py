@@ -4,58 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import json
 import os
-import shutil
-import subprocess
-import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.needs import CACHE, need, once_a_run
+from tests.npm import installed_package
 from tests.peers import REFUSAL_HEADER, Closed, Deflate, Options, Refused, Server, Theirs
 from tests.support import PATIENCE
 
 VERSION = "8.23.0"
 _INSTALL_SECONDS = 90
 SCRIPT = Path(__file__).with_suffix(".js")
-
-
-MODULES = CACHE / "node" / f"ws-{VERSION}"
-
-
-def installed_package() -> Path:
-    """Return the ``node_modules`` with ``ws`` in it, installed at the first call on this machine."""
-    npm = shutil.which("npm")
-    need(npm and shutil.which("node"), "Node.js with npm")
-    if not MODULES.exists():
-        problem = once_a_run("npm", functools.partial(_install, str(npm)))
-        need(not problem, f"the npm package ws ({problem})")
-    return MODULES
-
-
-def _install(npm: str) -> str:
-    """Install ``ws``; return what is in the way, on one line, and nothing where it is installed."""
-    MODULES.parent.mkdir(parents=True, exist_ok=True)
-    # Made aside and moved: another run that installs at the same time, or one that was cut off, does no harm.
-    with tempfile.TemporaryDirectory(dir=MODULES.parent) as scratch:
-        command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", f"ws@{VERSION}", "--prefix", scratch]
-        try:
-            install = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
-        except subprocess.TimeoutExpired:
-            return f"npm install: not done within {_INSTALL_SECONDS} s"
-        if install.returncode != 0:
-            # Behind the code are the log file and more that nobody needs here.
-            return f"npm install: {' '.join(install.stderr.split())[:100]}"
-        try:
-            (Path(scratch) / "node_modules").rename(MODULES)
-        except OSError:
-            assert MODULES.exists()  # the other run was first
-    return ""
 
 
 def encode(data: bytes) -> str:
@@ -141,7 +104,7 @@ class NodeWs:
         process = await asyncio.create_subprocess_exec(
             "node",
             str(SCRIPT),
-            env={**os.environ, "NODE_PATH": str(installed_package())},
+            env={**os.environ, "NODE_PATH": str(installed_package("ws", VERSION))},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=1 << 24,

@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 
+from tornado_ws import __version__, engine
 from tornado_ws.escaping import shown
 from tornado_ws.pubsub.settings import Settings
 
@@ -18,7 +19,13 @@ _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\xa0-\xf
 
 def parser(name: str) -> argparse.ArgumentParser:
     """Return what parses the arguments of the program ``name``; it ends the process with status 2 for wrong ones."""
-    whole = argparse.ArgumentParser(prog=name, description="WebSocket from the command line.")
+    # By default the version is broken into lines.
+    formatter = argparse.RawDescriptionHelpFormatter
+    whole = argparse.ArgumentParser(
+        prog=name, description="WebSocket from the command line.", formatter_class=formatter
+    )
+    version = f"tornado_ws {__version__}, {engine.name} engine: {engine.reason}"
+    whole.add_argument("--version", action="version", version=version)
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _add_connect(commands.add_parser("connect", help="talk to a server: typed, or lines in and lines out"))
     _add_serve(commands.add_parser("serve", help="serve an echo, and files of a directory"))

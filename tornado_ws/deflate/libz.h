@@ -4,7 +4,9 @@
 #define TORNADO_WS_ZLIB_H
 
 #include <Python.h>
+#ifndef _WIN32
 #include <dlfcn.h>
+#endif
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -61,6 +63,13 @@ typedef struct {
     int (*inflate_reset_keep)(tws_zstream *);
 } tws_zlib;
 
+#ifdef _WIN32
+/* Python has its zlib within itself there, and shows none of it. */
+static int tws_zlib_open(tws_zlib *zlib, const char *file, const char *prefix) {
+    (void)zlib, (void)file, (void)prefix;
+    return 0;
+}
+#else
 /* Find the functions in the shared library `file` of a loaded module, "" for one that is part of the program; 0 where one
  * is missing. Their names begin with `prefix`, "zng_" for zlib-ng. */
 static int tws_zlib_open(tws_zlib *zlib, const char *file, const char *prefix) {
@@ -93,6 +102,7 @@ static int tws_zlib_open(tws_zlib *zlib, const char *file, const char *prefix) {
 #undef TWS_FIND
     return 1;
 }
+#endif
 
 /* As the zlib module does, so that tracemalloc sees it. */
 static void *tws_zalloc(void *opaque, unsigned int items, unsigned int size) {

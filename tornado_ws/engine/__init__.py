@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from typing import TYPE_CHECKING
 
 __all__ = [
@@ -16,15 +18,25 @@ __all__ = [
     "Sender",
     "apply_mask",
     "encode_frame",
+    "log_once",
     "name",
+    "reason",
     "send_to_all",
     "serve_ready",
 ]
 
 #: "native" or "python".
 name = "python"
+#: Why it is that one, in one line.
+reason = ""
 
-if TYPE_CHECKING or os.environ.get("TORNADO_WS_ENGINE") == "python":
+if os.environ.get("TORNADO_WS_ENGINE") == "python":
+    reason = "TORNADO_WS_ENGINE=python is in the environment"
+elif not getattr(sys, "_is_gil_enabled", lambda: True)():
+    # To import it would turn the GIL on, for everybody in the process.
+    reason = "this process runs without the GIL, which the native engine needs: PYTHON_GIL=1 turns it on"
+
+if TYPE_CHECKING or reason:
     from tornado_ws.engine.pure import (
         Channel,
         ConnectionTask,
@@ -51,7 +63,8 @@ else:
         )
 
         name = "native"
-    except ImportError:
+        reason = "it was built with this installation"
+    except ImportError as error:
         from tornado_ws.engine.pure import (
             Channel,
             ConnectionTask,
@@ -63,3 +76,19 @@ else:
             send_to_all,
             serve_ready,
         )
+
+        if isinstance(error, ModuleNotFoundError):
+            reason = "this installation was made without the native one: docs/installing.md says how to get it"
+        else:
+            # In a subinterpreter, say: a process has it once.
+            reason = f"the native one cannot be imported: {error}"
+
+_is_told = False
+
+
+def log_once() -> None:
+    """Log once in a process, at INFO by the logger "tornado_ws", which engine it uses and why."""
+    global _is_told
+    if not _is_told:
+        _is_told = True
+        logging.getLogger("tornado_ws").info("tornado_ws uses its %s engine: %s", name, reason)

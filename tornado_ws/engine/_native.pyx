@@ -26,11 +26,9 @@ from tornado_ws.errors import ProtocolError
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.exc cimport PyErr_SetFromErrno
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
@@ -57,21 +55,23 @@ cdef extern from "Python.h":
     int PyIter_Send(object iterator, object value, PyObject** result) except -1
     unsigned long PyThread_get_thread_ident()
 
-cdef extern from "sys/types.h":
-    ctypedef long ssize_t
-
-cdef extern from "sys/socket.h":
-    ssize_t c_recv "recv"(int fd, void* buffer, size_t size, int flags) nogil
-    ssize_t c_send "send"(int fd, const void* buffer, size_t size, int flags) nogil
+# On Windows these are Winsock's: its errors are not in errno either.
+cdef extern from "native/sockets.h":
+    ctypedef Py_ssize_t ssize_t "Py_ssize_t"
+    int errno "tws_socket_error()"
+    int EAGAIN "TWS_WOULD_BLOCK"
+    int EINTR "TWS_INTERRUPTED"
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
+    ssize_t c_recv "tws_recv"(int fd, void* buffer, size_t size, int flags) nogil
+    ssize_t c_send "tws_send"(int fd, const void* buffer, size_t size, int flags) nogil
+    ssize_t tws_send2(int fd, const void* head, size_t head_size, const void* rest, size_t rest_size) nogil
+    int tws_epoll_wait(int epfd, int* ready, int most) nogil
+    double tws_now() nogil
 
 cdef extern from "native/bytes.h":
     void tws_mask(uint8_t* out, const uint8_t* data, size_t size, const uint8_t* key, size_t turn) nogil
     int tws_utf8(uint32_t* state, const uint8_t* data, size_t size) nogil
-    ssize_t tws_send2(int fd, const void* head, size_t head_size, const void* rest, size_t rest_size) nogil
-    int tws_epoll_wait(int epfd, int* ready, int most) nogil
-    double tws_now() nogil
     void tws_forget_hash(PyObject* data) nogil
 
 cdef extern from "native/tls.h":

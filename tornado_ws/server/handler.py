@@ -523,7 +523,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
             options=handler_options(self, self.settings),
         )
         if params.options.codec is not None:
-            if self.on_message_stream is not None:
+            if getattr(self, "on_message_stream", None) is not None:
                 raise ValueError(whole_only("websocket_codec", params.options.codec))
             self._ws_codec = codec_of(params.options.codec)
         return WebSocketProtocol13(self, False, params)

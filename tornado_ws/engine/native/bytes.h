@@ -6,15 +6,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
-#include <sys/types.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-
-#ifndef MSG_NOSIGNAL
-/* Python has SIGPIPE ignored. */
-#define MSG_NOSIGNAL 0
-#endif
 
 /* out = data ^ key, the key begun at byte `turn` of it; out may be data. Plain loops over words: -O3 makes SIMD of them. */
 static inline void tws_mask(uint8_t *out, const uint8_t *data, size_t size, const uint8_t *key, size_t turn) {
@@ -96,44 +87,5 @@ static inline void tws_forget_hash(PyObject *data) {
 #pragma GCC diagnostic pop
 #endif
 }
-
-/* Send two pieces of memory with one call. */
-static inline ssize_t tws_send2(int fd, const void *head, size_t head_size, const void *rest, size_t rest_size) {
-    struct iovec pieces[2];
-    struct msghdr message;
-    memset(&message, 0, sizeof message);
-    pieces[0].iov_base = (void *)head;
-    pieces[0].iov_len = head_size;
-    pieces[1].iov_base = (void *)rest;
-    pieces[1].iov_len = rest_size;
-    message.msg_iov = pieces;
-    message.msg_iovlen = 2;
-    return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-/* Seconds of a clock that never goes back. */
-static inline double tws_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-#ifdef __linux__
-#include <sys/epoll.h>
-
-/* The descriptors that are ready, `most` at most; the caller looks each of them up, so one closed meanwhile does no harm. */
-static inline int tws_epoll_wait(int epfd, int *ready, int most) {
-    struct epoll_event events[256];
-    int i, count = epoll_wait(epfd, events, most < 256 ? most : 256, 0);
-    for (i = 0; i < count; i++)
-        ready[i] = events[i].data.fd;
-    return count;
-}
-#else
-static inline int tws_epoll_wait(int epfd, int *ready, int most) {
-    (void)epfd, (void)ready, (void)most;
-    return -1;
-}
-#endif
 
 #endif

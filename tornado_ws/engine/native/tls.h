@@ -4,7 +4,7 @@
  * send of its own. Here the session gets a BIO that takes what one recv has brought and gathers what one send is to
  * take. Nothing is linked: the functions are those of the OpenSSL that Python's _ssl module has loaded, and where they
  * are not found, are not of the library that made the session, or the session is not where CPython 3.10 to 3.14 keep it,
- * tws_tls_open says so by returning NULL. */
+ * tws_tls_open says so by returning NULL; so it does on Windows, which has no dladdr. */
 #ifndef TORNADO_WS_TLS_H
 #define TORNADO_WS_TLS_H
 
@@ -12,15 +12,15 @@
 /* For dladdr. */
 #define _GNU_SOURCE
 #endif
+#include "sockets.h"
+
 #include <Python.h>
+#ifndef _WIN32
 #include <dlfcn.h>
-#include <errno.h>
+#endif
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-
-#include "bytes.h"
 
 /* The most that one record adds to its payload (RFC 5246 section 6.2.3), its header included, and the most that it has. */
 #define TWS_RECORD_OVERHEAD 2053
@@ -92,7 +92,7 @@ static int tws_bio_read(void *bio, char *data, int size) {
 
 static int tws_bio_write(void *bio, const char *data, int size) {
     tws_tls *tls = tws_openssl.bio_get_data(bio);
-    ssize_t count;
+    Py_ssize_t count;
     tws_openssl.bio_clear_flags(bio, TWS_BIO_READ | TWS_BIO_WRITE | TWS_BIO_RETRY);
     if (tls == NULL || size <= 0)
         return -1;
@@ -104,8 +104,8 @@ static int tws_bio_write(void *bio, const char *data, int size) {
         return size;
     }
     /* Somebody uses the SSLSocket behind our back: as its own BIO would. */
-    count = send(tls->fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (count < 0 && (errno == EAGAIN || errno == EINTR))
+    count = tws_send(tls->fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (count < 0 && (tws_socket_error() == TWS_WOULD_BLOCK || tws_socket_error() == TWS_INTERRUPTED))
         return tws_bio_wait(bio, TWS_BIO_WRITE);
     return (int)count;
 }
@@ -132,6 +132,17 @@ static int tws_bio_destroy(void *bio) {
     return 1;
 }
 
+#ifdef _WIN32
+static void tws_tls_load(const char *file) {
+    (void)file;
+    tws_openssl.tried = 1;
+}
+
+static int tws_tls_is_ours(const void *ssl, unsigned long version) {
+    (void)ssl, (void)version;
+    return 0;
+}
+#else
 /* Find the functions in the file of the _ssl module and what it depends on; "" where _ssl is part of Python itself. */
 static void tws_tls_load(const char *file) {
     void *library = dlopen(*file ? file : NULL, RTLD_LAZY | RTLD_LOCAL), *method;
@@ -173,6 +184,16 @@ static void tws_tls_load(const char *file) {
     tws_openssl.method = method;
 }
 
+/* Whether the functions that were found are those of the library that made ``ssl``: a process may have several, and one
+ * that works on a session of another's writes where it should not. The version says whether they may look at it, and
+ * then the session tells by its method, which is a table in its library. */
+static int tws_tls_is_ours(const void *ssl, unsigned long version) {
+    Dl_info made_by, found;
+    return tws_openssl.version_num() == version && dladdr(tws_openssl.ssl_get_ssl_method(ssl), &made_by) &&
+           dladdr(*(void **)&tws_openssl.ssl_read, &found) && made_by.dli_fbase == found.dli_fbase;
+}
+#endif
+
 /* The session of an _ssl._SSLSocket, which CPython keeps between the socket and the context. That the context is where
  * it should be says that the session is too. */
 static void *tws_ssl_of(PyObject *sslobj, PyObject *context) {
@@ -185,15 +206,6 @@ static void *tws_ssl_of(PyObject *sslobj, PyObject *context) {
     if (Py_TYPE(sslobj)->tp_basicsize < (Py_ssize_t)sizeof *object || object->context != context)
         return NULL;
     return object->ssl;
-}
-
-/* Whether the functions that were found are those of the library that made ``ssl``: a process may have several, and one
- * that works on a session of another's writes where it should not. The version says whether they may look at it, and
- * then the session tells by its method, which is a table in its library. */
-static int tws_tls_is_ours(const void *ssl, unsigned long version) {
-    Dl_info made_by, found;
-    return tws_openssl.version_num() == version && dladdr(tws_openssl.ssl_get_ssl_method(ssl), &made_by) &&
-           dladdr(*(void **)&tws_openssl.ssl_read, &found) && made_by.dli_fbase == found.dli_fbase;
 }
 
 /* Take over the session of ``sslobj``, of the ssl module's OpenSSL with that ``version`` and in the file ``ssl_file``.

@@ -1,0 +1,1 @@
+"""What is released: built from a copy without git, looked into, and tried in new environments."""
