@@ -19,6 +19,7 @@ from tornado.ioloop import IOLoop
 
 from tornado_ws.connection.closing import Closing, End, Event
 from tornado_ws.connection.interfaces import Turn, WebSocketDelegate
+from tornado_ws.connection.limited_reading import read_within
 from tornado_ws.connection.rate_limit import RateLimit
 from tornado_ws.engine import FrameReader, ReadAhead
 from tornado_ws.engine.contract import (
@@ -204,7 +205,7 @@ class Delivery:
             transport.pause_reading()
             return None
         limit = self._owner._rate_limit
-        outcome = self._read(MESSAGES_PER_TURN) if limit is None else self._read_within(limit)
+        outcome = self.read(MESSAGES_PER_TURN) if limit is None else self._read_within(limit)
         if outcome is None:
             if self._is_behind() and not self._drops_messages:
                 transport.pause_reading()
@@ -232,56 +233,20 @@ class Delivery:
         )
 
     def _read_within(self, limit: RateLimit) -> Outcome | None:
-        """As `_read`, as far as the peer may go; in a pause there is nothing."""
         is_closing = not self._closing.state.sends or self.close_when_drained is not None
-        allowed = limit.allowance(self.reader.wire_bytes, MESSAGES_PER_TURN)
-        if is_closing or (limit.held is not None and allowed):
-            held, limit.held = limit.held, None
-            if held is not None:
-                limit.take(1)
-                return held
-        if is_closing:
-            # The peer's close frame is behind what it has sent, and there is a timeout for that.
-            limit.stop()
-            return self._read(MESSAGES_PER_TURN)
-        if limit.held is not None:
-            limit.pause(self._go_on_after_pause)
-            return None
-        before = self.reader.messages
-        outcome = self._read(allowed) if allowed else self._read_event()
-        if outcome is None:
-            limit.take(self.reader.messages - before)
-            return self._stop_if_overdrawn(limit)
-        if allowed or outcome[0] in (CLOSE, VIOLATION):
-            # A message in parts counts with its last one.
-            is_one = 0 <= outcome[0] < PART or outcome[0] >= LAST
-            limit.take(self.reader.messages - before + is_one)
-            return outcome
-        if limit.closes:
-            return VIOLATION, limit.violation(), 0
-        limit.held = outcome
-        limit.pause(self._go_on_after_pause)
-        return None
+        return read_within(limit, self, is_closing)
 
-    def _stop_if_overdrawn(self, limit: RateLimit) -> Outcome | None:
-        """What has come as a whole is delivered: see whether there were too many bytes."""
-        if not limit.is_overdrawn:
-            limit.stop()
-        elif limit.closes:
-            return VIOLATION, limit.violation(), 0
-        else:
-            limit.pause(self._go_on_after_pause)
-        return None
-
-    def _go_on_after_pause(self) -> None:
+    def go_on(self) -> None:
+        """A pause of the rate limit is over."""
         self._transport.dispatch(self.advance)
 
-    def _read(self, most: int) -> Outcome | None:
+    def read(self, most: int) -> Outcome | None:
+        """Deliver what has come, up to ``most`` messages where nothing has to wait; return what is next."""
         if self._delivers_at_once():
             return self.reader.deliver(self.handler, most, True, self._transport.task is not None)
         if self._owner._rate_limit is None and self._reads_ahead():
             return self._fill_read_ahead(most)
-        return self._read_event()
+        return self.read_event()
 
     def _reads_ahead(self) -> bool:
         """Whether all messages that come now have to wait as a whole, and none of them is dropped."""
@@ -306,7 +271,8 @@ class Delivery:
             self._read_ahead = ReadAhead(self._options.read_ahead_messages, self._options.read_ahead_bytes)
         return self._read_ahead
 
-    def _read_event(self) -> Outcome | None:
+    def read_event(self) -> Outcome | None:
+        """Return what is next; deliver nothing."""
         try:
             return next(iter(self.reader))
         except ProtocolError as error:
