@@ -6,6 +6,7 @@ Each is a function of `SHOTS`, which opens what it shows and returns the page.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
+from docs.tools.conversation import conversation
 from tests.browser.devtools import Browser, Page, chromium, wait_for
 from tests.browser.example import Example
 
@@ -66,8 +68,23 @@ def demo(camera: Camera, scratch: Path) -> Iterator[Page]:
         server.end()
 
 
+@contextmanager
+def command_line(camera: Camera, scratch: Path) -> Iterator[Page]:
+    """A conversation by ``tornado-ws connect``."""
+    file = scratch / "conversation.html"
+    file.write_text(asyncio.run(conversation()))
+    page = camera.open(file.as_uri(), "document.readyState === 'complete'")
+    try:
+        yield page
+    finally:
+        page.forget()
+
+
 #: By name: what is shown, and the size of the page.
-SHOTS: dict[str, tuple[Callable[[Camera, Path], AbstractContextManager[Page]], int, int]] = {"demo": (demo, 1100, 930)}
+SHOTS: dict[str, tuple[Callable[[Camera, Path], AbstractContextManager[Page]], int, int]] = {
+    "demo": (demo, 1100, 930),
+    "command-line": (command_line, 700, 420),
+}
 
 
 def main() -> None:

@@ -70,6 +70,16 @@ class Terminal:
         """The lines of the screen that are not empty."""
         return [line for line in map(str.rstrip, self._screen.display) if line]
 
+    @property
+    def letters(self) -> list[list[tuple[str, str]]]:
+        """The letters of those lines, each with its colour."""
+        shown = zip(self._screen.display, range(_LINES), strict=False)
+        return [
+            [(letter.data, letter.fg) for letter in (self._screen.buffer[number][x] for x in range(len(line.rstrip())))]
+            for line, number in shown
+            if line.rstrip()
+        ]
+
     def colour_of(self, text: str) -> str:
         """Return the colour of the last letter of ``text`` where the screen shows it first."""
         for number, line in enumerate(self._screen.display):
