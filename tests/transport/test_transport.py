@@ -28,7 +28,7 @@ from tests.peer import (
 from tests.support import Echo, serving, until
 from tests.wire import BINARY, CLOSE, PING, PONG, RSV1, TEXT, Frame
 from tornado_ws import WebSocketClosedError, websocket_connect
-from tornado_ws.engine.contract import plain_socket
+from tornado_ws.engine.channel import plain_socket
 
 
 class Keeping(StallingEcho):

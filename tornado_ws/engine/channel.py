@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import socket
 import ssl
 from collections.abc import Callable
 from threading import get_ident
@@ -39,7 +40,7 @@ from tornado_ws.engine.contract import (
     Compressor,
     Receiver,
     Tap,
-    plain_socket,
+    is_plain,
 )
 from tornado_ws.engine.encoding import encode_frame_parts, encode_message
 from tornado_ws.engine.reader import FrameReader
@@ -426,3 +427,9 @@ def _read_buffer(io_loop: IOLoop) -> memoryview:
     if buffer is None:
         buffer = vars(io_loop)["_ws_read_buffer"] = memoryview(bytearray(READ_SIZE))
     return buffer
+
+
+def plain_socket(stream: IOStream) -> socket.socket | None:
+    """Return the socket of ``stream`` where it may be used in the place of the stream, else None."""
+    # Windows has no sendmsg.
+    return stream.socket if is_plain(stream) and hasattr(stream.socket, "sendmsg") else None

@@ -128,13 +128,10 @@ class Servable(Protocol):
         """Called when the socket may be ready."""
 
 
-def plain_socket(stream: IOStream) -> socket.socket | None:
-    """Return the socket of ``stream`` where the stream does nothing to the bytes on their way, else None."""
-    is_plain = (
+def is_plain(stream: IOStream) -> bool:
+    """Whether ``stream`` does nothing to the bytes on their way from and to its socket."""
+    return (
         type(stream.socket) is socket.socket
-        # Windows does not.
-        and hasattr(stream.socket, "sendmsg")
         and type(stream).read_from_fd is IOStream.read_from_fd
         and type(stream).write_to_fd is IOStream.write_to_fd
     )
-    return stream.socket if is_plain else None

@@ -54,7 +54,7 @@ cdef class Channel:
         self.fd = stream.socket.fileno()
         self.thread = PyThread_get_thread_ident()
         self._is_tls = isinstance(stream.socket, ssl.SSLSocket)
-        self._is_plain = _contract.plain_socket(stream) is not None
+        self._is_plain = _contract.is_plain(stream)
         self._buffers = buffers_of(self._io_loop)
         if self._is_tls:
             self._session = session_of(stream.socket, self.fd, self._buffers)
