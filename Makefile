@@ -22,8 +22,9 @@ PROXY = nginx
 cluster: $(VENV)/installed-with-redis
 	$(VENV)/bin/python examples/cluster/cluster.py $(addprefix --port ,$(PORT)) --proxy $(PROXY)
 
-# Once with each engine: a machine has one of them, by its compiler. What takes both in one run is left out of one.
-BOTH = tests/engine tests/deflate tests/test_release.py tests/test_workflows.py
+# Once with each engine: a machine has one of them, by its compiler. What takes both in one run, or has nothing to do
+# with either, is left out of one.
+BOTH = tests/engine tests/deflate tests/cli tests/docs tests/test_release.py tests/test_workflows.py
 # Once more with `tornado_ws.HTTPServer` in the place of Tornado's.
 WITH_HTTP_SERVER = tests/server tests/connection tests/test_tornado_suite.py
 # Those of a group share what takes long to make.

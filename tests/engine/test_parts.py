@@ -42,7 +42,7 @@ def in_parts(peer: Peer, chunks: Iterable[bytes], part_size: int, inflater: Infl
         assert size <= part_size
         assert size or opcode & LAST
         parts.append((opcode & ~LAST, part, size))
-        assert len({kind for kind, _, _ in parts}) == 1
+        assert parts[-1][0] == parts[0][0]
         if opcode & LAST:
             joined = parts[0][1][:0].join(part for _, part, _ in parts)
             events.append((opcode & 0xF, joined, sum(size for _, _, size in parts)))
