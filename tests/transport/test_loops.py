@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from tornado.platform.asyncio import AsyncIOLoop
 
-from tests.support import Echo, connected, serving
+from tests.support import Echo, connected, serving, until
 from tornado_ws.transport import poller
 
 SIZES = [0, 1, 125, 126, 65536, 3_000_000]
@@ -40,8 +40,14 @@ def io_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     loop = AsyncIOLoop(asyncio_loop=loops()[request.param](), make_current=False)
     asyncio.set_event_loop(loop.asyncio_loop)
     yield loop
+    loop.run_sync(_others_end)
     asyncio.set_event_loop(None)
     loop.close()
+
+
+async def _others_end() -> None:
+    """Wait for the server's end of connections, which ends a moment after the client's."""
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 def test_messages_of_all_sizes_to_two_clients_and_back(io_loop: AsyncIOLoop) -> None:

@@ -41,6 +41,7 @@ class ConnectArguments(OptionArguments, total=False):
     ping_interval: float | None
     ping_timeout: float | None
     max_message_size: int
+    message_streams: bool
     subprotocols: list[str] | None
     resolver: Resolver | None
     headers: Headers | None
