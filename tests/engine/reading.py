@@ -7,10 +7,10 @@ import importlib.util
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from tests.wire import MASK, PING, Frame
+from tests.wire import BINARY, MASK, PING, TEXT, Frame
 from tornado_ws.close_codes import encode_close
 from tornado_ws.engine import pure
-from tornado_ws.engine.contract import Event, Inflater
+from tornado_ws.engine.contract import LAST, PART, Event, Inflater
 from tornado_ws.engine.read_ahead import ReadAhead
 from tornado_ws.engine.reader import FrameReader
 from tornado_ws.errors import ProtocolError
@@ -73,6 +73,31 @@ def events_now(reader: FrameReader) -> list[Event]:
             return events
         events.append(event)
     raise AssertionError("the reader ended, and no violation was raised")
+
+
+def join_parts(events: Iterable[Event], part_size: int) -> list[Event]:
+    """Return ``events``, the parts of each message joined; an unfinished message is left out."""
+    joined: list[Event] = []
+    parts: list[Event] = []
+    for event in events:
+        opcode, part, size = event
+        # Each part is one that an application may be given.
+        assert (len(part.encode()) if isinstance(part, str) else len(part)) == size
+        if opcode < PART:
+            if opcode in (TEXT, BINARY):
+                assert size <= part_size
+                assert not parts, "a message inside another one"
+            joined.append(event)
+            continue
+        assert size <= part_size
+        assert size or opcode & LAST
+        parts.append((opcode & ~LAST, part, size))
+        assert parts[-1][0] == parts[0][0]
+        if opcode & LAST:
+            message = parts[0][1][:0].join(part for _, part, _ in parts)
+            joined.append((opcode & 0xF, message, sum(size for _, _, size in parts)))
+            parts = []
+    return joined
 
 
 def read(reader: FrameReader, chunks: Iterable[bytes]) -> Outcome:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.engine.reading import LIMIT, Outcome, Peer, events_now, read
+from tests.engine.reading import LIMIT, Outcome, Peer, events_now, join_parts, read
 from tests.engine.test_properties import Conversation, any_kind, chunks_of, cuts, mutations, near_utf8, quietly
 from tests.wire import BINARY, CONTINUATION, PING, RSV1, TEXT, Frame, deflated, each_byte
 from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
 from tornado_ws.deflate.ratio import RatioLimitedInflater
-from tornado_ws.engine.contract import DEFERRED, INFLATED_AT_ONCE, LAST, PART, Event, Inflater
+from tornado_ws.engine.contract import DEFERRED, INFLATED_AT_ONCE, LAST, PART, Inflater
 from tornado_ws.engine.reader import FrameReader
 
 MIN_PART_SIZE = 4
@@ -27,27 +27,7 @@ def reader_of(peer: Peer, part_size: int, limit: int = LIMIT, inflater: Inflater
 def in_parts(peer: Peer, chunks: Iterable[bytes], part_size: int, inflater: Inflater | None, limit: int) -> Outcome:
     """Return what a reader gives, the parts of each message joined; an unfinished message is left out."""
     outcome = read(reader_of(peer, part_size, limit, inflater), chunks)
-    events: list[Event] = []
-    parts: list[Event] = []
-    for event in outcome.events:
-        opcode, part, size = event
-        # Each part is one that an application may be given.
-        assert (len(part.encode()) if isinstance(part, str) else len(part)) == size
-        if opcode < PART:
-            if opcode in (TEXT, BINARY):
-                assert size <= part_size
-                assert not parts, "a message inside another one"
-            events.append(event)
-            continue
-        assert size <= part_size
-        assert size or opcode & LAST
-        parts.append((opcode & ~LAST, part, size))
-        assert parts[-1][0] == parts[0][0]
-        if opcode & LAST:
-            joined = parts[0][1][:0].join(part for _, part, _ in parts)
-            events.append((opcode & 0xF, joined, sum(size for _, _, size in parts)))
-            parts = []
-    return Outcome(events, outcome.close_code)
+    return Outcome(join_parts(outcome.events, part_size), outcome.close_code)
 
 
 @quietly

@@ -19,16 +19,20 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
-from tests.peer import SMALL_BUFFER
+from tests.peer import SMALL_BUFFER, frame
 from tests.support import PATIENCE
-from tornado_ws import WebSocketClientConnection, WebSocketClosedError, WebSocketHandler, broadcast
+from tests.wire import TEXT
+from tornado_ws import MessageStream, WebSocketClientConnection, WebSocketClosedError, WebSocketHandler, broadcast
 
 #: What was seen by one end of one connection, in order.
 Journal = list[tuple[Any, ...]]
 
 LARGE = 300_000
 _FLOOD = 4
+#: Messages of one chunk.
+_AT_ONCE = 20
 #: Sizes of messages that a task writes: more than wait for the end of a turn.
 _BURST = (1, 2, *(15_000 + number for number in range(6)), 3)
 #: An unmasked frame with reserved bits, which is a violation from either side.
@@ -130,6 +134,23 @@ class CoroutineSubject(Subject):
             await asyncio.sleep(0)
 
 
+class StreamingSubject(Subject):
+    """Reads each message in parts, and answers in those."""
+
+    async def on_message_stream(self, stream: MessageStream) -> None:
+        # Calls that fail may have closed it.
+        with contextlib.suppress(WebSocketClosedError):
+            parts = [part async for part in stream]
+            message = (b"" if stream.is_binary else "").join(parts)
+            self._journal.append(seen(message))
+            if message == "close":
+                self.close(4000, "told to")
+                return
+            async with self.write_stream(stream.is_binary) as answer:
+                for part in parts:
+                    await answer.write(part)
+
+
 class Peer:
     """A client of the library's, which writes its ``journal``."""
 
@@ -229,6 +250,17 @@ async def _to_all(peer: Peer) -> None:
             await peer.receive(connection)
 
 
+async def _at_once(peer: Peer) -> None:
+    async with peer.connected() as connection:
+        # Past the library, which would write each of them alone.
+        if connection.state is State.OPEN:
+            connection.transport.write(b"".join(frame(TEXT, b"%d" % number, masked=True) for number in range(_AT_ONCE)))
+        for _ in range(_AT_ONCE):
+            await peer.receive(connection)
+        await connection.send("close")
+        await peer.see_end(connection)
+
+
 async def _half_close(peer: Peer) -> None:
     async with peer.connected() as connection:
         await peer.exchange(connection, "one")
@@ -320,17 +352,14 @@ async def _client_violation(client: WebSocketClientConnection, journal: Journal)
 
 
 class Scenario(NamedTuple):
-    """``peer`` talks to our server, over ``several`` connections or one; or ``client``, ours, to the library's.
-
-    The server's callbacks are ``coroutines`` or not.
-    """
+    """``peer`` talks to our server's ``subject``, over ``several`` connections or one; or ``client`` is ours."""
 
     peer: Callable[[Peer], Coroutine[Any, Any, None]] | None = None
     client: Callable[[WebSocketClientConnection, Journal], Awaitable[None]] | None = None
     tls: bool = False
     deflate: bool = False
     several: bool = False
-    coroutines: bool = False
+    subject: type[Subject] = Subject
 
 
 _PEERS = {
@@ -352,7 +381,11 @@ _CLIENTS = {
 
 
 def _all() -> Iterator[tuple[str, Scenario]]:
-    yield "server-coroutines", Scenario(peer=_small, coroutines=True)
+    yield "server-coroutines", Scenario(peer=_small, subject=CoroutineSubject)
+    yield "server-read-ahead", Scenario(peer=_at_once, subject=CoroutineSubject)
+    for deflate in (False, True):
+        suffix = "-deflate" if deflate else ""
+        yield f"server-parts{suffix}", Scenario(peer=_large, deflate=deflate, subject=StreamingSubject)
     for tls in (False, True):
         for deflate in (False, True):
             suffix = ("-tls" if tls else "") + ("-deflate" if deflate else "")

@@ -31,11 +31,9 @@ from websockets.exceptions import WebSocketException
 
 from tests.faults.scenarios import (
     SCENARIOS,
-    CoroutineSubject,
     Journal,
     Peer,
     Scenario,
-    Subject,
     answer,
     read_to_end,
     seen,
@@ -210,8 +208,7 @@ class _Bench:
                     "arm": self._arm_late,
                     "deflate": self._scenario.deflate,
                 }
-                subject = CoroutineSubject if self._scenario.coroutines else Subject
-                async with serving([("/", subject, arguments)], ssl_options=self._server_tls) as url:
+                async with serving([("/", self._scenario.subject, arguments)], ssl_options=self._server_tls) as url:
                     self._use(url)
                     yield
 

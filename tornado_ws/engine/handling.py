@@ -14,7 +14,17 @@ _NOT_BEGUN: Any = object()
 class Handling:
     """A coroutine of the application in a context of its own: a Future of its end."""
 
-    __slots__ = ("_blocks", "_callback", "_context", "_coroutine", "_error", "_is_new", "other_task", "yielded")
+    __slots__ = (
+        "_blocks",
+        "_callback",
+        "_context",
+        "_coroutine",
+        "_error",
+        "_has_ended",
+        "_is_new",
+        "other_task",
+        "yielded",
+    )
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, yielded: Any = _NOT_BEGUN
@@ -24,6 +34,7 @@ class Handling:
         self._context = context
         self._callback: Callable[[Handling], object] | None = None
         self._error: BaseException | None = None
+        self._has_ended = False
         #: What it waits for: a Future, or None for a turn of the loop.
         self.yielded = yielded
         #: A Future says by this that it was awaited, until a task sees it. None else can await it meanwhile.
@@ -36,8 +47,11 @@ class Handling:
         self.other_task: asyncio.Future[None] | None = None
 
     def add_done_callback(self, callback: Callable[[Handling], object]) -> None:
-        """Call ``callback`` at the end of the coroutine. There can be one."""
+        """Call ``callback`` at the end of the coroutine, or soon if that was before. There can be one."""
         self._callback = callback
+        # The task's first step may have thrown what failed in the task itself, a lack of memory.
+        if self._has_ended:
+            asyncio.get_running_loop().call_soon(callback, self)
 
     def result(self) -> None:
         """Raise what the coroutine has raised."""
@@ -63,6 +77,7 @@ class Handling:
 
     def end(self) -> None:
         """Tell who waits for it. Raises what is to end the loop."""
+        self._has_ended = True
         if self._callback is not None:
             self._callback(self)
         if self._error is not None and not isinstance(self._error, Exception | asyncio.CancelledError):

@@ -16,6 +16,7 @@ cdef class Handling:
     cdef readonly object yielded
     cdef bint _blocks
     cdef bint _is_new
+    cdef bint _has_ended
     cdef public object other_task
 
     def __init__(self, coroutine, context, yielded):
@@ -30,6 +31,8 @@ cdef class Handling:
 
     def add_done_callback(self, callback):
         self._callback = callback
+        if self._has_ended:
+            asyncio.get_running_loop().call_soon(callback, self)
 
     def result(self):
         if self._error is not None:
@@ -65,6 +68,7 @@ cdef class Handling:
 
     cpdef int end(self) except -1:
         """Tell who waits for it. Raises what is to end the loop."""
+        self._has_ended = True
         if self._callback is not None:
             self._callback(self)
         if self._error is not None and not isinstance(self._error, _FAILURES):
