@@ -97,8 +97,8 @@ SANITIZED_TESTS = tests
 NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado browser cli compat docs test_authentication_example.py \
     test_autobahn.py test_benchmark_load.py test_benchmarks.py test_conformance.py test_example_ports.py \
     test_feed_example.py test_metrics_example.py test_names.py test_peers.py test_proxies.py test_release.py \
-    test_shutdown_example.py test_tornado_suite.py test_tracing_example.py test_workflows.py testing/test_example.py \
-    testing/test_plugin.py)
+    test_shutdown_example.py test_suites.py test_tornado_suite.py test_tracing_example.py test_workflows.py \
+    testing/test_example.py testing/test_plugin.py)
 # All of them take too long for CI.
 SANITIZED_IN_CI = tests/test_fuzz_corpus.py $(addprefix tests/transport/test_,large_messages.py tls.py) \
     tests/deflate/test_streams.py $(addprefix tests/engine/test_,bombs.py final_blocks.py frames.py deliver.py \

@@ -18,7 +18,6 @@ __all__ = [
     "Sender",
     "apply_mask",
     "encode_frame",
-    "log_once",
     "name",
     "reason",
     "send_to_all",
@@ -83,12 +82,5 @@ else:
             # In a subinterpreter, say: a process has it once.
             reason = f"the native one cannot be imported: {error}"
 
-_is_told = False
-
-
-def log_once() -> None:
-    """Log once in a process, at INFO by the logger "tornado_ws", which engine it uses and why."""
-    global _is_told
-    if not _is_told:
-        _is_told = True
-        logging.getLogger("tornado_ws").info("tornado_ws uses its %s engine: %s", name, reason)
+# Here, and not at the first connection: a test that wants a quiet log, as all of Tornado's do, would fail by it.
+logging.getLogger("tornado_ws").info("tornado_ws uses its %s engine: %s", name, reason)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from tornado_ws.engine.contract import (
     BUDGET_SPENT,
@@ -228,11 +228,16 @@ class FrameReader:
                     break
                 self._pos = begin
                 if message is None:
-                    message = self._message = self._begin_message(opcode, self._inflater if first & RSV1 else None)
+                    inflater = self._inflater if first & RSV1 else None
+                    if self._part_size:
+                        message = self._message_in_parts(opcode, inflater)
+                    else:
+                        message = Message(opcode, self._most, inflater, self._decode)
+                    self._message = message
                 message.begin_frame(bool(first & FIN), length, mask)
             self._pos += message.take(self._buffer, self._pos)
             if self._part_size:
-                part = cast("MessageInParts", message).part()
+                part = message.part()  # type: ignore[union-attr]
                 if part is not None:
                     if part[0] & LAST:
                         self._message = None
@@ -242,20 +247,17 @@ class FrameReader:
                 continue
             if message.in_frame:
                 break
-            whole = cast(Message, message)
-            if whole.is_whole:
+            if message.is_whole:  # type: ignore[union-attr]
                 self._message = None
-                return whole.end()
+                return message.end()  # type: ignore[union-attr]
         self._wait()
         return None
 
-    def _begin_message(self, opcode: int, inflater: Inflater | None) -> Message | MessageInParts:
-        if self._part_size:
-            # What few programs need is imported for those.
-            from tornado_ws.engine.parts import MessageInParts
+    def _message_in_parts(self, opcode: int, inflater: Inflater | None) -> MessageInParts:
+        # What few programs need is imported for those.
+        from tornado_ws.engine.parts import MessageInParts
 
-            return MessageInParts(opcode, self._most, self._part_size, inflater, self._decode)
-        return Message(opcode, self._most, inflater, self._decode)
+        return MessageInParts(opcode, self._most, self._part_size, inflater, self._decode)
 
     def _parse_header(self) -> tuple[int, int, int] | None:
         """Return the first byte of a frame, where its payload begins, and the length of that; None for too few bytes.

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeAlias
 
 from tornado.ioloop import IOLoop
 
-from tornado_ws.engine import log_once, serve_ready
+from tornado_ws.engine import serve_ready
 from tornado_ws.engine.contract import SOCKETS_PER_TURN, TURN_TIME, Servable
 from tornado_ws.engine.serving import serve_until
 from tornado_ws.observing import counters
@@ -345,7 +345,6 @@ def poller_of(io_loop: IOLoop, make: Callable[[IOLoop], Poller] | None = None) -
     """
     poller: Poller | None = vars(io_loop).get("_ws_poller")
     if poller is None:
-        log_once()
         poller = vars(io_loop)["_ws_poller"] = (make or _make_poller)(io_loop)
         counters.watch(poller)
         _pollers.add(poller)
