@@ -64,8 +64,10 @@ class DemoSocket(websocket.WebSocketHandler):
 
 class EchoSocket(DemoSocket):
     def on_message(self, message: str | bytes) -> None:
-        # Text and binary are two kinds of message, and bytes would go out as text if nothing were said.
-        self.write_message(message, binary=isinstance(message, bytes))
+        # What was on its way when the server began to close is delivered, and there is nobody to answer.
+        with contextlib.suppress(websocket.WebSocketClosedError):
+            # Text and binary are two kinds of message, and bytes would go out as text if nothing were said.
+            self.write_message(message, binary=isinstance(message, bytes))
 
 
 class Room:
