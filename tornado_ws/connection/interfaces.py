@@ -21,7 +21,6 @@ from tornado_ws.options import DEFAULT_OPTIONS, Options, checked_message_size, c
 
 if TYPE_CHECKING:
     from tornado_ws.engine.contract import Tap
-    from tornado_ws.observing.counters import Counters
 
 DEFAULT_MAX_MESSAGE_SIZE = 10 * 1024 * 1024
 

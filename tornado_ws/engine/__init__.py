@@ -35,19 +35,7 @@ elif not getattr(sys, "_is_gil_enabled", lambda: True)():
     # To import it would turn the GIL on, for everybody in the process.
     reason = "this process runs without the GIL, which the native engine needs: PYTHON_GIL=1 turns it on"
 
-if TYPE_CHECKING or reason:
-    from tornado_ws.engine.pure import (
-        Channel,
-        ConnectionTask,
-        FrameReader,
-        ReadAhead,
-        Sender,
-        apply_mask,
-        encode_frame,
-        send_to_all,
-        serve_ready,
-    )
-else:
+if not TYPE_CHECKING and not reason:
     try:
         from tornado_ws.engine._native import (
             Channel,
@@ -63,24 +51,24 @@ else:
 
         name = "native"
         reason = "it was built with this installation"
+    except ModuleNotFoundError:
+        reason = "this installation was made without the native one: docs/installing.md says how to get it"
     except ImportError as error:
-        from tornado_ws.engine.pure import (
-            Channel,
-            ConnectionTask,
-            FrameReader,
-            ReadAhead,
-            Sender,
-            apply_mask,
-            encode_frame,
-            send_to_all,
-            serve_ready,
-        )
+        # In a subinterpreter, say: a process has it once.
+        reason = f"the native one cannot be imported: {error}"
 
-        if isinstance(error, ModuleNotFoundError):
-            reason = "this installation was made without the native one: docs/installing.md says how to get it"
-        else:
-            # In a subinterpreter, say: a process has it once.
-            reason = f"the native one cannot be imported: {error}"
+if TYPE_CHECKING or name == "python":
+    from tornado_ws.engine.pure import (
+        Channel,
+        ConnectionTask,
+        FrameReader,
+        ReadAhead,
+        Sender,
+        apply_mask,
+        encode_frame,
+        send_to_all,
+        serve_ready,
+    )
 
 # Here, and not at the first connection: a test that wants a quiet log, as all of Tornado's do, would fail by it.
 logging.getLogger("tornado_ws").info("tornado_ws uses its %s engine: %s", name, reason)
