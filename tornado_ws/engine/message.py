@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
+from codecs import utf_8_decode
 from collections.abc import Callable
 
 from tornado_ws.engine.chunks import add_piece
@@ -101,17 +101,20 @@ class Message:
 class Utf8Checker:
     """Refuses a byte sequence at the first byte that no UTF-8 text can have there."""
 
-    __slots__ = ("_decoder",)
+    __slots__ = ("_pending",)
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        #: What has come of a character that is not whole.
+        self._pending = b""
 
     def __call__(self, piece: bytes) -> None:
+        if self._pending:
+            piece = self._pending + piece
         try:
-            self._decoder.decode(piece)
+            consumed = utf_8_decode(piece)[1]
         except UnicodeDecodeError:
             raise not_utf8() from None
-        pending = self._decoder.getstate()[0]
+        self._pending = pending = piece[consumed:]
         # CPython's decoder waits for the third byte of a surrogate, though its second one decides.
         if len(pending) == 2 and pending[0] == 0xED and pending[1] >= 0xA0:
             raise not_utf8()
