@@ -34,10 +34,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         library = build(Path(folder))
         for scenario in options.scenarios or SCENARIOS:
-            result = sweep(library, scenario, *arguments)
-            print(f"{scenario} with seed {options.seed}\n{result.stdout}{result.stderr}", flush=True)
-            if result.returncode:
+            print(f"{scenario} with seed {options.seed}", flush=True)
+            swept = sweep(library, scenario, *arguments)
+            print(swept.output, flush=True)
+            if swept.broken is not None:
                 broken.append(scenario)
+            # Without a fault, nothing can be begun behind it.
+            while swept.broken:
+                swept = sweep(library, scenario, *arguments, "--after", swept.broken)
+                print(swept.output, flush=True)
     if broken:
         sys.exit(f"broken: {', '.join(broken)}")
 

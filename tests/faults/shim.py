@@ -132,12 +132,22 @@ def environment(library: Path) -> dict[str, str]:
     return {**os.environ, "LD_PRELOAD": f"{before} {library}".strip(), _VARIABLE: str(library)}
 
 
-def sweep(library: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `tests.faults.sweep` under the shim; its standard error ends with the fault that it crashed or hung at."""
+class Swept(NamedTuple):
+    """What a program of `tests.faults.sweep` has printed."""
+
+    output: str
+    #: The fault that something broke at, or that it crashed or hung at; "" if it was none, None where all is well.
+    broken: str | None
+
+
+def sweep(library: Path, *arguments: str) -> Swept:
+    """Run `tests.faults.sweep` under the shim, as far as the first fault that breaks something."""
     with tempfile.TemporaryDirectory() as folder:
         now = Path(folder, "now")
         command = [sys.executable, "-m", "tests.faults.sweep", "--now", str(now), *arguments]
         result = subprocess.run(command, env=environment(library), capture_output=True, text=True, check=False)
-        if now.exists() and (fault := now.read_text()):
-            result.stderr += f"ended at: {fault}"
-        return result
+        broken = None
+        if result.returncode:
+            broken = now.read_text() if now.exists() else ""
+            result.stderr += f"ended with {result.returncode} at: {broken}"
+        return Swept(result.stdout + result.stderr, broken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import select
 import sys
@@ -614,3 +615,172 @@ async def test_what_prepare_and_a_coroutine_open_set_is_visible_in_messages() ->
         await client.send_frame(TEXT, b"x")
         assert await client.receive() == Frame(TEXT, b"of prepare, of open")
         await end(client)
+
+
+# Without memory
+
+
+class WithoutMemory(asyncio.Future[None]):
+    """One whose end nobody can be told of: there is no memory to remember whom."""
+
+    def add_done_callback(self, *args: Any, **kwargs: Any) -> None:
+        raise MemoryError
+
+
+@pytest.mark.gen_test
+async def test_a_coroutine_is_told_that_the_task_cannot_wait_for_it(log: Log) -> None:
+    class Waiting(Echo):
+        async def on_message(self, message: str | bytes) -> None:
+            try:
+                await WithoutMemory()
+            except MemoryError:
+                await asyncio.sleep(0)
+                self.write_message("no memory")
+
+    before = asyncio.all_tasks()
+    async with serving(Waiting) as url, raw_client(url) as client:
+        for _ in range(2):
+            await client.send_frame(TEXT, b"x")
+            assert await client.receive() == Frame(TEXT, b"no memory")
+        await end(client)
+        await until(lambda: asyncio.all_tasks() == before)
+    assert not log.records
+
+
+@pytest.mark.gen_test
+async def test_a_task_that_cannot_be_entered_again_is_entered_for_the_next_message(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[Any] = []
+    calls: list[Any] = []
+    enter = tasks._enter_task
+
+    def enter_once(loop: Any, task: Any) -> None:
+        entered.append(task)
+        if len(entered) == 2:
+            raise MemoryError
+        enter(loop, task)
+
+    before = asyncio.all_tasks()
+    async with serving(TasksOfCoroutines, calls=calls) as url, raw_client(url) as client:
+        await until(lambda: len(calls) == 2)
+        with monkeypatch.context() as patches:
+            patches.setattr(tasks, "_enter_task", enter_once)
+            await client.send_frame(TEXT, b"x")
+            await until(lambda: len(calls) == 4)
+        await client.send_frame(TEXT, b"x")
+        await until(lambda: len(calls) == 6)
+        await end(client)
+        await until(lambda: asyncio.all_tasks() == before)
+    assert len(entered) == 2
+    assert not log.records
+    assert len({task for _, task in calls}) == 1
+
+
+class Ending:
+    """What is awaited as ``coroutine``, up to when the task is stepped where there is no memory for that."""
+
+    def __init__(self, coroutine: Any) -> None:
+        self._coroutine = coroutine
+        self.has_memory = True
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        while self.has_memory:
+            try:
+                waits_for = self._coroutine.send(None)
+            except StopIteration:
+                return
+            yield waits_for
+        raise MemoryError
+
+
+@pytest.mark.gen_test
+async def test_a_coroutine_goes_on_without_the_task_that_has_ended() -> None:
+    order: list[str] = []
+    ending: list[Ending] = []
+
+    class Deserted(Echo):
+        async def get(self, *args: Any, **kwargs: Any) -> None:
+            ending.append(Ending(super().get(*args, **kwargs)))
+            await ending[0]
+
+        def log_exception(self, *args: Any) -> None:
+            order.append("ended")
+
+        async def on_message(self, message: str | bytes) -> None:
+            order.append("begin")
+            await asyncio.sleep(0)
+            order.append("end")
+            await super().on_message(message)
+
+    before = asyncio.all_tasks()
+    async with serving(Deserted) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"x")
+        assert await client.receive() == Frame(TEXT, b"x")
+        ending[0].has_memory = False
+        await client.send_frame(TEXT, b"x")
+        await until(lambda: len(order) == 5)
+        assert order == ["begin", "end", "begin", "ended", "end"]
+        client.sock.close()
+        await until(lambda: asyncio.all_tasks() == before)
+
+
+class Lacking:
+    """What is awaited as ``coroutine``, and is thrown a lack of memory where the task is cancelled."""
+
+    def __init__(self, coroutine: Any) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits_for = self._coroutine.send(None)
+        with contextlib.suppress(StopIteration):
+            while True:
+                try:
+                    yield waits_for
+                except asyncio.CancelledError:
+                    waits_for = self._coroutine.throw(MemoryError())
+                else:
+                    waits_for = self._coroutine.send(None)
+
+
+@pytest.mark.gen_test
+async def test_a_lack_of_memory_between_two_coroutines_does_not_end_the_task() -> None:
+    calls: list[Any] = []
+
+    class Idle(TasksOfCoroutines):
+        async def get(self, *args: Any, **kwargs: Any) -> None:
+            await Lacking(super().get(*args, **kwargs))
+
+    before = asyncio.all_tasks()
+    async with serving(Idle, calls=calls) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"x")
+        await until(lambda: len(calls) == 4)
+        assert calls[0][1].cancel()
+        await asyncio.sleep(0)
+        await client.send_frame(TEXT, b"x")
+        await until(lambda: len(calls) == 6)
+        await end(client)
+        await until(lambda: asyncio.all_tasks() == before)
+    assert len({task for _, task in calls}) == 1
+
+
+@pytest.mark.gen_test
+async def test_a_task_that_cannot_be_woken_is_woken_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise MemoryError
+
+    before = asyncio.all_tasks()
+    async with serving(Tasks, calls=calls) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"x")
+        await until(lambda: len(calls) == 2)
+        task = calls[0][1]
+        with monkeypatch.context() as patches:
+            patches.setattr(asyncio.get_running_loop(), "call_soon", fail)
+            with pytest.raises(MemoryError):
+                task.cancel()
+        task.cancel()
+        assert await client.receive() is None
+        await until(lambda: asyncio.all_tasks() == before)
+    assert [where for where, _ in calls] == ["open", "on_message", "on_close"]

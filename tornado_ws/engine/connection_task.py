@@ -42,7 +42,6 @@ class ConnectionTask:
 
     __slots__ = (
         "_asyncio_future_blocking",
-        "_cancelled",
         "_channel",
         "_context",
         "_handling",
@@ -50,6 +49,7 @@ class ConnectionTask:
         "_is_awaited",
         "_is_over",
         "_owner",
+        "_thrown",
         "_wakeup",
     )
 
@@ -65,7 +65,7 @@ class ConnectionTask:
         self._handling: Handling | None = None
         self._is_awaited = self._is_aborted = self._is_over = False
         #: What the task is to raise where it waits.
-        self._cancelled: asyncio.CancelledError | None = None
+        self._thrown: BaseException | None = None
         channel.task = asyncio.current_task()
 
     # What callbacks return
@@ -90,12 +90,29 @@ class ConnectionTask:
         self._handling = handling
         task = self._channel.task
         if self._wakeup is not None and task is not None:
-            if asyncio.current_task() is task:
-                wakeup, self._wakeup = self._wakeup, None
-                call_outside(task, wakeup, self)
-            else:
+            if asyncio.current_task() is not task:
                 self._wake()
+            elif not self._wake_now(task, handling):
+                self._leave()
+                self._handling = None
+                handling.other_task = asyncio.ensure_future(finish(handling))
         return handling
+
+    def _wake_now(self, task: asyncio.Task[Any], handling: Handling) -> bool:
+        """Let the task take a step, with ``handling``; return False where it has ended before that."""
+        wakeup, self._wakeup = self._wakeup, None
+        assert wakeup is not None
+        try:
+            call_outside(task, wakeup, self)
+        except Exception as error:
+            if task.done():
+                return self._handling is not handling
+            # asyncio had no memory to step the task, or for what wakes it then. Nobody else would go on with it.
+            self._wakeup = self._wakeup or wakeup
+            self._thrown = error.with_traceback(None)
+            self._wake()
+            return True
+        return not handling.is_new or not task.done()
 
     def run_to_end(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Future[None] | None:
         """As `run`; returns a Future that ends as the coroutine does."""
@@ -120,9 +137,9 @@ class ConnectionTask:
 
     def _wake(self) -> None:
         """Let the task take a step in the next turn of the loop."""
-        wakeup, self._wakeup = self._wakeup, None
-        if wakeup is not None:
-            self.get_loop().call_soon(wakeup, self, context=self._context)
+        if self._wakeup is not None:
+            self.get_loop().call_soon(self._wakeup, self, context=self._context)
+            self._wakeup = None
 
     # What the task awaits
 
@@ -143,11 +160,13 @@ class ConnectionTask:
     def throw(self, kind: Any, error: Any = None, traceback: Any = None) -> Any:
         error = error if error is not None else kind
         if self._handling is None:
-            if self._is_aborted or not isinstance(error, asyncio.CancelledError):
-                self._leave()
-                raise error
-            self._is_aborted = True
-            self._owner._abort()
+            if not isinstance(error, MemoryError):
+                if self._is_aborted or not isinstance(error, asyncio.CancelledError):
+                    self._leave()
+                    raise error
+                self._is_aborted = True
+                self._owner._abort()
+            # What asyncio had no memory for is of no coroutine: the task waits again.
             error = None
         return self._step(error)
 
@@ -189,13 +208,14 @@ class ConnectionTask:
         self._context = context
 
     def result(self) -> None:
-        if self._cancelled is not None:
-            cancelled, self._cancelled = self._cancelled, None
-            raise cancelled
+        if self._thrown is not None:
+            thrown, self._thrown = self._thrown, None
+            raise thrown
 
     def cancel(self, msg: Any = None) -> bool:
         if self._wakeup is None:
             return False
-        self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         self._wake()
+        self._thrown = cancelled
         return True

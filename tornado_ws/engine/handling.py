@@ -21,7 +21,7 @@ class Handling:
         "_coroutine",
         "_error",
         "_has_ended",
-        "_is_new",
+        "is_new",
         "other_task",
         "yielded",
     )
@@ -42,7 +42,7 @@ class Handling:
         if self._blocks:
             yielded._asyncio_future_blocking = False
         #: Whether the task has still to be told what the first step has yielded.
-        self._is_new = yielded is not _NOT_BEGUN
+        self.is_new = yielded is not _NOT_BEGUN
         #: What goes on with it in the place of the connection's task. A loop has only weak references to its tasks.
         self.other_task: asyncio.Future[None] | None = None
 
@@ -60,7 +60,7 @@ class Handling:
 
     def step(self, error: BaseException | None) -> bool:
         """Take a step, in which ``error`` is thrown; return whether the coroutine goes on to wait, for ``yielded``."""
-        is_new, self._is_new = self._is_new, False
+        is_new, self.is_new = self.is_new, False
         try:
             if error is not None:
                 self.yielded = self._context.run(self._coroutine.throw, error)

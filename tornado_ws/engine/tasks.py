@@ -42,19 +42,30 @@ def leave_task(task: asyncio.Task[Any], before: asyncio.Task[Any] | None) -> Non
     """Undo what `enter_task` has done."""
     if before is not task:
         loop = task.get_loop()
-        tasks._leave_task(loop, task)
+        try:
+            tasks._leave_task(loop, task)
+        except RuntimeError:
+            # `call_outside` had no memory to enter it again.
+            if asyncio.current_task(loop) is not None:
+                raise
         if before is not None:
             tasks._enter_task(loop, before)
 
 
 def call_outside(task: asyncio.Task[Any], callback: Callable[[Any], object], argument: Any) -> None:
-    """Call ``callback`` while no task is the current one, as ``task`` is now."""
+    """Call ``callback`` while no task is the current one, as ``task`` is now.
+
+    Where there is no memory for that, ``task`` is not the current one afterwards.
+    """
     loop = task.get_loop()
     tasks._leave_task(loop, task)
     try:
         callback(argument)
     finally:
-        tasks._enter_task(loop, task)
+        try:  # noqa: SIM105 - a context manager is three calls
+            tasks._enter_task(loop, task)
+        except MemoryError:
+            pass
 
 
 def step_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Suspended | None:

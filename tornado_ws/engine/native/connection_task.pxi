@@ -90,7 +90,7 @@ cdef class ConnectionTask:
     cdef bint _is_awaited
     cdef bint _is_aborted
     cdef bint _is_over
-    cdef object _cancelled
+    cdef object _thrown
 
     def __init__(self, owner, Channel channel not None):
         self._owner = owner
@@ -115,13 +115,33 @@ cdef class ConnectionTask:
         self._handling = handling
         task = self._channel.task
         if self._wakeup is not None and task is not None:
-            if _tasks["current_task"]() is task:
-                wakeup = self._wakeup
-                self._wakeup = None
-                call_outside(task, self._channel._buffers.loop, wakeup, self)
-            else:
+            if _tasks["current_task"]() is not task:
                 self.wake()
+            elif not self.wake_now(task, handling):
+                self.leave()
+                self._handling = None
+                handling.other_task = asyncio.ensure_future(_finish(handling))
         return handling
+
+    cdef bint wake_now(self, task, Handling handling) except -1:
+        """Let the task take a step, with ``handling``; returns False where it has ended before that."""
+        cdef object failed = None
+        wakeup = self._wakeup
+        self._wakeup = None
+        try:
+            call_outside(task, self._channel._buffers.loop, wakeup, self)
+        except Exception as error:
+            failed = error
+        if failed is None:
+            return not handling._is_new or not task.done()
+        if task.done():
+            return self._handling is not handling
+        # asyncio had no memory to step the task, or for what wakes it then. Nobody else would go on with it.
+        if self._wakeup is None:
+            self._wakeup = wakeup
+        self._thrown = failed
+        self.wake()
+        return True
 
     def run_to_end(self, coroutine):
         future = self.get_loop().create_future()
@@ -144,10 +164,9 @@ cdef class ConnectionTask:
 
     cdef int wake(self) except -1:
         """Let the task take a step in the next turn of the loop."""
-        wakeup = self._wakeup
-        self._wakeup = None
-        if wakeup is not None:
-            self.get_loop().call_soon(wakeup, self, context=self._context)
+        if self._wakeup is not None:
+            self.get_loop().call_soon(self._wakeup, self, context=self._context)
+            self._wakeup = None
         return 0
 
     # What the task awaits
@@ -168,11 +187,13 @@ cdef class ConnectionTask:
         if error is None:
             error = kind
         if self._handling is None:
-            if self._is_aborted or not isinstance(error, asyncio.CancelledError):
-                self.leave()
-                raise error
-            self._is_aborted = True
-            self._owner._abort()
+            if not isinstance(error, MemoryError):
+                if self._is_aborted or not isinstance(error, asyncio.CancelledError):
+                    self.leave()
+                    raise error
+                self._is_aborted = True
+                self._owner._abort()
+            # What asyncio had no memory for is of no coroutine: the task waits again.
             error = None
         return self.step(error)
 
@@ -214,14 +235,15 @@ cdef class ConnectionTask:
         self._context = context
 
     def result(self):
-        if self._cancelled is not None:
-            cancelled = self._cancelled
-            self._cancelled = None
-            raise cancelled
+        if self._thrown is not None:
+            thrown = self._thrown
+            self._thrown = None
+            raise thrown
 
     def cancel(self, msg=None):
         if self._wakeup is None:
             return False
-        self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         self.wake()
+        self._thrown = cancelled
         return True

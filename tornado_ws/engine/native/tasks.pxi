@@ -47,19 +47,30 @@ cdef object enter_task(task, loop):
 
 
 cdef int call_outside(task, loop, callback, argument) except -1:
-    """Call ``callback`` while no task is the current one, as ``task`` is now."""
+    """Call ``callback`` while no task is the current one, as ``task`` is now.
+
+    Where there is no memory for that, ``task`` is not the current one afterwards.
+    """
     _tasks["_leave_task"](loop, task)
     try:
         callback(argument)
     finally:
-        _tasks["_enter_task"](loop, task)
+        try:
+            _tasks["_enter_task"](loop, task)
+        except MemoryError:
+            pass
     return 0
 
 
 cdef int leave_task(task, loop, before) except -1:
     """Undo what `enter_task` has done."""
     if before is not task:
-        _tasks["_leave_task"](loop, task)
+        try:
+            _tasks["_leave_task"](loop, task)
+        except RuntimeError:
+            # `call_outside` had no memory to enter it again.
+            if _tasks["current_task"](loop) is not None:
+                raise
         if before is not None:
             _tasks["_enter_task"](loop, before)
     return 0
