@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import sys
 import sysconfig
 from glob import glob
@@ -171,11 +172,27 @@ class WheelWithSbom(bdist_wheel):
         return {"type": "library", "bom-ref": purl, "purl": purl, "name": name, "version": number, "licenses": license_}
 
 
-def project_urls() -> dict[str, str]:
-    """Return the addresses of the repository whose workflow builds this, none where it is built by hand."""
-    if not os.environ.get("GITHUB_REPOSITORY"):
+def home() -> str:
+    """Return the address of the repository whose workflow builds this, "" where it is built by hand."""
+    repository = os.environ.get("GITHUB_REPOSITORY")
+    return f"{os.environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{repository}" if repository else ""
+
+
+def long_description() -> str:
+    """Return the README for the package's page at an index, where links from it to other files would lead nowhere."""
+    with open("README.md", encoding="utf-8") as file:
+        text = file.read()
+    # For the tests.
+    text = re.sub(r"^<!--.*?-->\n+", "", text, flags=re.DOTALL | re.MULTILINE)
+    if not home():
+        return text
+    text = re.sub(r"(!\[[^]]*\]\()(?!https?:|#)", rf"\1{home()}/raw/main/", text)
+    return re.sub(r"((?<!!)\[[^]]*\]\()(?!https?:|#)", rf"\1{home()}/blob/main/", text)
+
+
+def project_urls(home: str) -> dict[str, str]:
+    if not home:
         return {}
-    home = f"{os.environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{os.environ['GITHUB_REPOSITORY']}"
     return {
         "Source": home,
         "Documentation": f"{home}/tree/main/docs",
@@ -186,7 +203,9 @@ def project_urls() -> dict[str, str]:
 
 
 setup(
-    project_urls=project_urls(),
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
+    project_urls=project_urls(home()),
     ext_modules=native_engine() if wants_native_engine() else [],
     cmdclass={"bdist_wheel": WheelWithSbom, "build_ext": BuildEngine, "build_pth": BuildPth},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -66,6 +67,24 @@ def test_a_wheel_of_the_pure_engine_is_for_every_platform(
     assert "is whole, python engine" in whole(wheel, "python")
     with pytest.raises(SystemExit, match="this installation was made without the native one"):
         whole(wheel, "native")
+
+
+def test_links_of_the_page_at_an_index_lead_to_the_repository(
+    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_REPOSITORY", "owner/name")
+    monkeypatch.delenv("GITHUB_SERVER_URL", raising=False)
+    with zipfile.ZipFile(build_wheel(unpacked, tmp_path, pure=True)) as archive:
+        (name,) = [each for each in archive.namelist() if each.endswith(".dist-info/METADATA")]
+        page = archive.read(name).decode().partition("\n\n")[2]
+    assert page.startswith("# tornado_ws\n")
+    assert "<!--" not in page
+    images, links = (re.findall(rf"{mark}\[[^]]*\]\(([^)#]*)", page) for mark in ("!", "(?<!!)"))
+    for kind, addresses in (("raw", images), ("blob", links)):
+        begin = f"https://github.com/owner/name/{kind}/main/"
+        assert addresses
+        assert [each for each in addresses if not each.startswith(begin)] == []
+        assert [each for each in addresses if not (ROOT / each.removeprefix(begin)).exists()] == []
 
 
 def test_a_wheel_of_the_native_engine_is_whole(

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import platform
 import signal
 import socket
 import time
@@ -18,6 +19,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, ClassVar
 
+import tornado
 from tornado.escape import json_decode, json_encode
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -78,7 +80,7 @@ class Room:
         self.past: deque[dict[str, object]] = deque(maxlen=50)
 
     def join(self, member: ChatSocket, name: str) -> None:
-        member.write_message({"kind": "past", "events": list(self.past)})
+        member.write_message({"kind": "past", "events": list(self.past), "server": runs_on()})
         self.members[member] = name
         self.tell("joined", name)
 
@@ -142,6 +144,14 @@ class ChatSocket(DemoSocket):
 
 def clean_name(name: str) -> str:
     return " ".join(name.split())[:24] or "Nobody"
+
+
+def runs_on() -> str:
+    """Return what serves the page, for its head."""
+    parts = [f"Tornado {tornado.version}", f"{platform.python_implementation()} {platform.python_version()}"]
+    if websocket.__name__ == "tornado_ws":
+        parts.insert(0, f"tornado_ws {websocket.__version__}, {websocket.engine.name} engine")
+    return ", ".join(parts)
 
 
 def make_app() -> Application:

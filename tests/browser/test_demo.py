@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import tornado_ws
 from tests.browser.devtools import Browser, Page, element
 from tests.browser.example import Example
 from tests.support import PATIENCE
+from tornado_ws import engine
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -123,6 +125,7 @@ def test_page_returns_to_a_restarted_server(
     server = start(tmp_path)
     page = open_page(server.url)
     port = server.port
+    page.until("/ms$/.test(document.querySelector('#trip-now').textContent)")
     # By a listener of its own: attempts to come back may have failed by the time that the test looks.
     page.run(
         "globalThis.closes = [];"
@@ -130,9 +133,16 @@ def test_page_returns_to_a_restarted_server(
     )
     server.end(signal.SIGINT)
     assert page.until("closes.length && closes") == [[1001, "the server is shutting down", True]]
-    page.until("demo.echo.state !== 'open' && demo.chat.state !== 'open'")
+    # An attempt that finds nobody has nothing to say about why it is lost.
+    page.until("demo.echo.lastClose?.code === 1006")
+    for shown in (f"{element('#links')}.innerText", LOST % "#echo-form"):
+        page.until(f"({shown}).includes('lost: the server is shutting down (1001); back in ')")
+    page.until("document.querySelector('#trip-now').textContent === '\\u2013'")
+    assert page.run("/ms$/.test(document.querySelector('#trip-median').textContent)")
     server = start(tmp_path, port)
+    page.run(f"{element('#echo-form .lost button')}.click(); {element('#chat-form .lost button')}.click()")
     page.both_open()
+    assert page.run(LOST % "#echo-form") == ""
     server.end()
     # Chromium itself tells the console of each connection that it could not make, and of each request without success.
     page.run("true")
@@ -140,7 +150,89 @@ def test_page_returns_to_a_restarted_server(
     browser.complaints[:] = [entry for entry in browser.complaints if not any(text in entry[1] for text in told)]
 
 
+def test_the_hint_to_open_it_again_stays_until_there_are_two(open_page: Callable[..., DemoPage]) -> None:
+    page = open_page()
+    page.until_chat(f"{page.run('sessionStorage.name')} joined")
+    page.until("document.querySelector('#alone').checkVisibility()")
+    assert page.run("document.querySelector('#alone a').href") == page.run("location.href")
+    other = open_page()
+    page.until("!document.querySelector('#alone').checkVisibility()")
+    other.close()
+    page.until("document.querySelector('#alone').checkVisibility()")
+
+
+def test_the_page_tells_what_serves_it(open_page: Callable[..., DemoPage]) -> None:
+    page = open_page()
+    page.until("document.querySelector('#server').textContent")
+    told = page.run("document.querySelector('#server').textContent")
+    name = "native" if engine.name == "native" else "python"
+    assert told.startswith(f"tornado_ws {tornado_ws.__version__}, {name} engine, Tornado ")
+
+
+def test_axes_and_median_have_their_names(open_page: Callable[..., DemoPage]) -> None:
+    page = open_page()
+    page.until("document.querySelector('#chart .median') !== null")
+    # In one step: the page draws four times a second.
+    texts, median = page.run(
+        "[[...document.querySelectorAll('#chart text')].map((it) => it.textContent),"
+        " document.querySelector('#trip-median').textContent]"
+    )
+    assert {"Round trip (logarithmic)", "Time ago", f"median {median}"} <= set(texts)
+
+
+#: The least contrast of a field's border with what is within it and around it (WCAG 2.2, 1.4.11 asks for 3).
+CONTRAST = r"""
+(() => {
+  const luminance = (color) => {
+    const parts = color.match(/[\d.]+/g).slice(0, 3).map((part) => part / 255);
+    const [r, g, b] = parts.map((it) => (it <= 0.04045 ? it / 12.92 : ((it + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = (one, other) => {
+    const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  return Math.min(...[...document.querySelectorAll("input")].flatMap((input) => {
+    const { borderTopColor, backgroundColor } = getComputedStyle(input);
+    const card = getComputedStyle(input.closest(".card")).backgroundColor;
+    return [contrast(borderTopColor, backgroundColor), contrast(borderTopColor, card)];
+  }));
+})()
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_borders_of_fields_are_seen(open_page: Callable[..., DemoPage], scheme: str) -> None:
+    page = open_page()
+    page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    page.until(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
+    assert page.run(CONTRAST) >= 3
+
+
+def test_the_log_stays_at_its_end_unless_somebody_reads(open_page: Callable[..., DemoPage]) -> None:
+    page = open_page()
+    log = element("#chat-log")
+    distance = f"{log}.scrollHeight - {log}.scrollTop - {log}.clientHeight"
+    page.type("#chat-text", "x" * 999)
+    page.until(f"{log}.scrollHeight > {log}.clientHeight + 100 && {distance} < 2")
+    page.run(f"{log}.style.height = '6rem'")
+    page.until(f"{log}.clientHeight < 100 && {distance} < 2")
+    # The event of the scroll comes with the next frame.
+    page.run(
+        f"new Promise((resolve) => {{ {log}.addEventListener('scroll', resolve, {{ once: true }});"
+        f" {log}.scrollTop = 0; }}).then(() => true)"
+    )
+    other = open_page()
+    page.until_chat(f"{other.run('sessionStorage.name')} joined")
+    assert page.run(f"{log}.scrollTop") == 0
+
+
 # Close codes
+
+#: What a form says of its connection, where it says something.
+LOST = (
+    "[...document.querySelectorAll('%s .lost')].filter((it) => it.checkVisibility()).map((it) => it.innerText).join()"
+)
 
 
 def test_close_by_the_server_reaches_the_page(open_page: Callable[..., DemoPage]) -> None:
@@ -150,9 +242,31 @@ def test_close_by_the_server_reaches_the_page(open_page: Callable[..., DemoPage]
     page.until("demo.chat.state === 'closed'")
     last_close = "[demo.chat.lastClose.code, demo.chat.lastClose.reason, demo.chat.lastClose.wasClean]"
     assert page.run(last_close) == [4001, "more than 10 messages in 5 seconds", True]
-    assert "closed: 4001 more than 10 messages in 5 seconds" in page.run(f"{element('#links')}.innerText")
-    page.run(f"{element('#links li:nth-child(2) button')}.click()")
+    assert "closed: more than 10 messages in 5 seconds (4001)" in page.run(f"{element('#links')}.innerText")
+    assert page.run(LOST % "#echo-form") == ""
+    assert page.run(LOST % "#chat-form").startswith("closed: more than 10 messages in 5 seconds (4001)")
+    assert page.run(f"{element('#chat-form > button')}.disabled")
+    page.run(f"{element('#chat-form .lost button')}.click()")
     page.both_open()
+    assert page.run(LOST % "#chat-form") == ""
+
+
+def test_a_message_that_was_too_quick_goes_back_into_its_field(open_page: Callable[..., DemoPage]) -> None:
+    page = open_page()
+    # In one turn of the page: the server cannot answer in between.
+    page.run(
+        "for (let i = 0; i < 11; i++) {"
+        f" {element('#chat-text')}.value = 'quick ' + i; {element('#chat-form')}.requestSubmit(); }}"
+    )
+    page.until("demo.chat.state === 'closed'")
+    assert page.run(f"{element('#chat-text')}.value") == "quick 10"
+    # An echo that does not come before the end.
+    page.run(
+        "demo.echo.socket.onmessage = null;"
+        f" {element('#echo-text')}.value = 'lost'; {element('#echo-form')}.requestSubmit(); demo.echo.close()"
+    )
+    page.until("demo.echo.state === 'closed'")
+    assert page.run(f"{element('#echo-text')}.value") == "lost"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +304,7 @@ def test_the_next_free_port_takes_the_place_of_one_that_is_taken(tmp_path: Path,
 
 #: Controls that stand out on the right, or that a finger does not hit (WCAG 2.2, 2.5.8): by name.
 WRONG_CONTROLS = """
-[...document.querySelectorAll("button, input")]
+[...document.querySelectorAll("button, input")].filter((it) => it.checkVisibility())
   .map((it) => [it.id || it.textContent, it.getBoundingClientRect()])
   .filter(([, box]) => box.width < 24 || box.height < 24 || box.left < 0 || box.right > %d)
   .map(([name]) => name)

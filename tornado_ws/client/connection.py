@@ -66,8 +66,8 @@ class WebSocketClientConnection(AnsweredConnection):
     until it is closed. ``async for message in conn`` reads messages up to the end; see `__anext__`.
     """
 
-    #: None before the opening handshake, and once `close` was called.
     protocol: WebSocketProtocol | None = None
+    """The connection, from the opening handshake to its end; None before, and once `close` was called."""
     #: The same one, kept.
     _ws_protocol: WebSocketProtocol13 | None = None
     tcp_client: AbortableTCPClient
@@ -98,7 +98,9 @@ class WebSocketClientConnection(AnsweredConnection):
         self._on_message_callback = on_message_callback
         self._ended = False
         self.close_code: int | None = None
+        """Why it ended (RFC 6455 section 7.4): as `.WebSocketHandler.on_close` has it, of the server. None before."""
         self.close_reason: str | None = None
+        """The text beside `close_code`; None where there is none."""
         self.params = WebSocketParams(
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,

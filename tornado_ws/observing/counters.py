@@ -17,25 +17,26 @@ from tornado_ws.observing.latency import UNKNOWN, Latency
 
 @dataclasses.dataclass(frozen=True)
 class Counters:
-    """What went over a connection, or over all of them, so far.
-
-    "In" is what was received and handed to the application, "out" what it sent. Message bytes are those of the
-    messages, text in UTF-8, before compression; wire bytes are those of all frames, their headers and the control
-    frames among them. TLS adds its own.
-    """
+    """What went over a connection, or over all of them, so far."""
 
     messages_in: int = 0
+    """Messages that were received and handed to the application."""
     messages_out: int = 0
+    """Messages that the application sent."""
     message_bytes_in: int = 0
+    """Bytes of the messages that were received: after inflating, text in UTF-8."""
     message_bytes_out: int = 0
+    """Bytes of the messages that were sent: before compression, text in UTF-8."""
     wire_bytes_in: int = 0
+    """Bytes of all frames that were received, headers and control frames among them. TLS adds its own."""
     wire_bytes_out: int = 0
-    #: Messages that were not sent, under the policy "drop" of ``write_limit``.
+    """Bytes of all frames that were sent, headers and control frames among them. TLS adds its own."""
     dropped: int = 0
-    #: Bytes that wait for the kernel now; those of closed connections do not.
+    """Messages that were not sent, under the policy "drop" of ``write_limit``."""
     buffered_amount: int = 0
-    #: Round trips of pings in seconds, see `Latency`; of a process, the means over the open connections that have any.
+    """Bytes that wait for the kernel now; those of closed connections do not."""
     latency: Latency = UNKNOWN
+    """Round trips of pings, see `Latency`; of a process, the means over the open connections that have any."""
 
     @property
     def compression_ratio_in(self) -> float | None:
@@ -52,9 +53,10 @@ class Counters:
 class ProcessCounters(Counters):
     """`Counters` of all connections of a process, servers' and clients'."""
 
-    #: Connections that are open, and all that ever were.
     open_connections: int = 0
+    """Connections that are open."""
     connections: int = 0
+    """Connections that ever were."""
 
 
 class Counted(Protocol):

@@ -11,13 +11,12 @@ _WEIGHT = 1 / 8
 
 
 class Latency(NamedTuple):
-    """Round trips from a ping of ours to its pong, in seconds; None before the first.
-
-    ``last`` is the latest, ``smoothed`` the mean that RFC 6298 calls SRTT: each new round trip counts for an eighth.
-    """
+    """Round trips from a ping of ours to its pong."""
 
     last: float | None
+    """The latest one, in seconds; None before the first."""
     smoothed: float | None
+    """SRTT of RFC 6298, in seconds: a mean in which each new one counts for an eighth. None before the first."""
 
 
 UNKNOWN = Latency(None, None)

@@ -133,8 +133,11 @@ class WebSocketHandler(tornado.web.RequestHandler):
     ) -> None:
         super().__init__(application, request, **kwargs)
         self.ws_connection: WebSocketProtocol | None = None
+        """The connection, from the opening handshake to its end; None before, and once `close` was called."""
         self.close_code: int | None = None
+        """Why it ended (RFC 6455 section 7.4), when `on_close` is called: see there. None before."""
         self.close_reason: str | None = None
+        """The text beside `close_code`, when `on_close` is called; None where there is none."""
         self._on_close_called = False
         self._ws_opened = False
 
@@ -352,13 +355,13 @@ class WebSocketHandler(tornado.web.RequestHandler):
         return None
 
     def _open(self, *args: str, **kwargs: str) -> Awaitable[None] | None:
-        pass
+        """Override this to begin; it is called when the WebSocket is open, with what the `.URLSpec` took from the URL.
 
+        It may be a coroutine; `on_message` is not called before it has returned (Tornado 5.1).
+        """
+
+    # Whoever overrides it may name its arguments.
     open: Callable[..., Awaitable[None] | None] = _open
-    """Override this to begin; it is called when the WebSocket is open, with what the `.URLSpec` took from the URL.
-
-    It may be a coroutine; `on_message` is not called before it has returned (Tornado 5.1).
-    """
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         """Handle a message; this has to be overridden.

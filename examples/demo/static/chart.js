@@ -2,7 +2,7 @@
 
 const SPAN = 60_000;
 const LONGEST_GAP = 2_000;
-const MARGIN = { top: 10, right: 14, bottom: 22, left: 58 };
+const MARGIN = { top: 26, right: 14, bottom: 38, left: 58 };
 
 const element = (name, attributes, text = "") => {
   const node = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -44,10 +44,13 @@ export class Chart {
 
   get figures() {
     if (!this.samples.length) return null;
+    const { at, value: newest } = this.samples.at(-1);
     const sorted = this.samples.map((sample) => sample.value).sort((a, b) => a - b);
     const middle = sorted.length >> 1;
     const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-    return { now: this.samples.at(-1).value, median, max: sorted.at(-1) };
+    // What is older is not how it is now.
+    const now = performance.now() - at <= LONGEST_GAP ? newest : null;
+    return { now, median, max: sorted.at(-1) };
   }
 
   draw() {
@@ -76,8 +79,10 @@ export class Chart {
     for (const seconds of [60, 45, 30, 15, 0]) {
       const anchor = seconds === 0 ? "end" : seconds === 60 ? "start" : "middle";
       const label = seconds ? `${seconds} s` : "now";
-      parts.push(element("text", { x: x(now - seconds * 1000), y: height - 4, "text-anchor": anchor }, label));
+      parts.push(element("text", { x: x(now - seconds * 1000), y: bottom + 18, "text-anchor": anchor }, label));
     }
+    parts.push(element("text", { x: 0, y: 12 }, "Round trip (logarithmic)"));
+    parts.push(element("text", { x: (MARGIN.left + right) / 2, y: height - 4, "text-anchor": "middle" }, "Time ago"));
 
     // A line across the time without a connection would say that something was measured there.
     const runs = [];
@@ -92,6 +97,8 @@ export class Chart {
     if (figures) {
       const level = y(figures.median);
       parts.push(element("line", { class: "median", x1: MARGIN.left, x2: right, y1: level, y2: level }));
+      const label = `median ${milliseconds(figures.median)}`;
+      parts.push(element("text", { class: "name", x: MARGIN.left + 6, y: level - 6 }, label));
     }
     const newest = this.samples.at(-1);
     if (newest) parts.push(element("circle", { class: "newest", cx: x(newest.at), cy: y(newest.value), r: 3.5 }));

@@ -9,30 +9,62 @@ const MOST_LOG_LINES = 200;
 
 // Connections, their state and their buttons
 
+// How the last connection that was open ended. Attempts to come back fail with a 1006 that explains nothing.
+const endings = new WeakMap();
+
+function why(connection) {
+  const { code, reason } = endings.get(connection) ?? connection.lastClose ?? { code: "", reason: "" };
+  return reason ? `${reason} (${code})` : code === 1006 ? "no connection (1006)" : `${code}`;
+}
+
 function describe(connection) {
-  const { state, socket, lastClose, retryAt } = connection;
+  const { state, socket, retryAt } = connection;
   if (state === "open") return socket.extensions ? `open, ${socket.extensions.split(";")[0]}` : "open";
   if (state === "connecting") return "connecting";
-  const why = lastClose ? `${lastClose.code}${lastClose.reason ? ` ${lastClose.reason}` : ""}` : "";
-  if (state === "closed") return why ? `closed: ${why}` : "closed";
-  return `lost (${why}), back in ${Math.max(0, Math.ceil((retryAt - Date.now()) / 1000))} s`;
+  if (state === "closed") return why(connection) ? `closed: ${why(connection)}` : "closed";
+  return `lost: ${why(connection)}; back in ${Math.max(0, Math.ceil((retryAt - Date.now()) / 1000))} s`;
+}
+
+// Whoever follows a connection is called when its state changes, and while it waits: there is a clock in its description.
+function follow(connection, refresh) {
+  connection.addEventListener("state", refresh);
+  setInterval(() => connection.state === "waiting" && refresh(), 500);
+  refresh();
 }
 
 function show(connection) {
   const link = $("link").content.firstElementChild.cloneNode(true);
   const button = link.querySelector("button");
   link.querySelector("code").textContent = connection.url().split("?")[0];
-  const refresh = () => {
+  button.onclick = () => (connection.state === "open" ? connection.close(1000, "closed by hand") : connection.connect());
+  follow(connection, () => {
     link.dataset.state = connection.state;
     link.querySelector(".state").textContent = describe(connection);
     button.textContent = connection.state === "open" ? "Close" : "Connect";
     button.disabled = connection.state === "connecting";
-  };
-  button.onclick = () => (connection.state === "open" ? connection.close(1000, "closed by hand") : connection.connect());
-  connection.addEventListener("state", refresh);
-  setInterval(() => connection.state === "waiting" && refresh(), 500);
-  refresh();
+  });
   $("links").append(link);
+}
+
+// A form that sends over a connection: where that is gone, it says why, and what to do.
+function sendsOver(connection, form) {
+  const send = form.querySelector("button");
+  const lost = form.querySelector(".lost");
+  const again = lost.querySelector("button");
+  again.onclick = () => connection.connect();
+  follow(connection, () => {
+    const { state } = connection;
+    send.disabled = state !== "open";
+    if (state !== "connecting") lost.hidden = state === "open" || !connection.lastClose;
+    lost.querySelector("span").textContent = describe(connection);
+    again.textContent = state === "waiting" ? "Connect now" : "Connect again";
+    again.disabled = state === "connecting";
+  });
+}
+
+// What was sent and did not come back before the end goes back into its field, in front of what is there by now.
+function giveBack(texts, field) {
+  if (texts.length) field.value = [...texts, field.value].join(" ").trim().slice(0, field.maxLength);
 }
 
 // Round trip: JavaScript cannot send a ping frame, so a binary message with the time goes out and comes back
@@ -52,7 +84,7 @@ function draw() {
   chart.draw();
   const figures = chart.figures;
   for (const name of ["now", "median", "max"]) {
-    $(`trip-${name}`).textContent = figures ? milliseconds(figures[name]) : "–";
+    $(`trip-${name}`).textContent = figures && figures[name] !== null ? milliseconds(figures[name]) : "–";
   }
 }
 
@@ -63,22 +95,17 @@ setInterval(() => probe() || draw(), PROBE_EVERY);
 
 let waiting = [];
 
-function sendsOver(connection, form) {
-  const button = form.querySelector("button");
-  connection.addEventListener("state", () => (button.disabled = connection.state !== "open"));
-}
-
-sendsOver(echo, $("echo-form"));
 $("echo-form").onsubmit = (event) => {
   event.preventDefault();
   const text = $("echo-text").value;
   if (echo.send(text)) {
-    waiting.push(performance.now());
+    waiting.push({ text, at: performance.now() });
     $("echo-text").value = "";
   }
 };
 
 echo.addEventListener("state", () => {
+  giveBack(waiting.map(({ text }) => text), $("echo-text"));
   waiting = [];
   probing = false;
 });
@@ -92,7 +119,7 @@ echo.addEventListener("message", ({ data }) => {
     return;
   }
   const line = make("li", "");
-  line.append(make("span", "text", data || "(empty)"), make("small", "", milliseconds(now - waiting.shift())));
+  line.append(make("span", "text", data || "(empty)"), make("small", "", milliseconds(now - waiting.shift().at)));
   $("echoes").prepend(line);
   if ($("echoes").children.length > MOST_ECHOES) $("echoes").lastElementChild.remove();
 });
@@ -131,35 +158,59 @@ function chatLine(event) {
   return line;
 }
 
+// Who has scrolled up is reading, and is left alone. Everybody else sees the end, also when the size of the log changes.
+const log = $("chat-log");
+let isAtEnd = true;
+let ownTop = 0; // the event of our own scrolling comes late, when the log may have another size
+
+function toEnd() {
+  if (!isAtEnd) return;
+  log.scrollTop = log.scrollHeight;
+  ownTop = log.scrollTop;
+}
+
+log.onscroll = () => {
+  if (log.scrollTop !== ownTop) isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+};
+new ResizeObserver(toEnd).observe(log);
+
 function addToChat(...lines) {
-  const log = $("chat-log");
-  // Who has scrolled up is reading, and is left alone.
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   log.append(...lines);
   while (log.children.length > MOST_LOG_LINES) log.firstElementChild.remove();
-  if (atEnd) log.scrollTop = log.scrollHeight;
+  toEnd();
 }
+
+let unsaid = []; // what was sent and has not come back
 
 chat.addEventListener("message", ({ data }) => {
   const event = JSON.parse(data);
   if (event.kind === "past") {
-    $("chat-log").replaceChildren();
+    $("server").textContent = `${event.server}.`;
+    log.replaceChildren();
     addToChat(...event.events.map(chatLine));
     return;
   }
+  if (event.kind === "said" && event.who === name) unsaid.splice(0, unsaid.indexOf(event.text) + 1);
   addToChat(chatLine(event));
   $("present").textContent = `${event.present.length} here: ${event.present.join(", ")}`;
+  $("alone").hidden = event.present.length > 1;
 });
 
 chat.addEventListener("state", () => {
-  if (chat.state !== "open") $("present").textContent = "";
+  giveBack(unsaid, $("chat-text"));
+  unsaid = [];
+  if (chat.state === "open") return;
+  $("present").textContent = "";
+  $("alone").hidden = true;
 });
 
-sendsOver(chat, $("chat-form"));
 $("chat-form").onsubmit = (event) => {
   event.preventDefault();
   const text = $("chat-text").value.trim();
-  if (text && chat.send(JSON.stringify({ kind: "say", text }))) $("chat-text").value = "";
+  if (!text || !chat.send(JSON.stringify({ kind: "say", text }))) return;
+  unsaid.push(text);
+  $("chat-text").value = "";
+  isAtEnd = true;
 };
 
 $("chat-name").onchange = () => {
@@ -171,8 +222,13 @@ $("chat-name").onchange = () => {
   chat.send(JSON.stringify({ kind: "name", name }));
 };
 
-for (const connection of [echo, chat]) {
+for (const [connection, form] of [[echo, $("echo-form")], [chat, $("chat-form")]]) {
+  connection.addEventListener("state", () => {
+    if (connection.state === "open") endings.set(connection, null);
+    else if (connection.state !== "connecting") endings.set(connection, endings.get(connection) ?? connection.lastClose);
+  });
   show(connection);
+  sendsOver(connection, form);
   connection.connect();
 }
 
