@@ -123,7 +123,8 @@ def deflate_options(given: object) -> DeflateOptions:
         if not accepts(value):
             raise ValueError(f"compression option {key} is {value!r}; it has to be {words}")
         known[key] = value
-    return _share(**known)
+    # Most have none, and it is asked for each connection.
+    return _share(**known) if known else DEFAULT_DEFLATE_OPTIONS
 
 
 #: Those in use, by their values: for as long as a connection or an application has them.
@@ -158,7 +159,7 @@ def _make(**known: Any) -> DeflateOptions:
     return options
 
 
-DEFAULT_DEFLATE_OPTIONS = deflate_options(None)
+DEFAULT_DEFLATE_OPTIONS = _share()
 
 
 def _shown(value: object) -> str:
