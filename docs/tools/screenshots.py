@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from websockets.sync.client import connect
-
 from docs.tools.conversation import conversation
-from tests.browser.devtools import Browser, Page, chromium, wait_for
+from tests.browser.devtools import Browser, Page, open_browser, wait_for
 from tests.browser.example import Example
 
 IMAGES = Path(__file__).parent.parent / "images"
@@ -92,12 +90,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(SHOTS)}; all without any")
     names = parser.parse_args().names or list(SHOTS)
     IMAGES.mkdir(exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory() as profile,
-        chromium(Path(profile)) as address,
-        connect(address, max_size=None, proxy=None, compression=None) as devtools,
-    ):
-        browser = Browser(devtools)
+    with tempfile.TemporaryDirectory() as profile, open_browser(Path(profile)) as browser:
         for name in names:
             shown, width, height = SHOTS[name]
             with tempfile.TemporaryDirectory() as scratch, shown(Camera(browser, width, height), Path(scratch)) as page:
@@ -106,7 +99,6 @@ def main() -> None:
                 raise SystemExit(f"{name}: {len(image)} bytes are more than {LARGEST}")
             (IMAGES / f"{name}.png").write_bytes(image)
             print(f"docs/images/{name}.png: {len(image)} bytes")
-        browser.call("Browser.close")
 
 
 if __name__ == "__main__":

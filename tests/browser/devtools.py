@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from websockets.sync.client import ClientConnection
+from websockets.sync.client import ClientConnection, connect
 
 from tests.needs import need
 from tests.support import PATIENCE
@@ -140,7 +140,7 @@ def processes_of(profile: Path) -> list[str]:
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[str]:
+def _chromium(profile: Path) -> Iterator[str]:
     """Run Chromium and yield the address of its DevTools; all of its processes have ended after."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     need(program, "Chromium")
@@ -190,3 +190,22 @@ def chromium(profile: Path) -> Iterator[str]:
         if processes_of(profile) or process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@contextmanager
+def open_browser(profile: Path) -> Iterator[Browser]:
+    with (
+        _chromium(profile) as address,
+        connect(
+            address,
+            max_size=None,
+            proxy=None,
+            compression=None,
+            open_timeout=PATIENCE,
+            # A thread that pings uses `random`: Hypothesis fails whatever test it is drawing for at that moment.
+            ping_interval=None,
+        ) as devtools,
+    ):
+        browser = Browser(devtools)
+        yield browser
+        browser.call("Browser.close")
