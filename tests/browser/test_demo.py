@@ -165,8 +165,7 @@ def test_the_page_tells_what_serves_it(open_page: Callable[..., DemoPage]) -> No
     page = open_page()
     page.until("document.querySelector('#server').textContent")
     told = page.run("document.querySelector('#server').textContent")
-    name = "native" if engine.name == "native" else "python"
-    assert told.startswith(f"tornado_ws {tornado_ws.__version__}, {name} engine, Tornado ")
+    assert told.startswith(f"tornado_ws {tornado_ws.__version__}, {engine.name} engine, Tornado ")
 
 
 def test_axes_and_median_have_their_names(open_page: Callable[..., DemoPage]) -> None:
