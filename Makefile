@@ -102,7 +102,8 @@ NOT_SANITIZED = $(addprefix $(CURDIR)/tests/,against_tornado browser cli compat 
 # All of them take too long for CI.
 SANITIZED_IN_CI = tests/test_fuzz_corpus.py $(addprefix tests/transport/test_,large_messages.py tls.py) \
     tests/deflate/test_streams.py $(addprefix tests/engine/test_,bombs.py final_blocks.py frames.py deliver.py \
-    limits.py messages.py read_ahead.py reentrancy.py) tests/server/test_task.py tests/connection/test_gathering.py
+    limits.py messages.py parts.py read_ahead.py reentrancy.py) tests/server/test_task.py \
+    tests/connection/test_gathering.py
 sanitize-in-ci: SANITIZED_TESTS = $(SANITIZED_IN_CI)
 sanitize-in-ci: sanitize
 sanitize: $(VENV)/tested-with

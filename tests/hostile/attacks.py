@@ -25,6 +25,8 @@ MIB = 1024 * KIB
 LIMIT = 10 * MIB
 #: Answers to the other client in which an attack is not heard of any more that the attacked does not read.
 QUIET = 1000
+#: Kinds of connections whose peers ask for permessage-deflate.
+COMPRESSED = ("compressed", "offloading", "parts-compressed", "parts-compressed-unread")
 
 
 class Attackers(ABC):
@@ -75,6 +77,9 @@ class Attack(NamedTuple):
     #: another client.
     most_callbacks: int = 0
     most_size: int = 0
+    #: The same in all, None for any number.
+    most_callbacks_in_all: int | None = None
+    most_size_in_all: int | None = None
     connections: int = 1
     #: How its connections end: a close code or the name of an exception, None for those that stay.
     end: str | None = None
@@ -88,7 +93,7 @@ def flood(
     kind: str, data: bytes, *, size: int, before: bytes = b"", connections: int = 1, times: int | None = None
 ) -> Run:
     """Send ``before`` once and then ``data`` over and over, until ``size`` bytes were read or all is at its end."""
-    headers = {"Sec_WebSocket_Extensions": "permessage-deflate"} if kind in ("compressed", "offloading") else {}
+    headers = {"Sec_WebSocket_Extensions": "permessage-deflate"} if kind in COMPRESSED else {}
     if times is None:
         # Many at once: the sender has to be faster than the attacked.
         data *= max(1, 64 * KIB // len(data))
@@ -105,9 +110,11 @@ def flood(
     return run
 
 
-def flood_until_unread(kind: str, data: bytes, *, size: int) -> Run:
+def flood_until_unread(
+    kind: str, data: bytes, *, size: int, before: bytes = b"", connections: int = 1, times: int = 100
+) -> Run:
     """As `flood`, until the attacked has read ``size`` bytes and reads no more."""
-    start = flood(kind, data * 64, size=size, times=100)
+    start = flood(kind, data * 64, size=size, before=before, connections=connections, times=times)
 
     async def run(attackers: Attackers) -> Report:
         await start(attackers)
@@ -140,8 +147,9 @@ def payload(data: bytes) -> bytes:
 DEFLATED_ZEROS = payload(bytes(LIMIT - 1))
 EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"
 FINAL_BLOCK = b"\x01" + EMPTY_BLOCK[1:]
-#: The head of a compressed message of 2^40 bytes from a server, and from a client under a mask of zeros.
-ENDLESS = bytes((0x80 | BINARY | RSV1, 0x7F)) + (1 << 40).to_bytes(8, "big")
+ENDLESS_LENGTH = 1 << 40
+#: The head of a compressed message of so many bytes from a server, and from a client under a mask of zeros.
+ENDLESS = bytes((0x80 | BINARY | RSV1, 0x7F)) + ENDLESS_LENGTH.to_bytes(8, "big")
 ENDLESS_MASKED = bytes((ENDLESS[0], 0xFF)) + ENDLESS[2:] + bytes(4)
 
 #: What a connection that is open costs, and a chunk that was read.

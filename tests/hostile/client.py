@@ -7,14 +7,18 @@ The argument is JSON: ``port`` to connect to, ``settings`` of the connections, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
+from abc import abstractmethod
 from typing import Any
 
 from tornado.httpclient import HTTPError, HTTPRequest, _RequestProxy
 
+from tests.hostile.attacks import COMPRESSED
 from tests.hostile.meter import Attacked, begin, obey
-from tornado_ws import WebSocketClientConnection, WebSocketError
+from tests.hostile.parts import READERS
+from tornado_ws import WebSocketClientConnection, WebSocketClosedError, WebSocketError
 
 
 class Target(WebSocketClientConnection):
@@ -46,11 +50,19 @@ class Slow(Target):
         return self._stay()
 
 
-class Unread(Target):
-    """Leaves its messages to `read_message`, which nobody calls before the attack is over."""
+class Reading(Target):
+    """Leaves its messages to whoever reads them."""
 
     def on_message(self, message: str | bytes) -> Any:
         return WebSocketClientConnection.on_message(self, message)
+
+    @abstractmethod
+    async def read(self) -> None:
+        """Read until the connection ends."""
+
+
+class Unread(Reading):
+    """Nobody calls `read_message` before the attack is over."""
 
     async def read(self) -> None:
         await self.attacked.is_over.wait()
@@ -58,8 +70,25 @@ class Unread(Target):
             pass
 
 
+class InParts(Reading):
+    """Does with its messages what one of `tests.hostile.parts.READERS` does."""
+
+    kind: str
+
+    async def read(self) -> None:
+        with contextlib.suppress(WebSocketClosedError):
+            while (stream := await self.read_stream()) is not None:
+                await READERS[self.kind](self.attacked, stream)
+
+
 class Closing(Target):
     """Closes at once."""
+
+
+def _in_parts(kind: str) -> tuple[type[Target], dict[str, Any]]:
+    compression_options: dict[str, Any] | None = {} if kind in COMPRESSED else None
+    options = {"message_streams": True, "compression_options": compression_options}
+    return type("InParts", (InParts,), {"kind": kind}), options
 
 
 TARGETS: dict[str, tuple[type[Target], dict[str, Any]]] = {
@@ -70,6 +99,7 @@ TARGETS: dict[str, tuple[type[Target], dict[str, Any]]] = {
     "slow": (Slow, {}),
     "unread": (Unread, {}),
     "closing": (Closing, {}),
+    **{kind: _in_parts(kind) for kind in READERS},
 }
 
 
@@ -102,7 +132,7 @@ class Attempt:
         self.protocol = conn.protocol
         if isinstance(conn, Closing):
             conn.close()
-        elif isinstance(conn, Unread):
+        elif isinstance(conn, Reading):
             await conn.read()
         await conn.wait_closed()
         self._attacked.end(self, f"{conn.close_code}")

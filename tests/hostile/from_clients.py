@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from tests.hostile import parts, rates
 from tests.hostile.attacks import (
     BOMBS,
     CHUNK,
@@ -340,5 +341,7 @@ ATTACKS = {
         ),
         Attack("changes of the TLS keys", _update_keys, 2 * MIB, end="None", memory="heap", tls=True),
         Attack("a TLS renegotiation", _renegotiate, 256 * KIB, connections=RENEGOTIATING, memory="heap", tls=True),
+        *parts.attacks(_masked),
+        *rates.attacks(_masked),
     ]
 }

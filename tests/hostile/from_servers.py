@@ -7,6 +7,7 @@ import gzip
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tests.hostile import parts
 from tests.hostile.attacks import (
     BOMBS,
     CHUNK,
@@ -279,5 +280,6 @@ ATTACKS = {
             end="1006",
             settings={"close_timeout": 0.2},
         ),
+        *parts.attacks(_unmasked),
     ]
 }

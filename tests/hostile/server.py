@@ -17,8 +17,10 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
+from tests.hostile.attacks import COMPRESSED
 from tests.hostile.meter import Attacked, begin, obey
-from tornado_ws import WebSocketHandler
+from tests.hostile.parts import READERS
+from tornado_ws import MessageStream, WebSocketHandler
 
 
 class Target(WebSocketHandler):
@@ -79,12 +81,25 @@ class Closing(Target):
         self.close()
 
 
+class InParts(Target):
+    """Does with its messages what one of `tests.hostile.parts.READERS` does."""
+
+    kind: str
+
+    def get_compression_options(self) -> dict[str, Any] | None:
+        return {} if self.kind in COMPRESSED else None
+
+    async def on_message_stream(self, stream: MessageStream) -> None:
+        await READERS[self.kind](self.attacked, stream)
+
+
 TARGETS: dict[str, type[Target]] = {
     "plain": Target,
     "compressed": Compressed,
     "offloading": Offloading,
     "slow": Slow,
     "closing": Closing,
+    **{kind: type("InParts", (InParts,), {"kind": kind}) for kind in READERS},
 }
 
 

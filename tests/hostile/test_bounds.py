@@ -21,6 +21,8 @@ def _check(attack: Attack, result: Result) -> None:
     assert during.peak <= attack.most_memory * attack.connections
     assert during.most_callbacks <= attack.most_callbacks
     assert during.most_size <= attack.most_size
+    assert attack.most_callbacks_in_all is None or during.callbacks <= attack.most_callbacks_in_all
+    assert attack.most_size_in_all is None or during.size <= attack.most_size_in_all
     if attack.end is None:
         assert during.ends == {}
     else:

@@ -404,6 +404,70 @@ async def test_a_cancelled_read_loses_nothing() -> None:
         await end(client)
 
 
+class Busy(Streaming):
+    """Busy until it is told, and takes whole messages then."""
+
+    websocket_read_ahead_bytes = 1000
+    free: ClassVar[asyncio.Event]
+
+    async def on_message_stream(self, stream: MessageStream) -> None:
+        self.calls.append(self)
+        await self.free.wait()
+        self.calls.append(await stream.read_all())
+
+
+@pytest.mark.gen_test
+async def test_all_parts_of_messages_that_are_read_ahead_count() -> None:
+    Busy.free = asyncio.Event()
+    calls: list[Any] = []
+    async with serving(Busy, calls=calls) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"first")
+        await until(lambda: isinstance(calls[-1], Busy))
+        protocol: Any = calls[-1].ws_connection
+        message = client.frame(BINARY, b"x", fin=False) + client.frame(CONTINUATION, bytes(99))
+        await client.send(message * 30)
+        await until(lambda: not protocol._transport.reading)
+        assert 1000 <= protocol.counters.message_bytes_in <= 1200
+        Busy.free.set()
+        await until(lambda: len(calls) == 2 + 2 * 30 + 1)
+        assert [call for call in calls if isinstance(call, bytes)] == [b"x" + bytes(99)] * 30
+        await end(client)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+async def test_many_small_parts_are_put_together_in_parts_of_no_more_than_their_size(opcode: int) -> None:
+    Told.streams.clear()
+    Told.done.clear()
+    size = 5000
+    protocols: list[Any] = []
+
+    class Handler(Told):
+        def open(self) -> None:
+            protocols.append(self.ws_connection)
+
+    async with serving(Handler, websocket_max_part_size=1000) as url, raw_client(url) as client:
+        await client.send(
+            client.frame(opcode, b"x", fin=False), client.frame(CONTINUATION, b"x", fin=False) * (size - 1)
+        )
+        await until(lambda: Told.streams)
+        (stream,), (done,) = Told.streams, Told.done
+        reading = asyncio.ensure_future(stream.read_all())
+        await until(lambda: protocols[0].counters.message_bytes_in == size and not stream._parts)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        # What is not put together yet are those after the last 1024.
+        assert len(stream._parts) <= 8 + 1024
+        assert max(len(part) for part, _ in stream._parts) == 1000
+        assert sum(part_size for _, part_size in stream._parts) == size
+        await client.send_frame(CONTINUATION, b"y")
+        whole = b"x" * size + b"y"
+        assert await stream.read_all() == (whole if opcode == BINARY else whole.decode())
+        done.set()
+        await end(client)
+
+
 @pytest.mark.gen_test
 async def test_text_as_bytes_is_no_binary_message() -> None:
     class Handler(Streaming):

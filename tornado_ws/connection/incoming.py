@@ -21,9 +21,10 @@ class Incoming:
     """Stands before a handler or client that gets its messages as streams."""
 
     __slots__ = (
+        "_ahead",
         "_decodes",
-        "_max_part_size",
         "_max_stream_size",
+        "_most_ahead",
         "_on_stream",
         "_stalls",
         "_stream",
@@ -31,6 +32,7 @@ class Incoming:
         "go_on",
         "is_client",
         "max_message_size",
+        "max_part_size",
     )
 
     def __init__(
@@ -44,12 +46,15 @@ class Incoming:
         #: What it returns is its queue then, and it leaves a message when it reads on.
         self.is_client = hasattr(handler, "read_queue")
         self._decodes = params.options.decode_text
-        self._max_part_size = params.options.max_part_size
+        self.max_part_size = params.options.max_part_size
         self._max_stream_size = params.options.max_stream_size
         self.max_message_size = params.max_message_size
         self.fail = fail
         #: What lets the connection go on where it has stopped for us.
         self.go_on: Callable[[], object] | None = None
+        #: Bytes of messages that wait, behind their first parts: those are counted where they wait.
+        self._ahead = 0
+        self._most_ahead = params.options.read_ahead_bytes
         #: The message that is coming.
         self._stream: MessageStream | None = None
         #: Whether the connection has stopped for us.
@@ -57,7 +62,7 @@ class Incoming:
 
     def make_reader(self, expect_masked: bool, inflater: Inflater | None) -> FrameReader:
         limit = sys.maxsize if self._max_stream_size is None else self._max_stream_size
-        return FrameReader(expect_masked, limit, inflater, self._decodes, self._max_part_size)
+        return FrameReader(expect_masked, limit, inflater, self._decodes, self.max_part_size)
 
     # Messages
 
@@ -75,6 +80,9 @@ class Incoming:
             is_binary = opcode & 0xF == BINARY
             empty = "" if self._decodes and not is_binary else b""
             stream = begun = self._stream = MessageStream(self, is_binary, empty)
+        elif stream.ahead is not None and not stream.is_lost:
+            stream.ahead += size
+            self._ahead += size
         if opcode & LAST:
             self._stream = None
         stream.put(part, size, bool(opcode & LAST))
@@ -82,6 +90,9 @@ class Incoming:
 
     def begin(self, stream: MessageStream) -> Any:
         """Give the application a message; returns what is still busy with it."""
+        if stream.ahead:
+            self._ahead -= stream.ahead
+        stream.ahead = None
         result = self._on_stream(stream)
         if self.is_client:
             return result
@@ -93,9 +104,9 @@ class Incoming:
     # What is left
 
     def holds_back(self) -> bool:
-        """Whether reading has to stop until the application has read a part."""
+        """Whether reading has to stop until the application has read a part, or has come to a message that waits."""
         self._stalls = self._stream is not None and self._stream.is_full
-        return self._stalls
+        return self._stalls or self._ahead >= self._most_ahead
 
     def on_room(self) -> None:
         if self._stalls and self.go_on is not None:

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 #: Parts that wait to be read; then reading from the socket stops. One is read while the application has another.
 _MOST_WAITING = 2
+#: So many parts of a message that is read as a whole are put together: each costs more than a hundred bytes, and a peer
+#: may send a byte in each.
+_MANY = 1024
 
 
 class Source(Protocol):
     """Where the parts come from."""
 
-    #: Bytes that a message may have which is read as a whole.
+    #: Bytes that a message may have which is read as a whole, and those of a part.
     max_message_size: int
+    max_part_size: int
 
     def on_room(self) -> None:
         """There is room for a part, or none is wanted any more."""
@@ -41,13 +45,15 @@ class MessageStream:
     One coroutine may read at a time. When it is cancelled, no part is lost: the next `read` returns it.
     """
 
-    __slots__ = ("_empty", "_error", "_is_ended", "_parts", "_source", "_waiter", "is_binary", "is_lost")
+    __slots__ = ("_empty", "_error", "_is_ended", "_parts", "_source", "_waiter", "ahead", "is_binary", "is_lost")
 
     def __init__(self, source: Source, is_binary: bool, empty: str | bytes) -> None:
         """``empty`` is what a message without a byte is."""
         self.is_binary = is_binary
         #: Whether the connection has ended inside the message.
         self.is_lost = False
+        #: Bytes that have come behind its first part while it waits to be given to the application; None once it was.
+        self.ahead: int | None = 0
         self._source = source
         self._empty: Any = empty
         #: Each with its bytes.
@@ -89,12 +95,15 @@ class MessageStream:
         :raises RuntimeError: as `read`.
         """
         had: list[tuple[Any, int]] = []
-        size = 0
+        size = joined = 0
         try:
             while (entry := await self._next())[0] is not None:
                 had.append(entry)
                 size += entry[1]
                 check_size(size, self._source.max_message_size)
+                if len(had) - joined == _MANY:
+                    had[joined:] = self._joined(had[joined:])
+                    joined = len(had)
         except ProtocolError as error:
             # Even if it has come to its end: what is left is no message.
             self._parts.clear()
@@ -106,6 +115,20 @@ class MessageStream:
             self._parts.extendleft(reversed(had))
             raise
         return self._empty.join([part for part, _ in had])
+
+    def _joined(self, parts: list[tuple[Any, int]]) -> list[tuple[Any, int]]:
+        """Return the same in fewer parts, none of them larger than one may be."""
+        joined = []
+        some: list[Any] = []
+        size = 0
+        for part, part_size in parts:
+            if size + part_size > self._source.max_part_size:
+                joined.append((self._empty.join(some), size))
+                some, size = [], 0
+            some.append(part)
+            size += part_size
+        joined.append((self._empty.join(some), size))
+        return joined
 
     async def _next(self) -> tuple[Any, int]:
         if self._waiter is not None:
@@ -150,6 +173,7 @@ class MessageStream:
 
     def leave(self) -> None:
         """Nobody reads it any more: drop what waits and what is to come."""
+        self.ahead = None
         if not self.is_lost:
             self._parts.clear()
             if not self._is_ended:
