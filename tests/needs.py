@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -43,3 +44,12 @@ def need(found: object, what: str) -> None:
     if os.environ.get(NOTHING_SKIPPED):
         pytest.fail(f"{what} is missing and {NOTHING_SKIPPED} is set", pytrace=False)
     pytest.skip(f"{what} is missing on this machine")
+
+
+def has_native_engine() -> bool:
+    """Whether it was built here; that does not say that this process uses it."""
+    return importlib.util.find_spec("tornado_ws.engine._native") is not None
+
+
+def need_native_engine() -> None:
+    need(has_native_engine(), "the native engine")

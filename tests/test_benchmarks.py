@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from benchmarks.rows import ROWS
 from benchmarks.targets import Verdict, judge
 from benchmarks.tools import Tools
 from tests.programs import one_core
+from tests.pubsub.redis_server import needed
 
 TOOLS = Tools(Path(), None, None, Path(), "redis-server", ())
 ROW = {row.id: row for row in ROWS}
@@ -139,9 +139,7 @@ def test_what_reads_a_stream_is_a_read_unless_it_waits_for_what_is_new(command: 
 
 
 def test_reads_of_others_are_seen_while_a_server_is_watched() -> None:
-    program = shutil.which("redis-server")
-    assert program is not None, "redis-server is not in the path; `apt-get install redis-server` installs it"
-    with redis_server(program, one_core()) as url, redis.Redis.from_url(url) as client:
+    with redis_server(needed("redis"), one_core()) as url, redis.Redis.from_url(url) as client:
         client.xrange("before")
         with watched(url) as commands:
             client.xrange("stream")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from tests.needs import has_native_engine
 from tests.wire import BINARY, MASK, PING, TEXT, Frame
 from tornado_ws.close_codes import encode_close
 from tornado_ws.engine import pure
@@ -29,7 +29,7 @@ class Engine(NamedTuple):
 def _engines() -> list[Engine]:
     modules: list[Any] = [pure]
     # Looked for, and not tried: a native engine that is there and broken has to fail the run.
-    if importlib.util.find_spec("tornado_ws.engine._native") is not None:
+    if has_native_engine():
         modules.append(importlib.import_module("tornado_ws.engine._native"))
     return [Engine(module.__name__, *(getattr(module, field) for field in Engine._fields[1:])) for module in modules]
 

