@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 
 from tests.peer import RawPeer
 
@@ -60,6 +61,15 @@ class TlsWire(RawPeer):
             except ssl.SSLError as error:
                 raise ConnectionResetError from error
             await self._flush()
+
+    async def send_in_two(self, data: bytes, between: Callable[[], Awaitable[None]]) -> None:
+        """Send ``data`` as one record, in two pieces."""
+        self._session.write(data)
+        record = self._outgoing.read()
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self.sock, record[:-1])
+        await between()
+        await loop.sock_sendall(self.sock, record[-1:])
 
     async def send_with_end(self, data: bytes) -> None:
         """Send ``data`` and close_notify with one call."""

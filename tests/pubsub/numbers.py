@@ -13,6 +13,9 @@ from tornado_ws import Position, TopicGapError, Topics
 from tornado_ws.pubsub.listening import Listener
 from tornado_ws.pubsub.redis_streams import RedisBroker
 
+#: Messages that are not with the broker, at most: a process refuses more than 16 MiB of them.
+_MOST_UNDER_WAY = 20_000
+
 TOPICS = [f"t/{number}" for number in range(5)]
 
 
@@ -66,6 +69,7 @@ class Publisher:
         self._topics = topics
         self.sent = 0
         self.futures: list[asyncio.Future[Position]] = []
+        self._done = 0
 
     def publish(self, count: int = 1) -> None:
         for _ in range(count):
@@ -75,7 +79,10 @@ class Publisher:
 
     async def go_on(self) -> None:
         while True:
-            self.publish(10)
+            while self._done < self.sent and self.futures[self._done].done():
+                self._done += 1
+            if self.sent - self._done < _MOST_UNDER_WAY:
+                self.publish(10)
             await asyncio.sleep(0.001)
 
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import _ssl
 import asyncio
+import contextlib
+import errno
 import importlib
 import os
+import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from tornado.httpclient import HTTPRequest
-from tornado.iostream import StreamBufferFullError
+from tornado.iostream import SSLIOStream, StreamBufferFullError
 
 from tests.conftest import Log, Tls
-from tests.peer import Recording, tls_client
+from tests.peer import Recording, opening_request, tls_client
 from tests.support import Echo, connected, serving, until
+from tests.tls_wire import TlsWire
+from tests.tls_wire import connected as tls_connected
 from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, Frame
 from tornado_ws import WebSocketClosedError, WebSocketHandler, engine
+from tornado_ws.transport.stream import unread
 
 
 @pytest.fixture(params=["TLSv1.2", "TLSv1.3"])
@@ -282,3 +290,81 @@ async def test_a_loop_inside_a_callback_reads_on(tls: Tls) -> None:
         assert await outer.receive() == Frame(BINARY, b"behind")
         assert await inner.receive() == Frame(BINARY, b"inner" * 10000)
     assert handled == [b"inner" * 10000, b"outer" * 1000, b"behind"]
+
+
+def leave_an_error() -> None:
+    """Do to OpenSSL's queue of errors what a reset does with OpenSSL 3.4 and later."""
+    with pytest.raises(ValueError, match="unknown object"):
+        _ssl.txt2obj("9.9.9.9", name=False)
+
+
+@contextlib.asynccontextmanager
+async def wire_client(url: str, tls: Tls) -> AsyncIterator[TlsWire]:
+    parts = urlsplit(url)
+    client = await tls_connected(
+        socket.create_connection((parts.hostname, parts.port or 0)), tls.client, is_client=True
+    )
+    assert isinstance(client, TlsWire)
+    try:
+        await client.send(opening_request(url))
+        await client.receive_head()
+        yield client
+    finally:
+        client.reset()
+
+
+@pytest.mark.gen_test
+async def test_an_error_of_another_connection_does_not_end_one_that_has_to_wait_for_bytes(tls: Tls, log: Log) -> None:
+    connections: list[Any] = []
+
+    class Noting(Echo):
+        def open(self) -> None:
+            connections.append(self.ws_connection)
+
+    async with serving(Noting, ssl_options=tls.server) as url, wire_client(url, tls) as client:
+        await until(lambda: connections)
+
+        async def between() -> None:
+            leave_an_error()
+            await until(lambda: unread(connections[0].stream) is None)
+
+        await client.send_in_two(client.frame(TEXT, b"whole"), between)
+        assert await client.receive() == Frame(TEXT, b"whole")
+    assert log.lines == []
+
+
+@pytest.mark.gen_test
+async def test_an_error_of_another_connection_does_not_end_one_that_has_to_wait_for_room(tls: Tls, log: Log) -> None:
+    class Much(WebSocketHandler):
+        def on_message(self, message: str | bytes) -> None:
+            leave_an_error()
+            self.write_message(LARGE, binary=True)
+
+    async with serving(Much, ssl_options=tls.server) as url, wire_client(url, tls) as client:
+        await client.send_frame(TEXT, b"now")
+        assert await client.receive() == Frame(BINARY, LARGE)
+    assert log.lines == []
+
+
+@pytest.mark.gen_test
+async def test_no_error_is_left_to_other_connections(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OpenSSL 3.4 and later do it at a reset, for which CPython raises and leaves the error."""
+    calls: list[Any] = []
+
+    def fail(*args: Any) -> Any:
+        leave_an_error()
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    async with (
+        serving(Recording, calls=calls, ssl_options=tls.server) as url,
+        wire_client(url, tls) as other,
+        wire_client(url, tls) as client,
+    ):
+        await until(lambda: len(calls) == 2)
+        monkeypatch.setattr(SSLIOStream, "write_to_fd", fail)
+        monkeypatch.setattr(SSLIOStream, "read_from_fd", fail)
+        monkeypatch.setattr(ssl.SSLSocket, "unwrap", fail)
+        client.half_close()
+        await until(lambda: len(calls) == 3)
+        with pytest.raises(ssl.SSLWantReadError):
+            other._session.read(1)

@@ -21,6 +21,7 @@ from tornado_ws.engine import contract as _contract
 from tornado_ws.engine import encoding as _encoding
 from tornado_ws.engine import handling as _handling
 from tornado_ws.engine import validation as _validation
+from tornado_ws.engine.openssl_errors import call as call_ssl
 from tornado_ws.errors import ProtocolError
 
 cimport cython

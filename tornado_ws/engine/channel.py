@@ -25,6 +25,7 @@ from typing import Any
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 
+from tornado_ws.engine import openssl_errors
 from tornado_ws.engine.contract import (
     BINARY,
     CONTROL,
@@ -159,7 +160,7 @@ class Channel:
     def _read_from_stream(self) -> bytes | None:
         """Return what was read, b"" at the end and None if there was nothing."""
         buffer = _read_buffer(self._io_loop)
-        size = self._stream.read_from_fd(buffer)
+        size = openssl_errors.call(True, self._stream.read_from_fd, buffer)
         if size and isinstance(self._stream.socket, ssl.SSLSocket) and self._stream.socket.pending():
             # What is left decrypted of a record that did not fit gives no readiness.
             self._io_loop.add_callback(self.handle_events)
@@ -357,7 +358,7 @@ class Channel:
         with memoryview(data) as view:
             while sent < min(len(view), SEND_SIZE):
                 try:
-                    count = self._stream.write_to_fd(view[sent:])
+                    count = openssl_errors.call(False, self._stream.write_to_fd, view[sent:])
                 except BlockingIOError:
                     break
                 if not count:

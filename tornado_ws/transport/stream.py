@@ -13,6 +13,7 @@ from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.iostream import IOStream
 
 from tornado_ws.engine.contract import SEND_SIZE
+from tornado_ws.engine.openssl_errors import forget_errors
 
 _NO_WRITE_FUTURES: deque[tuple[int, asyncio.Future[None]]] = deque()
 _NOBODY: frozenset[str] = frozenset()
@@ -100,7 +101,7 @@ def send_close_notify(stream: IOStream) -> bool:
             return False
         except (OSError, ValueError):
             # The peer's close_notify has not come; on a non-blocking socket that is an error.
-            pass
+            forget_errors()
     return True
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.log import gen_log
 
-from tornado_ws.engine import Channel, FrameReader
+from tornado_ws.engine import Channel, FrameReader, openssl_errors
 from tornado_ws.engine.contract import SEND_SIZE, Receiver
 from tornado_ws.engine.write_queue import WriteQueue
 from tornado_ws.errors import WebSocketClosedError
@@ -496,7 +496,11 @@ class Transport(Channel):
             unsent = (writes.take() if writes is not None else b"") + self._take_corked()
             # In a forked child they are the parent's to send.
             may_send = self._write_queue is None and not self._poller.is_inherited
-            if unsent and may_send and self._stream.write_to_fd(memoryview(unsent)) == len(unsent):
+            if (
+                unsent
+                and may_send
+                and openssl_errors.call(False, self._stream.write_to_fd, memoryview(unsent)) == len(unsent)
+            ):
                 for written in futures:
                     succeed(written)
         waiting: list[asyncio.Future[None]] = [future for future in futures if not future.done()]

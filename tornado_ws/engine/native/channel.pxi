@@ -155,7 +155,7 @@ cdef class Channel:
         """As `receive`, of a stream that reads in a way of its own."""
         cdef bytearray room = bytearray(READ_SIZE)
         try:
-            count = self._stream.read_from_fd(memoryview(room))
+            count = call_ssl(True, self._stream.read_from_fd, memoryview(room))
         except OSError as error:
             count = error
         if isinstance(count, OSError):
@@ -176,7 +176,7 @@ cdef class Channel:
             view = memoryview(bytearray(LARGE))
         try:
             while True:
-                count = tls.read(len(view) - size, view[size:] if size else view)
+                count = call_ssl(True, tls.read, len(view) - size, view[size:] if size else view)
                 size += <Py_ssize_t>count
                 if not count or size == len(view) or not tls.pending():
                     break
@@ -649,7 +649,7 @@ cdef class Channel:
         try:
             # TLS takes one record at a time.
             while total < min(len(whole), SEND_SIZE):
-                total += <Py_ssize_t>write(whole[total:])
+                total += <Py_ssize_t>call_ssl(False, write, whole[total:])
         except (ssl.SSLWantWriteError, BlockingIOError):
             pass
         except OSError as error:
