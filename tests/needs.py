@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,3 +55,10 @@ def has_native_engine() -> bool:
 
 def need_native_engine() -> None:
     need(has_native_engine(), "the native engine")
+
+
+def need_compiler() -> str:
+    """Return a C compiler that can build a module of Python's."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    need(compiler and (Path(sysconfig.get_path("include")) / "Python.h").exists(), "a C compiler with Python's headers")
+    return str(compiler)

@@ -15,6 +15,7 @@ import pytest
 from release.build import build_sdist, build_wheel, call, sources, unpack
 from release.check import sdist_faults, wheel_faults
 from tests.compat.test_installed import Environment
+from tests.needs import need_compiler
 from tests.programs import ROOT
 
 pytestmark = [
@@ -90,6 +91,7 @@ def test_links_of_the_page_at_an_index_lead_to_the_repository(
 def test_a_wheel_of_the_native_engine_is_whole(
     unpacked: Path, tmp_path: Path, whole: Callable[[Path, str], str]
 ) -> None:
+    need_compiler()
     wheel = build_wheel(unpacked, tmp_path, pure=False)
     assert wheel_faults(wheel, pure=False) == []
     assert "is whole, native engine" in whole(wheel, "native")

@@ -78,8 +78,9 @@ class PageRun:
 
     def start(self, file: str, *arguments: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Start a program of the page, by the command ``before`` if there is one; it ends with the page."""
+        command = [program_of(before[0]), *before[1:]] if before else []
         with self._output(file).open("wb") as output:
-            return self._start([*before, sys.executable, "-u", file, *arguments], output)
+            return self._start([*command, sys.executable, "-u", file, *arguments], output)
 
     def start_nginx(self, file: Path) -> None:
         with self._output("nginx").open("wb") as output:
