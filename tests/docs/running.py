@@ -9,7 +9,7 @@ import inspect
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,10 @@ class PageRun:
 
     def unused_port(self) -> int:
         return unused_port()
+
+    def at_end(self, callback: Callable[[], Any]) -> None:
+        """Have ``callback`` called when the page ends, in whatever way."""
+        self._stack.callback(callback)
 
     async def serve(self, routes: Any, **settings: Any) -> str:
         """Serve to the end of the page; return a ws:// URL."""
