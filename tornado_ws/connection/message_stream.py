@@ -122,7 +122,7 @@ class MessageStream:
         some: list[Any] = []
         size = 0
         for part, part_size in parts:
-            if size + part_size > self._source.max_part_size:
+            if some and size + part_size > self._source.max_part_size:
                 joined.append((self._empty.join(some), size))
                 some, size = [], 0
             some.append(part)
