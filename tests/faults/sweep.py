@@ -61,6 +61,11 @@ _LONGEST = 4 * PATIENCE
 _COUNTED = (Transport, WebSocketProtocol13, IOStream)
 
 
+#: How the log tells that something of others had no memory: a callback of the application, or asyncio for a step of the
+#: request's task, whose result Tornado asks for.
+_NO_MEMORY = ("Uncaught exception", "Exception in callback _HandlerDelegate.execute.<locals>.<lambda>")
+
+
 class _Complaints(logging.Handler):
     """What went wrong where nobody was told but the log."""
 
@@ -73,7 +78,7 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # One line about a connection that ended is right; a traceback is not, but where an application may be to blame.
         raised = record.exc_info[0] if record.exc_info else None
-        if raised is MemoryError and record.getMessage().startswith("Uncaught exception"):
+        if raised is MemoryError and record.getMessage().startswith(_NO_MEMORY):
             return
         if record.name == "asyncio" or (record.exc_info and not record.name.startswith("websockets")):
             text = f"{record.name}: {self.format(record)}"
