@@ -178,16 +178,16 @@ def home() -> str:
     return f"{os.environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{repository}" if repository else ""
 
 
-def long_description() -> str:
+def long_description(home: str) -> str:
     """Return the README for the package's page at an index, where links from it to other files would lead nowhere."""
     with open("README.md", encoding="utf-8") as file:
         text = file.read()
     # For the tests.
     text = re.sub(r"^<!--.*?-->\n+", "", text, flags=re.DOTALL | re.MULTILINE)
-    if not home():
+    if not home:
         return text
-    text = re.sub(r"(!\[[^]]*\]\()(?!https?:|#)", rf"\1{home()}/raw/main/", text)
-    return re.sub(r"((?<!!)\[[^]]*\]\()(?!https?:|#)", rf"\1{home()}/blob/main/", text)
+    text = re.sub(r"(!\[[^]]*\]\()(?!https?:|#)", rf"\1{home}/raw/main/", text)
+    return re.sub(r"((?<!!)\[[^]]*\]\()(?!https?:|#)", rf"\1{home}/blob/main/", text)
 
 
 def project_urls(home: str) -> dict[str, str]:
@@ -203,7 +203,7 @@ def project_urls(home: str) -> dict[str, str]:
 
 
 setup(
-    long_description=long_description(),
+    long_description=long_description(home()),
     long_description_content_type="text/markdown",
     project_urls=project_urls(home()),
     ext_modules=native_engine() if wants_native_engine() else [],

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
 
-from tests.peer import RawPeer
+from tests.peer import RawPeer, opening_request
 
 
 class TlsWire(RawPeer):
@@ -105,6 +106,18 @@ async def connected(sock: socket.socket, context: ssl.SSLContext | None, *, is_c
     peer = TlsWire(sock, context, is_client=is_client)
     await peer.shake_hands()
     return peer
+
+
+@contextlib.asynccontextmanager
+async def wire_client(url: str, context: ssl.SSLContext) -> AsyncIterator[TlsWire]:
+    """Give a client whose opening handshake is done. ``url`` is a ``ws://`` one, as servers here call themselves."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port or 0)) as sock:
+        client = await connected(sock, context, is_client=True)
+        assert isinstance(client, TlsWire)
+        await client.send(opening_request(url))
+        await client.receive_head()
+        yield client
 
 
 def half_close(peer: RawPeer) -> None:

@@ -33,7 +33,7 @@ from tests.peer import (
     unanswered_client,
 )
 from tests.support import HTTPServer, serving, until
-from tests.tls_wire import TlsWire, connected
+from tests.tls_wire import TlsWire, connected, wire_client
 from tests.wire import BINARY, CLOSE, PONG, TEXT, Frame, close_payload
 from tornado_ws import WebSocketClosedError, engine, websocket_connect
 from tornado_ws.engine.contract import MESSAGES_PER_TURN
@@ -399,14 +399,12 @@ def many_and_close(peer: RawPeer) -> bytes:
 @pytest.mark.usefixtures("each_tls")
 async def test_a_server_delivers_all_that_came_in_one_read_with_close_notify(tls: Tls) -> None:
     calls: list[Any] = []
-    async with serving(Receiving, calls=calls, ssl_options=tls.server) as url:
-        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as sock:
-            client = await connected(sock, tls.client, is_client=True)
-            assert isinstance(client, TlsWire)
-            await client.send(opening_request(url))
-            await client.receive_head()
-            await client.send_with_end(many_and_close(client))
-            await until(lambda: isinstance(calls[-1], tuple))
+    async with (
+        serving(Receiving, calls=calls, ssl_options=tls.server) as url,
+        wire_client(url, tls.client) as client,
+    ):
+        await client.send_with_end(many_and_close(client))
+        await until(lambda: isinstance(calls[-1], tuple))
     assert calls == ["open", *map(str, range(MANY)), ("close", 4000, "done")]
 
 

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import _ssl
 import asyncio
-import contextlib
 import errno
 import importlib
 import os
-import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from tornado.httpclient import HTTPRequest
 from tornado.iostream import SSLIOStream, StreamBufferFullError
 
 from tests.conftest import Log, Tls
-from tests.peer import Recording, opening_request, tls_client
+from tests.peer import Recording, tls_client
 from tests.support import Echo, connected, serving, until
-from tests.tls_wire import TlsWire
-from tests.tls_wire import connected as tls_connected
+from tests.tls_wire import wire_client
 from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, Frame
 from tornado_ws import WebSocketClosedError, WebSocketHandler, engine
 from tornado_ws.transport.stream import unread
@@ -298,21 +294,6 @@ def leave_an_error() -> None:
         _ssl.txt2obj("9.9.9.9", name=False)
 
 
-@contextlib.asynccontextmanager
-async def wire_client(url: str, tls: Tls) -> AsyncIterator[TlsWire]:
-    parts = urlsplit(url)
-    client = await tls_connected(
-        socket.create_connection((parts.hostname, parts.port or 0)), tls.client, is_client=True
-    )
-    assert isinstance(client, TlsWire)
-    try:
-        await client.send(opening_request(url))
-        await client.receive_head()
-        yield client
-    finally:
-        client.reset()
-
-
 @pytest.mark.gen_test
 async def test_an_error_of_another_connection_does_not_end_one_that_has_to_wait_for_bytes(tls: Tls, log: Log) -> None:
     connections: list[Any] = []
@@ -321,7 +302,7 @@ async def test_an_error_of_another_connection_does_not_end_one_that_has_to_wait_
         def open(self) -> None:
             connections.append(self.ws_connection)
 
-    async with serving(Noting, ssl_options=tls.server) as url, wire_client(url, tls) as client:
+    async with serving(Noting, ssl_options=tls.server) as url, wire_client(url, tls.client) as client:
         await until(lambda: connections)
 
         async def between() -> None:
@@ -340,7 +321,7 @@ async def test_an_error_of_another_connection_does_not_end_one_that_has_to_wait_
             leave_an_error()
             self.write_message(LARGE, binary=True)
 
-    async with serving(Much, ssl_options=tls.server) as url, wire_client(url, tls) as client:
+    async with serving(Much, ssl_options=tls.server) as url, wire_client(url, tls.client) as client:
         await client.send_frame(TEXT, b"now")
         assert await client.receive() == Frame(BINARY, LARGE)
     assert log.lines == []
@@ -357,8 +338,8 @@ async def test_no_error_is_left_to_other_connections(tls: Tls, monkeypatch: pyte
 
     async with (
         serving(Recording, calls=calls, ssl_options=tls.server) as url,
-        wire_client(url, tls) as other,
-        wire_client(url, tls) as client,
+        wire_client(url, tls.client) as other,
+        wire_client(url, tls.client) as client,
     ):
         await until(lambda: len(calls) == 2)
         monkeypatch.setattr(SSLIOStream, "write_to_fd", fail)

@@ -14,6 +14,9 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 
+#: What is raised where there is nothing to read, or no room.
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
 
 @functools.cache
 def _context() -> ssl.SSLContext:
@@ -34,13 +37,13 @@ def call(reads: bool, function: Callable[..., _T], *args: object) -> _T:
     """
     try:
         return function(*args)
-    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+    except _WOULD_BLOCK:
         raise
     except OSError:
         forget_errors()
         try:
             result = function(*args)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except _WOULD_BLOCK:
             raise
         except OSError:
             forget_errors()
