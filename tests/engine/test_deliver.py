@@ -121,9 +121,9 @@ def test_a_handler_that_raises_ends_it(peer: Peer, error: BaseException) -> None
     reader = fed(peer, Frame(TEXT, b"good"), Frame(TEXT, b"bad"), Frame(TEXT, b"next"))
     ended = reader.deliver(handler, ANY_NUMBER)
     assert ended is not None
-    kind, (error_type, value, traceback), size = ended
-    assert (kind, error_type, value, size) == (RAISED, type(error), error, 0)
+    assert ended == (RAISED, [error], 0)
     frames = []
+    traceback = error.__traceback__
     while traceback is not None:
         frames.append(traceback.tb_frame.f_code.co_name)
         traceback = traceback.tb_next
@@ -166,7 +166,7 @@ def test_a_coroutine_takes_its_first_step_if_asked_for(peer: Peer, steps: bool) 
         context.run(coroutine.send, None)
     assert stopped.value.value == "slow"
     assert ended[1] is not None
-    assert (ended[1][0], ended[1][1][0], len(begun)) == (RAISED, ValueError, 4)
+    assert (ended[1][0], type(ended[1][1][0]), len(begun)) == (RAISED, ValueError, 4)
 
 
 def test_an_interrupt_is_nobodys_to_catch(peer: Peer) -> None:
@@ -180,7 +180,7 @@ def test_an_interrupt_is_nobodys_to_catch(peer: Peer) -> None:
 def test_a_handler_without_on_message_has_raised(peer: Peer) -> None:
     ended = fed(peer, Frame(TEXT, b"x")).deliver(object(), ANY_NUMBER)
     assert ended is not None
-    assert (ended[0], ended[1][0]) == (RAISED, AttributeError)
+    assert (ended[0], type(ended[1][0])) == (RAISED, AttributeError)
 
 
 @pytest.mark.parametrize(

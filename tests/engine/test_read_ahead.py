@@ -148,8 +148,7 @@ def test_without_steps_a_coroutine_is_left_alone(engine: Engine) -> None:
 def test_what_on_message_raises_is_an_outcome(engine: Engine, error: BaseException) -> None:
     outcome = outcome_of(engine, error)
     assert outcome is not None
-    assert outcome[0] == RAISED
-    assert outcome[1][1] is error
+    assert outcome == (RAISED, [error], 0)
 
 
 def test_what_ends_the_loop_is_raised(engine: Engine) -> None:

@@ -283,15 +283,15 @@ class Delivery:
             try:
                 self._owner._handle_message(opcode, payload)
             except ProtocolError as error:
-                self._closing.end_read(End.VIOLATION, error)
+                self._end_by(error)
         elif opcode == PENDING:
             self._wait_for(self._owner._check_result(payload))
         elif opcode == SUSPENDED:
             self._wait_for(self._owner._go_on(*payload))
         elif opcode == RAISED:
-            self._owner._log_and_abort(payload[1])
+            self._owner._log_and_abort(payload.pop())
         elif opcode == VIOLATION:
-            self._closing.end_read(End.VIOLATION, payload)
+            self._end_by(payload)
         elif opcode > PART:
             self._take_part(opcode, payload, size)
         elif self.close_when_drained is not None and not self._closing.state.sends:
@@ -304,6 +304,11 @@ class Delivery:
             if not read_ahead.is_full() or not self._drops_messages:
                 read_ahead.put((opcode, payload, size))
                 self._transport.more_waits = True
+
+    def _end_by(self, violation: ProtocolError) -> None:
+        # Frames of its traceback refer to the connection, and to it: a cycle.
+        violation.__traceback__ = violation.__context__ = None
+        self._closing.end_read(End.VIOLATION, violation)
 
     def _take_part(self, opcode: int, part: str | bytes, size: int) -> None:
         assert self._incoming is not None
@@ -418,6 +423,11 @@ class Delivery:
                 return
         self.advance()
 
+    def release(self) -> None:
+        """Let go of what refers to this: the connection has ended."""
+        if self._incoming is not None:
+            self._incoming.release()
+
     def watch_over(self, handled: Any) -> None:
         """Let a callback that nothing waits for go on by itself."""
         if handled is not None:
@@ -439,3 +449,6 @@ class Delivery:
             except BaseException:
                 # Its task has raised it already.
                 self._owner._abort()
+            finally:
+                # The error has a traceback, that has this frame, and a Future keeps its error.
+                del handled

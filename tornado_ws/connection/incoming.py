@@ -121,6 +121,10 @@ class Incoming:
         if not closing.state.receives or (self.is_client and not closing.state.sends):
             self.lose(*closing.end_in_message())
 
+    def release(self) -> None:
+        """Let go of the connection, which has ended."""
+        self.go_on = self._stream = None
+
     def lose(self, code: int | None, reason: str | None) -> None:
         if self._stream is not None:
             self._stream.lose(code, reason)

@@ -74,7 +74,7 @@ from tornado_ws.engine.encoding import Sendable
 from tornado_ws.engine.handling import run_in
 from tornado_ws.errors import ProtocolError, WebSocketClosedError, WriteLimitError
 from tornado_ws.escaping import plain
-from tornado_ws.observing.counters import Counters
+from tornado_ws.observing.counters import NO_SUMS, Counters, Sums
 from tornado_ws.observing.latency import UNKNOWN, Latency, RoundTrips
 from tornado_ws.observing.logs import extra_of, mark_context, next_id
 from tornado_ws.transport import frame_log
@@ -114,6 +114,8 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
     _writing: Writing | None = None
     _pongs: Pongs | None = None
     _rate_limit: RateLimit | None = None
+    #: What its transport had counted, when that is gone.
+    _final_sums: Sums = NO_SUMS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -218,7 +220,9 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
     @property
     def counters(self) -> Counters:
         """What went over the connection so far."""
-        return self._transport.counters() if self._transport is not None else Counters()
+        if self._transport is None:
+            return Counters(*self._final_sums, latency=self.latency)
+        return self._transport.counters()
 
     @property
     def latency(self) -> Latency:
@@ -341,7 +345,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         """Receive until the connection is closed and ``on_close`` has been called."""
         if self._task is not None:
             return self._task
-        if self._delivery is None and self._start_receiving() is None:
+        if self._delivery is None and not self._is_finished and self._start_receiving() is None:
             self._notify_closed()
         return self.wait_closed()
 
@@ -820,6 +824,15 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             self._closed.set_result(None)
         if self._task is not None:
             self._task.end()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Leave no reference cycle, so that what has ended is freed at once, the application's objects among it."""
+        if self._transport is not None:
+            self._final_sums = self._transport.release()
+        if self._delivery is not None:
+            self._delivery.release()
+        self._transport = self._delivery = self._task = self._writing = self._pongs = self._rate_limit = None
 
     def set_nodelay(self, x: bool) -> None:
         self.stream.set_nodelay(x)

@@ -168,11 +168,13 @@ class Channel:
 
     def _take(self, chunk: bytes) -> None:
         assert self.reader is not None
-        assert self.receiver is not None
         if self.tap is not None:
             self.tap.received(chunk)
         self.reader.feed(chunk)
         outcome = None
+        if self.receiver is None:
+            # The connection has ended.
+            return
         if self.direct:
             outcome = self.reader.deliver(self.receiver.handler, MESSAGES_PER_TURN, True, self.task is not None)
             if outcome is None:

@@ -54,9 +54,13 @@ class Handling:
             asyncio.get_running_loop().call_soon(callback, self)
 
     def result(self) -> None:
-        """Raise what the coroutine has raised."""
-        if self._error is not None:
-            raise self._error
+        """Raise what the coroutine has raised; but once, or it would keep the frames that keep this."""
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
 
     def step(self, error: BaseException | None) -> bool:
         """Take a step, in which ``error`` is thrown; return whether the coroutine goes on to wait, for ``yielded``."""
@@ -78,10 +82,11 @@ class Handling:
     def end(self) -> None:
         """Tell who waits for it. Raises what is to end the loop."""
         self._has_ended = True
+        interrupt = None if isinstance(self._error, Exception | asyncio.CancelledError) else self._error
         if self._callback is not None:
             self._callback(self)
-        if self._error is not None and not isinstance(self._error, Exception | asyncio.CancelledError):
-            raise self._error
+        if interrupt is not None:
+            raise interrupt
 
 
 class Steps(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections import deque
 from types import CoroutineType
@@ -94,6 +93,6 @@ class ReadAhead:
                 result = step_coroutine(result)
                 if result is not None:
                     return SUSPENDED, result, 0
-        except (Exception, asyncio.CancelledError):
-            return RAISED, sys.exc_info(), 0
+        except (Exception, asyncio.CancelledError) as error:
+            return RAISED, [error], 0
         return None if result is None else (PENDING, result, 0)

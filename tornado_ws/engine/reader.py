@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Iterator
 from types import CoroutineType
@@ -114,8 +113,9 @@ class FrameReader:
         """Call ``handler.on_message`` with up to ``limit`` messages, for as long as it returns None at once.
 
         Returns None when more bytes are wanted or `stop` was called, else what ended it: a control frame as an event,
-        or (PENDING, what on_message returned, 0), (RAISED, sys.exc_info(), 0), (VIOLATION, the `.ProtocolError`, 0),
-        (BUDGET_SPENT, None, 0) at the limit and, if ``timed``, when `TURN_TIME` is over.
+        or (PENDING, what on_message returned, 0), (RAISED, [the exception], 0), (VIOLATION, the `.ProtocolError`, 0),
+        (BUDGET_SPENT, None, 0) at the limit and, if ``timed``, when `TURN_TIME` is over. The exception is to be taken
+        out of its list: callers that keep the outcome are frames of its traceback.
 
         With ``steps`` a coroutine that on_message returns takes its first step. One that returns in it counts as None,
         another one is (SUSPENDED, what `step_coroutine` returns, 0).
@@ -140,8 +140,8 @@ class FrameReader:
                     if suspended is not None:
                         return SUSPENDED, suspended, 0
                     result = None
-            except (Exception, asyncio.CancelledError):
-                return RAISED, sys.exc_info(), 0
+            except (Exception, asyncio.CancelledError) as error:
+                return RAISED, [error], 0
             if result is not None:
                 return PENDING, result, 0
             limit -= 1

@@ -71,6 +71,7 @@ class Holder(Protocol):
 
 #: The first seven fields of `Counters`, which can be added up.
 Sums: TypeAlias = tuple[int, int, int, int, int, int, int]
+NO_SUMS: Sums = (0,) * 7
 _SUMMED = tuple(
     field.name for field in dataclasses.fields(Counters) if field.name not in ("buffered_amount", "latency")
 )

@@ -121,7 +121,7 @@ class _ServerConnection(HTTP1ServerConnection):
             return None
         except OSError as error:
             # The kernel says it once.
-            self.stream.close(exc_info=error)
+            self.stream.close(exc_info=error.with_traceback(None))
             return None
 
     def _wait(self) -> None:
@@ -131,7 +131,7 @@ class _ServerConnection(HTTP1ServerConnection):
         except OSError as error:
             # The kernel has no room to watch it. Nobody else would close it.
             gen_log.error("Connection from %s closed: cannot watch its socket: %s", self.context, error)
-            self.stream.close(exc_info=error)
+            self.stream.close(exc_info=error.with_traceback(None))
             self._serve()
             return
         # As if it were the stream's own: whoever closes the stream, takes it off the loop, and is heard of here.

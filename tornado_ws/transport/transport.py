@@ -154,6 +154,9 @@ class Transport(Channel):
         return self.fd
 
     def _end_reading(self, error: Exception | None) -> None:
+        if error is not None:
+            # As for what a write has failed with: a stream keeps its error.
+            error.__traceback__ = None
         if self.reading:
             self.pause_reading()
             self.dispatch(self._owner.eof_received, error)
@@ -385,9 +388,10 @@ class Transport(Channel):
 
     def counters(self) -> Counters:
         """Return what went over the connection so far."""
-        return Counters(*self._sums(), self.buffered + self._owner.held_back()[0], self._owner.latency)
+        return Counters(*self.sums(), self.buffered + self._owner.held_back()[0], self._owner.latency)
 
-    def _sums(self) -> Sums:
+    def sums(self) -> Sums:
+        """Return the first fields of `counters`."""
         reader = self.reader
         return (
             reader.messages if reader is not None else 0,
@@ -402,12 +406,18 @@ class Transport(Channel):
     def record_counts(self) -> None:
         """Leave what was counted to the sums of the process: when the socket closes, and when all is delivered."""
         try:
-            before, self._left = self._left, self._sums()
+            before, self._left = self._left, self.sums()
             if before != self._left:
                 add_closed(before, self._left)
         except MemoryError:
             # Where there is no memory to count, the connection ends all the same. A context manager is three calls.
             pass
+
+    def release(self) -> Sums:
+        """Let go of the receiver, for whom the connection has ended; return what was counted."""
+        self.receiver = None
+        self._early = b""
+        return self.sums()
 
     # Closing
 

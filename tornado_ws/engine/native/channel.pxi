@@ -280,7 +280,8 @@ cdef class Channel:
             outcome = self._reader.deliver_to(self.receiver.handler, MESSAGES_PER_TURN, True, self.task is not None)
             if outcome is None:
                 return 0
-        self.receiver.advance(outcome)
+        if self.receiver is not None:
+            self.receiver.advance(outcome)
         return 0
 
     cdef object begin(self):
@@ -653,7 +654,7 @@ cdef class Channel:
         except (ssl.SSLWantWriteError, BlockingIOError):
             pass
         except OSError as error:
-            self._stream.close(exc_info=error)
+            self._stream.close(exc_info=error.with_traceback(None))
         finally:
             whole.release()
         return total

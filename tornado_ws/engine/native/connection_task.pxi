@@ -35,8 +35,10 @@ cdef class Handling:
             asyncio.get_running_loop().call_soon(callback, self)
 
     def result(self):
-        if self._error is not None:
-            raise self._error
+        error = self._error
+        self._error = None
+        if error is not None:
+            raise error
 
     cpdef bint step(self, error) except -1:
         """Take a step, and return whether the coroutine goes on to wait."""
@@ -69,10 +71,11 @@ cdef class Handling:
     cpdef int end(self) except -1:
         """Tell who waits for it. Raises what is to end the loop."""
         self._has_ended = True
+        interrupt = None if isinstance(self._error, _FAILURES) else self._error
         if self._callback is not None:
             self._callback(self)
-        if self._error is not None and not isinstance(self._error, _FAILURES):
-            raise self._error
+        if interrupt is not None:
+            raise interrupt
         return 0
 
 

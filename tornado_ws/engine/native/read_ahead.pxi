@@ -73,8 +73,8 @@ cdef class ReadAhead:
                 result = step_coroutine(result)
                 if result is not None:
                     failed = SUSPENDED, result, 0
-        except _FAILURES:
-            failed = result = RAISED, sys.exc_info(), 0
+        except _FAILURES as error:
+            failed = result = RAISED, [error], 0
         if result is None:
             return None
         return (PENDING, result, 0) if failed is None else failed
