@@ -113,7 +113,7 @@ def test_the_first_end_of_the_peer_counts(first: End, second: End) -> None:
     closing.end_read(second, "second")
     assert closing.state is State.ENDING
     assert closing.next_end() == PendingEnd(first, "first")
-    assert not closing.end_waits
+    assert not closing.pending
 
 
 @pytest.mark.parametrize("end", [End.CLOSE_FRAME, End.VIOLATION, End.EOF])
@@ -123,7 +123,7 @@ def test_the_end_of_the_socket_comes_last(end: End, socket_first: bool) -> None:
     for each in (End.SOCKET_CLOSED, end) if socket_first else (end, End.SOCKET_CLOSED):
         closing.end_read(each)
     waiting = []
-    while closing.end_waits:
+    while closing.pending:
         waiting.append((closing.peer_end_waits, closing.next_end().end))
     assert waiting == [(True, end), (False, End.SOCKET_CLOSED)]
 

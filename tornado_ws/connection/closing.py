@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from typing import Any, NamedTuple
 
-from tornado_ws.close_codes import ABNORMAL_CLOSURE, decode_close
+from tornado_ws.close_codes import ABNORMAL_CLOSURE
 
 
 class State(enum.Enum):
@@ -100,7 +100,7 @@ _NEXT: dict[Event, dict[State, State]] = {
 class End(enum.Enum):
     """How a connection may end. An end is handled when the messages before it are."""
 
-    #: A close frame; with its payload.
+    #: A close frame; with its code and reason.
     CLOSE_FRAME = enum.auto()
     #: The peer has broken a rule; with the `ProtocolError`.
     VIOLATION = enum.auto()
@@ -130,12 +130,12 @@ class CloseAction(NamedTuple):
 class Closing:
     """The state of one connection, the ends that wait, and what ``on_close`` is told."""
 
-    __slots__ = ("_pending", "code", "reason", "reported", "state", "was_clean")
+    __slots__ = ("code", "pending", "reason", "reported", "state", "was_clean")
 
     def __init__(self) -> None:
         self.state = State.OPEN
-        #: In the order in which they are handled: what the peer ended with, then the socket.
-        self._pending: tuple[PendingEnd, ...] = ()
+        #: Ends that were read and are not handled yet, in their order: what the peer ended with, then the socket.
+        self.pending: tuple[PendingEnd, ...] = ()
         #: Code and reason of the peer's close frame, or of the violation that we have seen.
         self.code: int | None = None
         self.reason: str | None = None
@@ -161,23 +161,18 @@ class Closing:
         if end is not End.SOCKET_CLOSED and self.peer_end_waits:
             return
         pending = PendingEnd(end, detail)
-        self._pending = (*self._pending, pending) if end is End.SOCKET_CLOSED else (pending, *self._pending)
+        self.pending = (*self.pending, pending) if end is End.SOCKET_CLOSED else (pending, *self.pending)
         self.on(Event.END_READ)
-
-    @property
-    def end_waits(self) -> bool:
-        """Whether an end was read and is not handled yet."""
-        return bool(self._pending)
 
     @property
     def peer_end_waits(self) -> bool:
         """Whether an end other than that of the socket waits: it may be handled while the application is busy."""
-        return bool(self._pending) and self._pending[0].end is not End.SOCKET_CLOSED
+        return bool(self.pending) and self.pending[0].end is not End.SOCKET_CLOSED
 
     def next_end(self) -> PendingEnd:
         """Take the first end that waits: it is handled now."""
-        end, *rest = self._pending
-        self._pending = tuple(rest)
+        end, *rest = self.pending
+        self.pending = tuple(rest)
         return end
 
     def time_out(self) -> bool:
@@ -200,9 +195,10 @@ class Closing:
             return None, None
         code, reason = self.for_on_close()
         if code is None and self.peer_end_waits:
-            end, detail = self._pending[0]
+            end, detail = self.pending[0]
             if end is End.CLOSE_FRAME:
-                return decode_close(detail)
+                code, reason = detail
+                return code, reason
             if end is End.VIOLATION:
                 return detail.close_code, detail.reason
         return (ABNORMAL_CLOSURE if code is None and not self.was_clean else code), reason

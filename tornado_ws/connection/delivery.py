@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tornado.escape import utf8
 from tornado.ioloop import IOLoop
 
-from tornado_ws.connection.closing import Closing, End, Event
+from tornado_ws.connection.closing import Closing, End, Event, State
 from tornado_ws.connection.interfaces import Turn, WebSocketDelegate
 from tornado_ws.connection.limited_reading import read_within
 from tornado_ws.connection.rate_limit import RateLimit
@@ -154,6 +154,14 @@ class Delivery:
             and self.close_when_drained is None
         )
 
+    def begin(self) -> None:
+        """The application is no longer busy with the opening: deliver what has come meanwhile. Most often nothing."""
+        is_idle = self._closing.state is State.OPEN and not self._closing.pending and self.close_when_drained is None
+        if is_idle and not self.reader.wire_bytes:
+            self._transport.direct = self.is_direct()
+        else:
+            self._transport.dispatch(self.advance)
+
     def advance(self, outcome: Outcome | None = None) -> None:
         """Handle what has arrived, as far as the application and the loop allow."""
         self._transport.direct = False
@@ -185,7 +193,7 @@ class Delivery:
         if self._read_ahead and self._closing.state.delivers:
             self._deliver_first(self._read_ahead)
             return True
-        if self._closing.end_waits:
+        if self._closing.pending:
             turn = self._open_turn()
             if turn is not None:
                 self._wait_for(turn)
@@ -387,7 +395,7 @@ class Delivery:
         if self._incoming is not None:
             self._incoming.end(self._closing)
         if isinstance(self.busy_with, Turn):
-            if self._closing.end_waits:
+            if self._closing.pending:
                 if not self._closing.state.sends:
                     IOLoop.current().add_callback(self.busy_with.end_turn)
                 else:

@@ -320,7 +320,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
 
     def _begin(self) -> None:
         assert self._delivery is not None
-        self._attach().dispatch(self._delivery.advance)
+        self._delivery.begin()
 
     # Opening, on a client
 
@@ -442,7 +442,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         """Handle the first end that waits."""
         end, detail = self._closing.next_end()
         if end is End.CLOSE_FRAME:
-            self._handle_close(detail)
+            self._handle_close(*detail)
         elif end is End.VIOLATION:
             self._fail(detail)
         elif end is End.EOF:
@@ -458,8 +458,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             is_text = opcode == TEXT and self.params.options.decode_text
             return self._run_callback(recipient.on_message, data.decode() if is_text else data)
         if opcode == CLOSE:
-            decode_close(data)
-            self._closing.end_read(End.CLOSE_FRAME, data)
+            self._closing.end_read(End.CLOSE_FRAME, decode_close(data))
         elif opcode == PING:
             self._control_frames += 1
             if self._pongs is None:
@@ -734,12 +733,12 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             # The peer has answered in time; it is our application that is busy.
             self._handle_end()
 
-    def _handle_close(self, payload: bytes) -> None:
-        self.close_code, self.close_reason = decode_close(payload)
+    def _handle_close(self, code: int | None, reason: str | None) -> None:
+        self.close_code, self.close_reason = code, reason
         self._closing.was_clean = True
         self._stop_receiving()
         # Section 5.5.1: the answer echoes the code.
-        self.close(self.close_code)
+        self.close(code)
 
     def _fail(self, error: ProtocolError) -> None:
         """Fail the connection (section 7.1.7): the one place where a violation turns into a close frame."""

@@ -29,6 +29,18 @@ class Successor(Protocol):
         """Called in the place of the stream's own ``write``."""
 
 
+def send_at_once(stream: IOStream) -> None:
+    """Do what ``stream.set_nodelay(True)`` does, without asking for the family of its socket: that makes an enum."""
+    if type(stream).set_nodelay is not IOStream.set_nodelay:
+        stream.set_nodelay(True)
+        return
+    try:  # noqa: SIM105 - a context manager is three calls
+        stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        # A Unix socket has nothing of the kind, and one that is closed needs it no more.
+        pass
+
+
 def stop_watching(stream: IOStream) -> None:
     """Take ``stream`` off its IOLoop: an idle one reads on by itself, and an end closes it with what it holds."""
     if stream._state is not None:

@@ -26,13 +26,20 @@ from tornado_ws.engine import Channel, FrameReader, openssl_errors
 from tornado_ws.engine.contract import SEND_SIZE, Receiver
 from tornado_ws.engine.write_queue import WriteQueue
 from tornado_ws.errors import WebSocketClosedError
-from tornado_ws.observing.counters import Counters, Sums, add_closed
+from tornado_ws.observing.counters import NO_SUMS, Counters, Sums, add_closed
 from tornado_ws.options import Options
 from tornado_ws.transport.futures import completed_future, fail, failed_future, succeed
 from tornado_ws.transport.interfaces import Owner
 from tornado_ws.transport.poller import READ, WRITE, poller_of
 from tornado_ws.transport.sockets import detach, linger, may_lose_messages, unacknowledged
-from tornado_ws.transport.stream import peer_name, send_close_notify, take_over, take_read_bytes, unread
+from tornado_ws.transport.stream import (
+    peer_name,
+    send_at_once,
+    send_close_notify,
+    take_over,
+    take_read_bytes,
+    unread,
+)
 
 #: Bytes that the Future of a write that waits takes beside what is written, so that small messages are limited too.
 _FUTURE_SIZE = 256
@@ -86,7 +93,7 @@ class Transport(Channel):
             self.dropped = 0
             # Frames are gathered here already; held back in the kernel too, the end of one would wait for the peer's
             # delayed acknowledgement of its beginning, 40 ms.
-            stream.set_nodelay(True)
+            send_at_once(stream)
             unsent = take_over(stream, self)
             self._poller.add(self)
             if unsent:
@@ -417,7 +424,8 @@ class Transport(Channel):
         """Let go of the receiver, for whom the connection has ended; return what was counted."""
         self.receiver = None
         self._early = b""
-        return self.sums()
+        # Without memory to count there is none.
+        return self._left or NO_SUMS
 
     # Closing
 
@@ -500,6 +508,8 @@ class Transport(Channel):
 
     def _give_up_writes(self) -> None:
         writes = self._turn_writes
+        if writes is None and self._write_queue is None and self._drain_futures is None and not self._corked_size:
+            return
         futures = writes.futures if writes is not None else []
         # What was written before must be with the kernel, as it would be on a stream of Tornado's.
         with contextlib.suppress(OSError, MemoryError):
