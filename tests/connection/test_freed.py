@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Tls
-from tests.peer import RawPeer, StallingEcho, raw_client, tls_client
+from tests.peer import RawPeer, StallingEcho, opening_request, raw_client, tls_client, unanswered_client
 from tests.support import Echo, serving, until
 from tests.wire import CLOSE, PING, PONG, TEXT, Frame
 from tornado_ws import WebSocketClosedError
@@ -225,7 +225,7 @@ async def watched(handler: type[Freed], **settings: Any) -> AsyncIterator[str]:
     cls = type("OfThisTest", (handler,), {"references": references})
     async with serving(cls, websocket_max_message_size=4000, **settings) as url:
         yield url
-        assert references
+        await until(lambda: references)
         await until(lambda: not any(reference() for reference in references))
         assert garbage() == []
 
@@ -246,6 +246,45 @@ async def test_an_end_frees_the_handler(kind: str, way: Any) -> None:
 async def test_an_end_of_tls_frees_the_handler(way: Any, tls: Tls) -> None:
     async with watched(Freed, ssl_options=tls.server) as url, tls_client(url, tls.client) as client:
         await use_and_end(client, way)
+
+
+class Refusing(Freed):
+    """Writes down what is asked before ``open``; some subprotocols are orders."""
+
+    def prepare(self) -> None:
+        self.references.append(weakref.ref(self))
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        if "raise" in subprotocols:
+            raise ValueError("of the application")
+        return "not offered" if "other" in subprotocols else None
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("end", ["FIN", "RST"])
+async def test_who_has_gone_before_the_answer_leaves_nothing(end: str) -> None:
+    async with watched(Refusing) as url, unanswered_client(url) as client:
+        await client.send(opening_request(url))
+        # The server finds both in one turn of the loop.
+        if end == "FIN":
+            client.half_close()
+        else:
+            client.reset()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec_WebSocket_Key": "no key"},
+        {"Sec_WebSocket_Protocol": "raise"},
+        {"Sec_WebSocket_Protocol": "other"},
+    ],
+    ids=lambda headers: "-".join(headers.values()),
+)
+async def test_a_refused_handshake_leaves_nothing(headers: dict[str, Any]) -> None:
+    async with watched(Refusing) as url, raw_client(url, **headers) as client:
+        assert client.status in (400, 500)
 
 
 @pytest.mark.gen_test

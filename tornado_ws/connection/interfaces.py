@@ -51,6 +51,8 @@ class ServerEnd(WebSocketDelegate, Protocol):
     open_args: tuple[Any, ...]
     open_kwargs: dict[str, Any]
     open: Callable[..., Awaitable[None] | None]
+    #: Whether ``open`` is to be called, or was.
+    _ws_opened: bool
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None: ...
 
@@ -63,6 +65,9 @@ class ServerEnd(WebSocketDelegate, Protocol):
     def finish(self, chunk: str | None = None) -> Future[None]: ...
 
     def _detach_stream(self) -> IOStream: ...
+
+    def _ws_let_go(self) -> None:
+        """There will be no open connection."""
 
 
 class Turn:

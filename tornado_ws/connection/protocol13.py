@@ -252,6 +252,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             self._handle_websocket_headers(handler)
         except ValueError as error:
             opening.refuse(handler, error)
+            handler._ws_let_go()
             return nothing()
         return self._accept_connection(handler)
 
@@ -263,6 +264,9 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
                 await self._receive_frame_loop()
         except asyncio.CancelledError:
             self._abort()
+        finally:
+            if not handler._ws_opened:
+                handler._ws_let_go()
 
     def _handle_websocket_headers(self, handler: ServerEnd) -> None:
         """Raise ValueError unless the request is a valid opening handshake."""

@@ -538,6 +538,12 @@ class WebSocketHandler(tornado.web.RequestHandler):
         self._headers = _NO_HEADERS
         return self.detach()
 
+    def _ws_let_go(self) -> None:
+        # Each refers to the other.
+        self.ws_connection = None
+        if self._finished:
+            super()._break_cycles()
+
 
 def _check_compression_options(cls: type[WebSocketHandler]) -> None:
     """Raise ValueError for wrong options, where they can be told before there is a request."""

@@ -142,10 +142,13 @@ def _encode(headers: HTTPHeaders) -> bytes | None:
 def _write(stream: Any, data: bytes) -> None:
     sent = 0
     if type(stream) is IOStream:
-        try:  # noqa: SIM105 - a context manager is three calls
+        try:
             sent = stream.socket.send(data)
-        except OSError:
-            # The stream finds it out.
+        except BlockingIOError:
             pass
+        except OSError as error:
+            # As for what a write of ours has failed with: a stream keeps its error.
+            stream.close(exc_info=error.with_traceback(None))
+            return
     if sent < len(data):
         stream.write(data[sent:])
