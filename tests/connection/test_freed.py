@@ -16,7 +16,7 @@ from tests.conftest import Tls
 from tests.peer import RawPeer, StallingEcho, opening_request, raw_client, tls_client, unanswered_client
 from tests.support import Echo, serving, until
 from tests.wire import CLOSE, PING, PONG, TEXT, Frame
-from tornado_ws import WebSocketClosedError
+from tornado_ws import Topics, WebSocketClosedError
 from tornado_ws.transport.frame_log import logger as frame_logger
 
 #: More than the buffers of two sockets take.
@@ -246,6 +246,29 @@ async def test_an_end_frees_the_handler(kind: str, way: Any) -> None:
 async def test_an_end_of_tls_frees_the_handler(way: Any, tls: Tls) -> None:
     async with watched(Freed, ssl_options=tls.server) as url, tls_client(url, tls.client) as client:
         await use_and_end(client, way)
+
+
+class Subscribed(Freed):
+    topics: Topics
+
+    async def open(self) -> None:  # type: ignore[override]
+        super().open()
+        await self.topics.subscribe(self, "t")
+
+    def on_message(self, message: Any) -> Any:
+        if message in ORDERS:
+            super().on_message(message)
+        else:
+            self.topics.publish("t", message)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("way", [our_close, their_close, reset, abort], ids=lambda way: way.__name__)
+async def test_an_end_frees_a_subscriber(way: Any) -> None:
+    async with Topics() as topics:
+        handler = type("ToThese", (Subscribed,), {"topics": topics})
+        async with watched(handler) as url, raw_client(url) as client:
+            await use_and_end(client, way)
 
 
 class Refusing(Freed):

@@ -14,24 +14,31 @@ class MessageEvents:
     """Shown all bytes of a connection, it notes the first messages, with their size on the wire."""
 
     def __init__(self, span: Span, most: int) -> None:
-        self._span = span
-        self._left = most
-        self._received = FrameSplitter(_Direction(self, "receive"))
-        self._sent = _Direction(self, "transmit")
+        self._notes = _Notes(span, most)
+        self._received = FrameSplitter(_Direction(self._notes, "receive"))
+        self._sent = _Direction(self._notes, "transmit")
 
     def received(self, chunk: bytes) -> None:
-        if self._left:
+        if self._notes.left:
             self._received.feed(chunk)
 
     def sent(self, first_byte: int, payload: bytes) -> None:
-        if self._left:
+        if self._notes.left:
             self._sent.begin(first_byte, len(payload))
             self._sent.end()
 
-    def note(self, direction: str, opcode: int, size: int) -> None:
+
+class _Notes:
+    """Events of one span, and how many it may still have."""
+
+    def __init__(self, span: Span, left: int) -> None:
+        self._span = span
+        self.left = left
+
+    def add(self, direction: str, opcode: int, size: int) -> None:
         """A message of ``size`` bytes has come, or gone, to its end."""
-        if self._left:
-            self._left -= 1
+        if self.left:
+            self.left -= 1
             attributes: dict[str, str | int] = {
                 "network.io.direction": direction,
                 "websocket.message.type": _TYPES.get(opcode, "other"),
@@ -43,8 +50,8 @@ class MessageEvents:
 class _Direction:
     """The frames of one direction, put together to messages."""
 
-    def __init__(self, events: MessageEvents, name: str) -> None:
-        self._events = events
+    def __init__(self, notes: _Notes, name: str) -> None:
+        self._notes = notes
         self._name = name
         self._first_byte = self._opcode = self._size = 0
 
@@ -61,4 +68,4 @@ class _Direction:
 
     def end(self) -> None:
         if self._first_byte & FIN and self._first_byte & 0xF < CLOSE:
-            self._events.note(self._name, self._opcode, self._size)
+            self._notes.add(self._name, self._opcode, self._size)
