@@ -13,7 +13,7 @@ import time
 from benchmarks.kinds import Row
 from benchmarks.measure_broker import measure_over_broker
 from benchmarks.measured import SLACK, Measured, Setup
-from benchmarks.peers import FLOOR, IMPORTS, NODE, Client, Server
+from benchmarks.peers import FLOOR, HTTP_ALONE, IMPORTS, NODE, Client, Server
 from benchmarks.process import python, resident_kib, run, running, usage_of
 from benchmarks.tools import Tools, server_command
 
@@ -22,7 +22,7 @@ _SETTLE = 0.5
 _IMPORTS_A_ROUND = 5
 #: Kinds of rows in which each message goes to all clients.
 _TO_ALL = ("broadcast", "all-to-all")
-#: Options of our server, by what a row needs. Others do it with what they have.
+#: Options of servers with parts of ours, by what a row needs. Others do it with what they have.
 _OURS_ALONE = {"http-server": "--fast-http", "publish": "--topics"}
 
 
@@ -66,7 +66,7 @@ def _server_options(row: Row, server: Server, tools: Tools) -> list[str]:
         options += ["--compression", server.compression]
     if "pings" in row.needs:
         options += ["--ping-interval", "30"]
-    if server.ours:
+    if server.ours or server.name == HTTP_ALONE:
         options += [option for need, option in _OURS_ALONE.items() if need in row.needs]
     if row.shape != "plain":
         options += ["--shape", row.shape]

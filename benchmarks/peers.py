@@ -16,6 +16,7 @@ PICOWS_WEBSOCKETS = "picows.websockets"
 NODE = "Node ws"
 SOCKETIFY = "socketify"
 IOSTREAM = "IOStream, no WebSocket"
+HTTP_ALONE = "HTTP, no WebSocket"
 FLOOR = "C floor"
 SOCKETIO = "python-socketio"
 CHANNELS = "Channels"
@@ -82,7 +83,7 @@ class Server:
     @property
     def reference(self) -> bool:
         """Whether it is no WebSocket server that anybody could use."""
-        return self.name in (IOSTREAM, FLOOR)
+        return self.name in (IOSTREAM, HTTP_ALONE, FLOOR)
 
 
 SERVERS = (
@@ -103,6 +104,7 @@ SERVERS = (
     Server(SOCKETIFY, "socketify", ("socketify",), can=_ALL - {"relay", "uvloop", "pings"}),
     Server(NODE, None, can=_ALL - {"relay", "uvloop", "shapes", "pings"}),
     Server(IOSTREAM, "iostream", can=frozenset({"echo"})),
+    Server(HTTP_ALONE, "http_alone", can=frozenset({"churn", "http-server"})),
     Server(FLOOR, None, can=frozenset({"echo", "broadcast", "publish", "churn", "idle"})),
     Server(
         SOCKETIO,

@@ -21,7 +21,7 @@ from benchmarks.peers import SERVERS
 from benchmarks.rows import ROWS
 from benchmarks.tools import make_tools
 
-_KINDS = ("echo", "broadcast", "all-to-all", "cluster", "receive")
+_KINDS = ("echo", "churn", "broadcast", "all-to-all", "cluster", "receive")
 _VIEWS = (
     ("by library", ["--no-children", "--sort", "dso", "--percent-limit", "0.5"]),
     ("by function", ["--no-children", "--sort", "dso,symbol", "--percent-limit", "1.5"]),
