@@ -536,6 +536,7 @@ class WebSocketHandler(tornado.web.RequestHandler):
             setattr(self, method, raise_not_supported_for_websockets)
         # They are sent, and nobody may set others: even empty ones take half a kilobyte.
         self._headers = _NO_HEADERS
+        self._write_buffer = ()  # type: ignore[assignment]
         return self.detach()
 
     def _ws_let_go(self) -> None:

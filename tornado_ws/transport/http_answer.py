@@ -20,6 +20,7 @@ from tornado.web import RequestHandler
 _SERVER = f"TornadoServer/{tornado.version}"
 _STATUS = 101
 _REASON = http.client.responses[_STATUS]
+_START_LINE = ResponseStartLine("", _STATUS, _REASON)
 #: What is not called. Whoever has something else in the place of one of them gets it called.
 _CLEAR = RequestHandler.clear
 _CLEAR_HEADER = RequestHandler.clear_header
@@ -77,7 +78,7 @@ def send_101(handler: Any, accept: str) -> bool:
     handler._reason = _REASON
     handler._headers_written = True
     connection._close_callback = None
-    connection._response_start_line = ResponseStartLine("", _STATUS, _REASON)
+    connection._response_start_line = _START_LINE
     _write(connection.stream, data)
     connection._write_finished = True
     handler._log()
