@@ -19,7 +19,6 @@ PAGES = {
     "SECURITY.md": "project/security-policy",
     "benchmarks/results/corpus.md": "project/results-corpus",
     "benchmarks/results/results.md": "project/results",
-    "benchmarks/results/topics/results.md": "project/results-topics",
 }
 _FILES = {page: file for file, page in PAGES.items()}
 _HOME = {"README.md": "index"}
