@@ -133,7 +133,7 @@ async def test_nothing_is_written_into_the_middle_of_a_frame(log: Log, monkeypat
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("step", ["_give_up_writes", "sums"])
+@pytest.mark.parametrize("step", ["_give_up_writes", "_sums"])
 async def test_without_memory_a_connection_closes_all_the_same(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(Transport, step, fail)

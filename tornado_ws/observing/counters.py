@@ -93,7 +93,7 @@ class _Closed:
     """
 
     def __init__(self) -> None:
-        self._latest = _Totals(0, (0,) * len(_SUMMED))
+        self._latest = _Totals(0, NO_SUMS)
 
     @property
     def totals(self) -> _Totals:

@@ -395,10 +395,9 @@ class Transport(Channel):
 
     def counters(self) -> Counters:
         """Return what went over the connection so far."""
-        return Counters(*self.sums(), self.buffered + self._owner.held_back()[0], self._owner.latency)
+        return Counters(*self._sums(), self.buffered + self._owner.held_back()[0], self._owner.latency)
 
-    def sums(self) -> Sums:
-        """Return the first fields of `counters`."""
+    def _sums(self) -> Sums:
         reader = self.reader
         return (
             reader.messages if reader is not None else 0,
@@ -413,7 +412,7 @@ class Transport(Channel):
     def record_counts(self) -> None:
         """Leave what was counted to the sums of the process: when the socket closes, and when all is delivered."""
         try:
-            before, self._left = self._left, self.sums()
+            before, self._left = self._left, self._sums()
             if before != self._left:
                 add_closed(before, self._left)
         except MemoryError:
