@@ -45,7 +45,6 @@ from tornado_ws.errors import (
     WebSocketError,
     WriteLimitError,
 )
-from tornado_ws.observing.counters import Counters, ProcessCounters, counters
 from tornado_ws.observing.latency import Latency
 from tornado_ws.server import handler as _handler
 from tornado_ws.server.handler import WebSocketHandler
@@ -63,11 +62,13 @@ _raise_not_supported_for_websockets = _handler.raise_not_supported_for_websocket
 _LATE = {
     "ClosedAll": "tornado_ws.server.shutdown",
     "ConnectionFilter": "tornado_ws.observing.logs",
+    "Counters": "tornado_ws.observing.counters",
     "Envelope": "tornado_ws.envelope",
     "HTTPServer": "tornado_ws.server.http",
     "History": "tornado_ws.pubsub.history",
     "MessageStream": "tornado_ws.connection.message_stream",
     "Position": "tornado_ws.pubsub.messages",
+    "ProcessCounters": "tornado_ws.observing.counters",
     "Queue": "tornado.queues",
     "Resume": "tornado_ws.client.resume",
     "ResumedConnection": "tornado_ws.client.resume",
@@ -79,6 +80,7 @@ _LATE = {
     "broadcast": "tornado_ws.pubsub.broadcast",
     "check_settings": "tornado_ws.server.settings",
     "close_all": "tornado_ws.server.shutdown",
+    "counters": "tornado_ws.observing.counters",
     "install": "tornado_ws.compat.install",
     "reconnect": "tornado_ws.client.reconnect",
     "simple_httpclient": "tornado_ws.client.connection",
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
     from tornado_ws.connection.message_stream import MessageStream
     from tornado_ws.connection.write_stream import WriteStream
     from tornado_ws.envelope import Envelope
+    from tornado_ws.observing.counters import Counters, ProcessCounters, counters
     from tornado_ws.observing.logs import ConnectionFilter
     from tornado_ws.pubsub.broadcast import broadcast
     from tornado_ws.pubsub.history import History

@@ -71,7 +71,7 @@ def test_a_backend_that_is_not_installed_says_what_to_install(
 
 
 def test_every_option_of_the_class_is_checked() -> None:
-    defaults = {name: getattr(DEFAULT_DEFLATE_OPTIONS, name) for name in DeflateOptions.__dataclass_fields__}
+    defaults = {name: getattr(DEFAULT_DEFLATE_OPTIONS, name) for name in DeflateOptions.__annotations__}
     assert deflate_options(defaults) == DEFAULT_DEFLATE_OPTIONS
     assert {key for key, _, _ in WRONG} == set(defaults)
 

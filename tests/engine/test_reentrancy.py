@@ -9,9 +9,9 @@ from collections.abc import Callable
 from tests.support import run_side_by_side
 from tornado_ws.deflate.interfaces import Live
 from tornado_ws.deflate.streams import LiveStreams
-from tornado_ws.observing import counters
+from tornado_ws.observing import sums
 
-SUMS: counters.Sums = (1, 2, 3, 4, 5, 6, 7)
+SUMS: sums.Sums = (1, 2, 3, 4, 5, 6, 7)
 
 
 def ends(work: Callable[[], None]) -> None:
@@ -40,7 +40,7 @@ class Interrupting(int):
 
 
 def test_a_connection_that_is_closed_while_another_is_counted() -> None:
-    closed = counters._Closed()
+    closed = sums._Closed()
     closed.add(None, SUMS)
     first = Interrupting(1)
     first.finalizer = lambda: closed.add(None, SUMS)
@@ -50,7 +50,7 @@ def test_a_connection_that_is_closed_while_another_is_counted() -> None:
 
 
 def test_threads_that_close_connections_at_once_lose_none() -> None:
-    closed = counters._Closed()
+    closed = sums._Closed()
     twice = tuple(2 * each for each in SUMS)
     seen: list[int] = []
 

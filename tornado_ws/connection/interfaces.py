@@ -15,12 +15,12 @@ from tornado.web import Application, RequestHandler
 
 from tornado_ws.coroutines import log_error, run_to_end
 from tornado_ws.engine.encoding import Sendable
-from tornado_ws.observing.counters import Counters
 from tornado_ws.observing.latency import UNKNOWN, Latency
 from tornado_ws.options import DEFAULT_OPTIONS, Options, checked_message_size, checked_seconds
 
 if TYPE_CHECKING:
     from tornado_ws.engine.contract import Tap
+    from tornado_ws.observing.counters import Counters
 
 DEFAULT_MAX_MESSAGE_SIZE = 10 * 1024 * 1024
 
@@ -256,6 +256,8 @@ class WebSocketProtocol(abc.ABC):
     @property
     def counters(self) -> Counters:
         """This is what went over the connection so far: a `Counters`."""
+        from tornado_ws.observing.counters import Counters
+
         return Counters()
 
     @property

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tornado_ws.close_codes import GOING_AWAY
 from tornado_ws.connection.deadlines import Deadline, a_little_less
-from tornado_ws.observing.counters import Counters
 from tornado_ws.options import Options
+
+if TYPE_CHECKING:
+    from tornado_ws.observing.counters import Counters
 
 #: How often ``idle_timeout`` is divided, to see whether there was a message.
 _CHECKS = 4

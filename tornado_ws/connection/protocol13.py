@@ -74,9 +74,9 @@ from tornado_ws.engine.encoding import Sendable
 from tornado_ws.engine.handling import run_in
 from tornado_ws.errors import ProtocolError, WebSocketClosedError, WriteLimitError
 from tornado_ws.escaping import plain
-from tornado_ws.observing.counters import NO_SUMS, Counters, Sums
 from tornado_ws.observing.latency import UNKNOWN, Latency, RoundTrips
 from tornado_ws.observing.logs import extra_of, mark_context, next_id
+from tornado_ws.observing.sums import NO_SUMS, Sums
 from tornado_ws.transport import frame_log
 from tornado_ws.transport.futures import failed_future
 from tornado_ws.transport.stream import peer_has_closed, peer_name, unread
@@ -85,6 +85,7 @@ from tornado_ws.transport.transport import Transport
 if TYPE_CHECKING:
     from tornado_ws.connection.message_stream import MessageStream
     from tornado_ws.connection.write_stream import WriteStream
+    from tornado_ws.observing.counters import Counters
 
 
 class WebSocketProtocol13(Sender, WebSocketProtocol):
@@ -221,6 +222,8 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
     def counters(self) -> Counters:
         """What went over the connection so far."""
         if self._transport is None:
+            from tornado_ws.observing.counters import Counters
+
             return Counters(*self._final_sums, latency=self.latency)
         return self._transport.counters()
 

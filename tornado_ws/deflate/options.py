@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import weakref
 import zlib
@@ -18,9 +17,10 @@ from tornado_ws.deflate.streams import LiveStreams
 MIN_DEFLATE_WBITS = 9
 
 
-@dataclasses.dataclass(frozen=True)
 class DeflateOptions:
     """The options of permessage-deflate on one side. Connections with equal ones share one instance.
+
+    They are given by name, and are not changed after that.
 
     "server" and "client" are those of RFC 7692 section 7.1, on either side: a client that names ``max_wbits`` asks the
     server to keep to that window.
@@ -49,6 +49,9 @@ class DeflateOptions:
     offload_size: int | None = None
     #: Bytes that the live streams of all connections with these options may take together.
     takeover_memory: int = 16 * 1024 * 1024
+
+    def __init__(self, **given: Any) -> None:
+        vars(self).update(given)
 
     @functools.cached_property
     def codecs(self) -> Codecs:
@@ -134,7 +137,7 @@ _shared: dict[tuple[Any, ...], weakref.ref[DeflateOptions]] = {}
 def _share(**known: Any) -> DeflateOptions:
     """Return the one instance with these values."""
     options = _make(**known)
-    key = tuple(getattr(options, name) for name in DeflateOptions.__dataclass_fields__)
+    key = tuple(getattr(options, name) for name in _ACCEPTED)
 
     def forget(reference: weakref.ref[DeflateOptions]) -> None:
         if _shared.get(key) is reference:

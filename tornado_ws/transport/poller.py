@@ -18,15 +18,17 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from tornado.ioloop import IOLoop
 
 from tornado_ws.engine import serve_ready
 from tornado_ws.engine.contract import SOCKETS_PER_TURN, TURN_TIME, Servable
 from tornado_ws.engine.serving import serve_until
-from tornado_ws.observing import counters
-from tornado_ws.observing.counters import Counters
+from tornado_ws.observing import sums
+
+if TYPE_CHECKING:
+    from tornado_ws.observing.counters import Counters
 
 #: Turns of a loop that ends in which applications hear of it.
 _LAST_TURNS = 10
@@ -346,7 +348,7 @@ def poller_of(io_loop: IOLoop, make: Callable[[IOLoop], Poller] | None = None) -
     poller: Poller | None = vars(io_loop).get("_ws_poller")
     if poller is None:
         poller = vars(io_loop)["_ws_poller"] = (make or _make_poller)(io_loop)
-        counters.watch(poller)
+        sums.watch(poller)
         _pollers.add(poller)
         vars(io_loop)["_ws_loop_end"] = _begin(_close_at_loop_end(poller))
     return poller

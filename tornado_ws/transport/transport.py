@@ -18,6 +18,7 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.log import gen_log
@@ -26,7 +27,7 @@ from tornado_ws.engine import Channel, FrameReader, openssl_errors
 from tornado_ws.engine.contract import SEND_SIZE, Receiver
 from tornado_ws.engine.write_queue import WriteQueue
 from tornado_ws.errors import WebSocketClosedError
-from tornado_ws.observing.counters import NO_SUMS, Counters, Sums, add_closed
+from tornado_ws.observing.sums import NO_SUMS, Sums, add_closed
 from tornado_ws.options import Options
 from tornado_ws.transport.futures import completed_future, fail, failed_future, succeed
 from tornado_ws.transport.interfaces import Owner
@@ -40,6 +41,9 @@ from tornado_ws.transport.stream import (
     take_read_bytes,
     unread,
 )
+
+if TYPE_CHECKING:
+    from tornado_ws.observing.counters import Counters
 
 #: Bytes that the Future of a write that waits takes beside what is written, so that small messages are limited too.
 _FUTURE_SIZE = 256
@@ -395,6 +399,8 @@ class Transport(Channel):
 
     def counters(self) -> Counters:
         """Return what went over the connection so far."""
+        from tornado_ws.observing.counters import Counters
+
         return Counters(*self._sums(), self.buffered + self._owner.held_back()[0], self._owner.latency)
 
     def _sums(self) -> Sums:
