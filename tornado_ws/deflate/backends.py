@@ -24,7 +24,7 @@ _FAST_LEVEL_ALONE = 2
 
 #: Bytes of a message from which ISA-L is the faster one to deflate with, and of a payload to inflate with.
 LARGE_MESSAGE = 2048
-_LARGE_PAYLOAD = 512
+LARGE_PAYLOAD = 512
 
 BACKENDS = ("zlib", "zlib_ng", "isal", "auto")
 
@@ -104,7 +104,7 @@ class Codecs(NamedTuple):
 
     def to_inflate(self, size: int) -> Codec:
         """Return the codec for a payload of which ``size`` bytes have come."""
-        return self.inflate_small if size < _LARGE_PAYLOAD else self.inflate_large
+        return self.inflate_small if size < LARGE_PAYLOAD else self.inflate_large
 
 
 _ANY_STRATEGY = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_FIXED)

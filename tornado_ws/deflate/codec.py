@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tornado_ws.close_codes import INVALID_PAYLOAD
-from tornado_ws.deflate.backends import LARGE_MESSAGE, Codec
+from tornado_ws.deflate.backends import LARGE_MESSAGE, LARGE_PAYLOAD, Codec
 from tornado_ws.deflate.interfaces import Deflating, Inflating
 from tornado_ws.deflate.options import MIN_DEFLATE_WBITS, DeflateOptions, deflate_options
 from tornado_ws.deflate.streams import StreamPool
@@ -168,28 +168,34 @@ class PerMessageDeflateDecompressor:
 
     def inflate(self, data: bytes, limit: int) -> bytes:
         """Return what ``data`` inflates to; see `.contract.Inflater`."""
-        stream = self._stream if self._begun else self._begin(len(data))
+        stream = self._stream
+        if stream is None or not self._begun:
+            # As `Codecs.to_inflate`, without the call.
+            codec = self._codecs.inflate_small if len(data) < LARGE_PAYLOAD else self._codecs.inflate_large
+            if stream is None or codec is not self._codec:
+                stream = self._change_to(codec)
+            self._begun = True
         try:
-            return stream.inflate(data, limit + 1 if limit < INFLATED_AT_ONCE else INFLATED_AT_ONCE)  # type: ignore[union-attr]
-        except stream.error as error:  # type: ignore[union-attr]
+            return stream.inflate(data, limit + 1 if limit < INFLATED_AT_ONCE else INFLATED_AT_ONCE)
+        except stream.error as error:
             reason = "compressed message that does not inflate"
             raise ProtocolError(INVALID_PAYLOAD, reason, f"{reason} ({error})") from None
 
-    def _begin(self, size: int) -> Inflating:
-        """Return the stream for a message of whose payload ``size`` bytes have come."""
-        self._begun = True
-        codec = self._codecs.to_inflate(size)
-        if self._stream is None or codec is not self._codec:
-            history = self._stream.history if self._stream is not None else b""
-            self._codec = codec
-            # Without context takeover the stream ends with its message.
-            admit = self._options.live.admit if self._persistent else None
-            self._stream = codec.make_inflater(self._max_wbits, history, admit)
+    def _change_to(self, codec: Codec) -> Inflating:
+        history = self._stream.history if self._stream is not None else b""
+        self._codec = codec
+        # Without context takeover the stream ends with its message.
+        admit = self._options.live.admit if self._persistent else None
+        self._stream = codec.make_inflater(self._max_wbits, history, admit)
         return self._stream
 
     def end_message(self) -> None:
         """Raise `.ProtocolError` unless the message's stream ends between two blocks."""
-        stream = self._stream if self._begun and self._stream is not None else self._begin(0)
+        if not self._begun:
+            # It has no payload.
+            self.inflate(b"", 0)
+        stream = self._stream
+        assert stream is not None
         self._begun = False
         if not self._persistent:
             self._stream = None

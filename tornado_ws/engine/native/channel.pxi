@@ -389,7 +389,12 @@ cdef class Channel:
             refused = self.refuse()
             if refused is not None:
                 return refused
-        payload = _encoding.encode_message(message, binary)
+        if isinstance(message, str):
+            payload = (<str>message).encode("utf-8")
+        elif binary and type(message) is bytes:
+            payload = message
+        else:
+            payload = _encoding.encode_message(message, binary)
         size = PyBytes_GET_SIZE(payload)
         if size < <Py_ssize_t>self.compressor.threshold or self.compressing:
             future = self.put(first_byte, <const uint8_t*>PyBytes_AS_STRING(payload), size, payload)

@@ -48,6 +48,8 @@ cdef class FrameReader:
     cdef Py_ssize_t _most
     cdef Py_ssize_t _limit
     cdef object _inflater
+    # The reserved bits that the first frame of a message may have.
+    cdef int _reserved
     cdef bint _decodes
     # Of messages that are given in parts: the size of those, the beginning of a character whose rest has not come, and
     # whether there is more to come out of bytes that were inflated.
@@ -73,6 +75,7 @@ cdef class FrameReader:
         self._part_size = part_size
         self._held = b""
         self._inflater = inflater
+        self._reserved = RSV1 if inflater is not None else 0
         self._decodes = decodes
 
     def __dealloc__(self):
@@ -252,7 +255,7 @@ cdef class FrameReader:
             first = head[0]
             second = head[1]
             if (
-                (first != (FIN | TEXT) and first != (FIN | BINARY))
+                (first & ~self._reserved != (FIN | TEXT) and first & ~self._reserved != (FIN | BINARY))
                 or self.in_message
                 or (second & MASKED != 0) != self._expect_masked
             ):
