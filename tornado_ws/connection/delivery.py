@@ -143,12 +143,12 @@ class Delivery:
 
     def is_direct(self) -> bool:
         """Whether messages may go straight from the reader to the application, without asking here."""
-        return self._owner._rate_limit is None and self._delivers_at_once()
+        return self.busy_with is None and self._owner._rate_limit is None and self._delivers_at_once()
 
     def _delivers_at_once(self) -> bool:
+        """Whether messages have to wait for nothing but what the application is busy with."""
         return (
-            self.busy_with is None
-            and not self._read_ahead
+            not self._read_ahead
             and self._closing.state.receives
             and not self._owner._steps_replaced
             and self.close_when_drained is None
@@ -228,7 +228,7 @@ class Delivery:
             transport.direct = self.is_direct()
             if limit is not None and limit.pauses:
                 transport.pause_reading()
-            else:
+            elif not transport.reading:
                 transport.resume_reading()
         return outcome
 
@@ -250,7 +250,7 @@ class Delivery:
 
     def read(self, most: int) -> Outcome | None:
         """Deliver what has come, up to ``most`` messages where nothing has to wait; return what is next."""
-        if self._delivers_at_once():
+        if self.busy_with is None and self._delivers_at_once():
             return self.reader.deliver(self.handler, most, True, self._transport.task is not None)
         if self._owner._rate_limit is None and self._reads_ahead():
             return self._fill_read_ahead(most)
@@ -346,7 +346,10 @@ class Delivery:
         outcome = read_ahead.deliver(self.reader, self.handler, self._transport.task is not None)
         if outcome is None:
             return
-        if outcome[0] >= DEFERRED:
+        if outcome[0] == SUSPENDED:
+            # As `_handle_outcome`, with a call for each message less.
+            self._wait_for(self._owner._go_on(*outcome[1]))
+        elif outcome[0] >= DEFERRED:
             self._deliver(*outcome)
         else:
             self._handle_outcome(*outcome)

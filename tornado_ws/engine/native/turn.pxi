@@ -56,11 +56,15 @@ cdef class TurnWrites:
     def be_awaited(self):
         """One of the Futures is about to be awaited."""
         if self.channel is not None and (self.task is None or self.is_streaming()):
-            self.task = _tasks["current_task"]()
+            self.task = self.current_task()
             self.send()
 
     cdef bint is_streaming(self) except -1:
-        return self.task is not None and _tasks["current_task"]() is self.task
+        return self.task is not None and self.channel is not None and self.current_task() is self.task
+
+    cdef object current_task(self):
+        # Without the loop asyncio would ask for that first, and the system for the number of the process.
+        return _tasks["current_task"](self.channel._buffers.loop)
 
 
 cdef object _await_future = asyncio.Future.__await__
