@@ -14,20 +14,18 @@ from tornado_ws.connection.write_order import OrderedWrites
 from tornado_ws.deflate.codec import PerMessageDeflateCompressor
 from tornado_ws.engine import encode_frame
 from tornado_ws.engine.contract import BINARY, FIN, RSV1, TEXT
-from tornado_ws.engine.encoding import encode_message
+from tornado_ws.engine.encoding import SENDABLE, encode_message
 from tornado_ws.transport.transport import Transport
 
 if TYPE_CHECKING:
     from tornado_ws.connection.write_stream import WriteStream
-
-_SENDABLE = (str, bytes, bytearray, memoryview)
 
 
 def sendable(message: Any) -> Any:
     """Return ``message``, a dict as JSON. Raises TypeError for what cannot be sent."""
     if isinstance(message, dict):
         return json_encode(message)
-    if not isinstance(message, _SENDABLE):
+    if not isinstance(message, SENDABLE):
         raise TypeError(f"message is of type {type(message).__name__}; allowed are str, bytes and dict")
     return message
 

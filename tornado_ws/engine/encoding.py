@@ -9,10 +9,12 @@ from tornado.util import _websocket_mask as apply_mask
 
 from tornado_ws.engine.contract import MASKED
 
-__all__ = ["Sendable", "apply_mask", "encode_frame", "encode_frame_parts", "encode_message", "unmask"]
+__all__ = ["SENDABLE", "Sendable", "apply_mask", "encode_frame", "encode_frame_parts", "encode_message", "unmask"]
 
 #: What is sent as a message where there is no codec, a dict as JSON.
 Sendable: TypeAlias = "str | bytes | bytearray | memoryview | dict[str, Any]"
+#: The same without a dict.
+SENDABLE = (str, bytes, bytearray, memoryview)
 
 
 def unmask(mask: bytes, piece: bytes) -> tuple[bytes, bytes]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tornado_ws.engine.channel import Channel
-from tornado_ws.engine.encoding import Sendable
+from tornado_ws.engine.encoding import SENDABLE, Sendable
 
 
 class Sender:
@@ -32,7 +32,7 @@ class Sender:
         that are to go as text and are not UTF-8.
         """
         out = self._out
-        if out is not None and out.fd >= 0 and isinstance(message, (str, bytes)):
+        if out is not None and out.fd >= 0 and isinstance(message, SENDABLE):
             return out.write_message(message, binary, compress)
         return self._write_message(message, binary, compress)
 

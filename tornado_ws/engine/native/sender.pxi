@@ -16,7 +16,12 @@ cdef class Sender:
         Raises `WebSocketClosedError` when a close frame was sent or the connection is lost, and ValueError for bytes
         that are to go as text and are not UTF-8.
         """
-        if self._out is not None and self._out.fd >= 0 and (isinstance(message, str) or isinstance(message, bytes)):
+        if (
+            self._out is not None
+            and self._out.fd >= 0
+            # The types of `tornado_ws.engine.encoding.SENDABLE`: Cython asks a type that it knows by a flag.
+            and isinstance(message, (str, bytes, bytearray, memoryview))
+        ):
             return self._out.send(message, binary, compress)
         return self._write_message(message, binary, compress)
 
