@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import trustme
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tornado.platform.asyncio import AsyncIOLoop
 
 from tests.clock import Clock
@@ -26,10 +26,13 @@ from tornado_ws.transport import poller
 
 pytest_plugins = ["tornado_ws.testing.plugin"]
 
+# No example has a time limit: other processes may be busy, and the first text of all takes Hypothesis half a second.
+settings.register_profile("usual", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("usual")
 #: ``pytest tests/engine --hypothesis-profile=thorough`` after a change of an engine.
-settings.register_profile("thorough", max_examples=5000, deadline=None)
+settings.register_profile("thorough", max_examples=5000)
 #: ``make test-fast``
-settings.register_profile("fast", max_examples=5, deadline=None)
+settings.register_profile("fast", max_examples=5)
 
 #: Counts tests.
 _numbers = itertools.count()

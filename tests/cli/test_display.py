@@ -9,16 +9,13 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tornado_ws.cli.display import LineDisplay, TerminalDisplay, json_line, warn
 from tornado_ws.cli.json_text import compact, indented, is_json
 from tornado_ws.cli.lines import MOST, read_lines
 from tornado_ws.cli.log_lines import log_shown
-
-#: A busy machine takes its time to make values.
-_PATIENTLY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -50,7 +47,6 @@ def shown(message: str | bytes, write_json: bool = False) -> str:
     return kept.text
 
 
-@_PATIENTLY
 @given(st.text() | st.binary(), st.booleans())
 def test_no_message_controls_a_terminal_or_looks_like_another_entry(message: str | bytes, write_json: bool) -> None:
     first, *others = shown(message, write_json).removesuffix("\n").split("\n")
@@ -66,7 +62,6 @@ def test_long_binary_messages_are_cut() -> None:
     assert shown(b"") == "< 0 bytes\n"
 
 
-@_PATIENTLY
 @given(_VALUES, st.sampled_from([None, 3]), st.booleans())
 def test_json_keeps_its_meaning(value: Any, indent: int | None, as_ascii: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=as_ascii)
@@ -76,7 +71,6 @@ def test_json_keeps_its_meaning(value: Any, indent: int | None, as_ascii: bool) 
     assert "\n" not in compact(text)
 
 
-@_PATIENTLY
 @given(st.text())
 def test_what_is_no_json_becomes_a_string(text: str) -> None:
     line = json_line(text)

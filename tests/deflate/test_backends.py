@@ -89,7 +89,7 @@ messages = st.lists(
     mem_level=st.integers(1, 9),
     cuts=st.integers(1, 5000),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_what_one_backend_deflates_any_other_inflates(
     messages: list[bytes],
     there: str,

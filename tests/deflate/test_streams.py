@@ -54,7 +54,6 @@ pieces = st.lists(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(messages=pieces, wbits=st.integers(9, 15), freezing=st.sets(st.integers(0, 5)))
-@settings(deadline=None)
 def test_deflaters_of_both_kinds_keep_the_window_and_the_history(
     backend: str, messages: list[bytes], wbits: int, freezing: set[int]
 ) -> None:
@@ -99,7 +98,7 @@ def outcome(stream: Any, payload: bytes, room: int) -> object:
     wbits=st.integers(9, 15),
     room=st.integers(1, 100_000),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_inflaters_of_both_kinds_agree_on_what_is_whole_and_what_is_not(
     backend: str, data: st.DataObject, messages: list[bytes], level: int, strategy: int, wbits: int, room: int
 ) -> None:

@@ -109,7 +109,7 @@ def fed(inflater: Inflater, payload: bytes, cuts: list[int], limit: int) -> int 
     ratio=st.none() | st.integers(1, 50),
     cuts=st.lists(st.integers(0, 3000), max_size=5),
 )
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_any_payload_inflates_within_the_limit_or_is_a_violation(
     payload: bytes, backend: str, wbits: int, takeover: bool, limit: int, ratio: int | None, cuts: list[int]
 ) -> None:

@@ -8,7 +8,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.reading import Outcome, Peer
@@ -224,7 +224,6 @@ streams_of_deflate = st.one_of(
     takeover=st.booleans(),
     limit=st.integers(0, 60),
 )
-@settings(deadline=None)
 def test_streams_in_a_row_are_the_same_however_they_are_cut(
     peer: Peer, parts: list[bytes], cuts: list[int], takeover: bool, limit: int
 ) -> None:

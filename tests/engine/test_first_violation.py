@@ -86,7 +86,7 @@ messages = st.one_of(
     cuts=st.lists(st.integers(0, 500), max_size=4),
     limit=st.one_of(st.integers(0, 60), st.integers(0, 2000), st.integers(INFLATED_AT_ONCE, INFLATED_AT_ONCE + 3)),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_the_first_violation_is_the_same_in_both_engines_and_however_it_is_cut(
     parts: list[bytes], opcode: int, fragments: list[int], cuts: list[int], limit: int
 ) -> None:

@@ -108,7 +108,7 @@ def test_behind_a_final_block_it_is_that_of_the_block_that_it_ends(peer: Peer, t
     takeover=st.booleans(),
     cut=st.integers(0, 60),
 )
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_whatever_has_it_at_its_end_is_the_same_by_every_backend_and_at_every_cut(
     peer: Peer, parts: list[bytes], backend: str, takeover: bool, cut: int
 ) -> None:

@@ -88,7 +88,7 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestModel.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 def test_a_topic_has_the_history_of_its_name_or_else_of_the_longest_prefix() -> None:
