@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -28,7 +28,7 @@ class LogsExceptions(Protocol):
 _VALUES = frozenset((type(None), bool, int, float, str, bytes, dict))
 _NOT_A_VALUE = (Awaitable, Generator, AsyncGenerator, concurrent.futures.Future)
 
-#: What `run_to_end` has begun. A loop has only weak references to its tasks.
+#: What was begun here. A loop has only weak references to its tasks.
 _running: set[asyncio.Future[Any]] = set()
 
 
@@ -48,6 +48,22 @@ def value_of(owner: object, hook: str, value: _T) -> _T:
             f"{name} returned a {type(value).__name__}; it has to return its value and cannot be a coroutine"
         )
     return value
+
+
+def values_of(owner: object, **values: Any) -> tuple[Any, ...]:
+    """As `value_of`, for what several hooks have returned, by their names."""
+    if not _VALUES.issuperset(map(type, values.values())):
+        for hook, value in values.items():
+            value_of(owner, hook, value)
+    return tuple(values.values())
+
+
+def run_in_task(coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+    """Return a task of ``coroutine``, held until it is done."""
+    task = asyncio.get_running_loop().create_task(coroutine)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return task
 
 
 def run_to_end(owner: LogsExceptions, hook: str, result: Any) -> asyncio.Future[Any] | None:

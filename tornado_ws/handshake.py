@@ -62,9 +62,14 @@ def check_request(method: str | None, version: str, headers: HTTPHeaders) -> Non
         raise BadRequest(400, f"the opening handshake has to be a GET request, not {plain(method)}")
     if version == "HTTP/1.0":
         raise BadRequest(400, f"the opening handshake has to be HTTP/1.1 or later, not {plain(version)}")
-    if not headers.get("Host"):
+    # `get` would be a second call for each.
+    try:
+        host = headers["Host"]
+        key = headers["Sec-WebSocket-Key"]
+    except KeyError:
+        host, key = headers.get("Host", ""), ""
+    if not host:
         raise BadRequest(400, "missing Host header")
-    key = headers.get("Sec-WebSocket-Key", "")
     try:
         nonce = base64.b64decode(key, validate=True)
     except ValueError:

@@ -7,6 +7,7 @@ goes before it, are ``websocket_NAME``; on a client it is the argument ``NAME``.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -176,7 +177,8 @@ SETTINGS = _SERVER_NAMES | {
     "websocket_ping_interval",
     "websocket_ping_timeout",
 }
-_DEFAULTS = tuple((_SERVER_PREFIX + name, default) for name, default in Options._field_defaults.items())
+_ATTRIBUTES = tuple(_SERVER_PREFIX + name for name in _NAMES)
+_DEFAULTS = tuple(Options._field_defaults[name] for name in _NAMES)
 
 
 def _make_options(prefix: str, *values: Any) -> Options:
@@ -266,14 +268,14 @@ def log_near_misses(kind: str, names: Iterable[str]) -> None:
 
 def handler_options(handler: object, settings: Mapping[str, Any]) -> Options:
     """Return the options of a handler in an application. Raises ValueError for a wrong one."""
-    if _SERVER_NAMES.isdisjoint(settings):
-        values = [getattr(handler, name, default) for name, default in _DEFAULTS]
-    else:
-        values = [getattr(handler, name, settings.get(name, default)) for name, default in _DEFAULTS]
     # This is done for each connection, most of which have no option of their own.
+    defaults: Iterable[Any] = _DEFAULTS
+    if not _SERVER_NAMES.isdisjoint(settings):
+        defaults = map(settings.get, _ATTRIBUTES, _DEFAULTS)
+    values = tuple(map(getattr, itertools.repeat(handler), _ATTRIBUTES, defaults))
     if all(map(operator.is_, values, DEFAULT_OPTIONS)):
         return DEFAULT_OPTIONS
-    for (name, default), value in zip(_DEFAULTS, values, strict=True):
+    for name, default, value in zip(_ATTRIBUTES, _DEFAULTS, values, strict=True):
         if value is not default:
             value_of(handler, name, value)
     return _make_options(_SERVER_PREFIX, *values)

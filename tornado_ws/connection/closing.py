@@ -117,16 +117,6 @@ class PendingEnd(NamedTuple):
     detail: Any = None
 
 
-class CloseAction(NamedTuple):
-    """What a call of ``close`` has to do."""
-
-    #: Send a close frame, behind all messages.
-    sends_close_frame: bool
-    #: Close the socket when everything written is with the kernel. Otherwise the peer's end is waited for, no longer
-    #: than the close timeout.
-    closes_socket: bool
-
-
 class Closing:
     """The state of one connection, the ends that wait, and what ``on_close`` is told."""
 
@@ -148,11 +138,15 @@ class Closing:
         """Change the state."""
         self.state = _NEXT[event].get(self.state, self.state)
 
-    def close(self) -> CloseAction:
-        """We close. Return what is to be done for it."""
+    def close(self) -> State:
+        """We close. Return what the state was.
+
+        If that `sends`, a close frame is sent, behind all messages. If the peer has ended, the socket is closed when
+        everything written is with the kernel; otherwise the peer's end is waited for, no longer than the close timeout.
+        """
         before = self.state
         self.on(Event.CLOSE)
-        return CloseAction(before.sends, before.peer_ended)
+        return before
 
     # Ends that wait for the messages before them
 

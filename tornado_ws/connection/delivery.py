@@ -194,9 +194,10 @@ class Delivery:
             self._deliver_first(self._read_ahead)
             return True
         if self._closing.pending:
-            turn = self._open_turn()
-            if turn is not None:
-                self._wait_for(turn)
+            # A client's application may have its turn with a message.
+            queue = getattr(self._owner.handler, "read_queue", None)
+            if isinstance(queue, Turn) and queue.is_open:
+                self._wait_for(queue)
             if self.busy_with is None:
                 self._owner._handle_end()
                 return True
@@ -206,8 +207,10 @@ class Delivery:
         """Return what the reader has next; None where it has nothing, or is not asked since reading has to stop."""
         transport = self._transport
         if not self._closing.state.receives:
-            transport.pause_reading()
-            self.hurry()
+            if transport.reading:
+                transport.pause_reading()
+            if self._closing.pending or self._incoming is not None:
+                self.hurry()
             return None
         if self._is_behind() and not self._drops_messages:
             transport.pause_reading()
@@ -387,11 +390,6 @@ class Delivery:
         self._transport.dispatch(self.advance)
 
     # What the application is busy with
-
-    def _open_turn(self) -> Turn | None:
-        """Return what a client's application reads from, if it has its turn with a message."""
-        queue = getattr(self._owner.handler, "read_queue", None)
-        return queue if isinstance(queue, Turn) and queue.is_open else None
 
     def hurry(self) -> None:
         """An end waits for the application: for a moment, or not at all if a client's application has closed."""

@@ -153,8 +153,8 @@ class WebSocketParams:
         compression_options: dict[str, Any] | None = None,
         options: Options = DEFAULT_OPTIONS,
     ) -> None:
-        self.ping_interval = checked_seconds("ping_interval", ping_interval)
-        self.ping_timeout = checked_seconds("ping_timeout", ping_timeout)
+        self.ping_interval = None if ping_interval is None else checked_seconds("ping_interval", ping_interval)
+        self.ping_timeout = None if ping_timeout is None else checked_seconds("ping_timeout", ping_timeout)
         self.max_message_size = checked_message_size("max_message_size", max_message_size)
         self.compression_options = compression_options
         self.options = options
@@ -166,12 +166,12 @@ class WebSocketProtocol(abc.ABC):
     #: What ``on_close`` and the callbacks around it have returned and what still runs.
     _endings: tuple[asyncio.Future[Any], ...] = ()
     _observation: Observation | None = None
+    client_terminated: bool = False
+    server_terminated: bool = False
 
     def __init__(self, handler: WebSocketDelegate) -> None:
         self.handler = handler
         self.stream: IOStream | None = None
-        self.client_terminated: bool = False
-        self.server_terminated: bool = False
 
     def _run_callback(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call into the application; an exception is logged and aborts the connection.

@@ -42,7 +42,10 @@ def refuse(handler: ServerEnd, error: ValueError) -> None:
 
 def select_subprotocol(handler: ServerEnd) -> str | None:
     """Let the application select, and put the answer's header in place. Raises HTTPError for what was not offered."""
-    offered = handshake.list_tokens(handler.request.headers.get("Sec-WebSocket-Protocol", ""))
+    headers = handler.request.headers
+    # Most offer none, and to ask for what is not there is an exception inside.
+    has_offer = "Sec-WebSocket-Protocol" in headers
+    offered = handshake.list_tokens(headers["Sec-WebSocket-Protocol"]) if has_offer else []
     selected: str | None = value_of(handler, "select_subprotocol", handler.select_subprotocol(offered))
     if selected:
         if selected not in offered:

@@ -684,12 +684,12 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
                 self._log(logging.WARNING, text, code, POLICY_VIOLATION)
                 code = POLICY_VIOLATION
             payload = encode_close(code, reason)
-        action = self._closing.close()
+        before = self._closing.close()
         self._out = None
-        if action.sends_close_frame:
+        if before.sends:
             self._after_messages(self._write_close, payload)
         self._stop_pinging()
-        if action.closes_socket:
+        if before.peer_ended:
             self._stop_waiting()
             if self._transport is not None:
                 self._after_messages(self._transport.close_gracefully)
@@ -792,7 +792,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             self._rate_limit.stop()
         if self._transport is not None:
             self._transport.record_counts()
-        if not self.has_ended:
+        if self._closing.state is not State.ENDED:
             self._closing.on(Event.FINISH)
             for callback in self._when_ended:
                 try:
@@ -812,7 +812,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
 
     def on_connection_close(self) -> None:
         # The handler calls it at every end. When this connection has told it of its own, nothing is left to abort.
-        if not (self.has_ended and self.stream.closed()):
+        if self._closing.state is not State.ENDED or not self.stream.closed():
             super().on_connection_close()
 
     def _on_ending_done(self, ending: asyncio.Future[Any]) -> None:
@@ -821,7 +821,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
 
     def _finish(self) -> None:
         """Tell those who wait for the end, once ``on_close`` was called and has returned."""
-        if not self.has_ended or self._is_finished or self._endings:
+        if self._closing.state is not State.ENDED or self._is_finished or self._endings:
             return
         self._is_finished = True
         if isinstance(self.handler, RequestHandler):

@@ -222,7 +222,9 @@ class Channel:
         if get_ident() != self.thread:
             self._change_thread()
 
-    def write_message(self, message: str | bytes, binary: bool, compress: bool) -> asyncio.Future[None]:
+    def write_message(
+        self, message: str | bytes | bytearray | memoryview, binary: bool, compress: bool
+    ) -> asyncio.Future[None]:
         """Send one message; see `write` for the Future. Raises ValueError for text that is not UTF-8."""
         compressor = self.compressor if compress else None
         if compressor is not None:

@@ -11,6 +11,7 @@ import concurrent.futures
 import sys
 import urllib.parse
 from collections.abc import Awaitable, Callable, Container
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 import tornado.web
@@ -28,7 +29,7 @@ from tornado_ws.connection.interfaces import Observation, WebSocketParams, WebSo
 from tornado_ws.connection.protocol13 import WebSocketProtocol13
 from tornado_ws.connection.registry import connections_of
 from tornado_ws.connection.threads import write_message_threadsafe
-from tornado_ws.coroutines import nothing, run_to_end, value_of
+from tornado_ws.coroutines import nothing, run_in_task, run_to_end, value_of, values_of
 from tornado_ws.deflate.options import deflate_options
 from tornado_ws.errors import WebSocketClosedError
 from tornado_ws.escaping import plain, shown
@@ -149,7 +150,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
     def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> Any:
         handling = super()._execute(transforms, *args, **kwargs)
         if interfaces.observer is None:
-            return handling
+            # As Tornado does with a coroutine, with half of its calls.
+            return run_in_task(handling) if type(handling) is CoroutineType else handling
         self._ws_observation = interfaces.observer.accepting(self)
         return self._ws_observation.run(handling)
 
@@ -482,7 +484,8 @@ class WebSocketHandler(tornado.web.RequestHandler):
             self._ws_closing = None
         if self._ws_opened and not self._on_close_called:
             self._on_close_called = True
-            ending = self._ws_run(connection, "on_close", self.on_close())
+            result: Any = self.on_close()
+            ending = None if result is None else self._ws_run(connection, "on_close", result)
             if ending is None:
                 self._break_cycles()
             else:
@@ -491,8 +494,6 @@ class WebSocketHandler(tornado.web.RequestHandler):
                 ending.add_done_callback(self._ws_on_close_done)
 
     def _ws_run(self, connection: WebSocketProtocol | None, hook: str, result: Any) -> asyncio.Future[Any] | None:
-        if result is None:
-            return None
         return run_to_end(self, hook, result) if connection is None else connection._run_to_end(hook, result)
 
     def _ws_on_close_done(self, ending: asyncio.Future[Any]) -> None:
@@ -504,27 +505,30 @@ class WebSocketHandler(tornado.web.RequestHandler):
         self.close_reason = close_reason
         connection = self.ws_connection or self._ws_closing
         result: Any = self.on_connection_close()  # type: ignore[func-returns-value]
-        self._ws_run(connection, "on_connection_close", result)
+        if result is not None:
+            self._ws_run(connection, "on_connection_close", result)
 
     def _break_cycles(self) -> None:
         if self._ws_observation is not None:
             # The last step of an answer; those before it are applications' to override.
-            self._ws_observation.answered(self.get_status())
+            self._ws_observation.answered(self._status_code)
         # finish() calls this at the handshake, but a WebSocket handler lives on (render_string needs its namespace).
-        if self.get_status() != 101 or self._on_close_called:
+        if self._status_code != 101 or self._on_close_called:
             super()._break_cycles()
 
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         """Return the protocol for this request, None for a version that is not supported."""
         if self.request.headers.get("Sec-WebSocket-Version") != handshake.VERSION:
             return None
-        params = WebSocketParams(
-            ping_interval=value_of(self, "ping_interval", self.ping_interval),
-            ping_timeout=value_of(self, "ping_timeout", self.ping_timeout),
-            max_message_size=value_of(self, "max_message_size", self.max_message_size),
-            compression_options=value_of(self, "get_compression_options", self.get_compression_options()),
-            options=handler_options(self, self.settings),
+        ping_interval, ping_timeout, max_message_size, compression_options = values_of(
+            self,
+            ping_interval=self.ping_interval,
+            ping_timeout=self.ping_timeout,
+            max_message_size=self.max_message_size,
+            get_compression_options=self.get_compression_options(),
         )
+        options = handler_options(self, self.settings)
+        params = WebSocketParams(ping_interval, ping_timeout, max_message_size, compression_options, options)
         if params.options.codec is not None:
             if getattr(self, "on_message_stream", None) is not None:
                 raise ValueError(whole_only("websocket_codec", params.options.codec))

@@ -40,7 +40,11 @@ WRITE = IOLoop.WRITE
 class Pollable(Servable, Protocol):
     """What a poller watches."""
 
-    def fileno(self) -> int: ...
+    #: Its descriptor, until it is taken out.
+    fd: int
+
+    def fileno(self) -> int:
+        """Return the same, for the IOLoop."""
 
     def close(self) -> None:
         """Called by ``IOLoop.close(all_fds=True)``."""
@@ -180,11 +184,11 @@ class NestedPoller(_Poller, abc.ABC):
                 self._nest()
         if self._selector is None:
             self._io_loop.add_handler(pollable, _handle_nothing, 0)
-        self._pollables[pollable.fileno()] = pollable
+        self._pollables[pollable.fd] = pollable
 
     def watch(self, pollable: Pollable, events: int) -> None:
         """Watch for ``events``: READ, WRITE, both or zero. Raises OSError when the kernel has no room for it."""
-        fd = pollable.fileno()
+        fd = pollable.fd
         if fd not in self._pollables:
             return
         before = self._events.get(fd, 0)
@@ -202,7 +206,7 @@ class NestedPoller(_Poller, abc.ABC):
 
     def remove(self, pollable: Pollable) -> None:
         self.watch(pollable, 0)
-        if self._pollables.pop(pollable.fileno(), None) is None:
+        if self._pollables.pop(pollable.fd, None) is None:
             return
         if self._selector is None:
             self._io_loop.remove_handler(pollable)
@@ -211,7 +215,7 @@ class NestedPoller(_Poller, abc.ABC):
 
     def _change_alone(self, pollable: Pollable, before: int, events: int) -> None:
         """Tell the loop what is to be watched of a socket that is its own."""
-        fd = pollable.fileno()
+        fd = pollable.fd
         loop = self._asyncio_loop
         changed = before ^ events
         # Where there is no other it is bounded by itself.
