@@ -160,6 +160,19 @@ async def test_what_waits_to_be_sent_is_what_it_was_when_it_was_written(kind: An
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+async def test_what_waits_for_the_end_of_the_turn_is_what_it_was_when_it_was_written(kind: Any) -> None:
+    payload = bytearray(b"a")
+    async with raw_pair() as (conn, peer):
+        for letter in b"abc":
+            payload[0] = letter
+            future = conn.write_message(kind(payload), binary=True)
+        payload[0] = ord("d")
+        await future
+        assert [await peer.receive() for _ in range(3)] == [Frame(BINARY, each) for each in (b"a", b"b", b"c")]
+
+
+@pytest.mark.gen_test
 @pytest.mark.rfc("6455-5.5-control-length")
 async def test_neither_end_sends_a_ping_of_more_than_125_bytes() -> None:
     class Pinging(Echo):

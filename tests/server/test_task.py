@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import select
 import sys
 import threading
+import weakref
 from asyncio import tasks
 from collections.abc import Generator
 from typing import Any
@@ -784,3 +786,26 @@ async def test_a_task_that_cannot_be_woken_is_woken_the_next_time(monkeypatch: p
         assert await client.receive() is None
         await until(lambda: asyncio.all_tasks() == before)
     assert [where for where, _ in calls] == ["open", "on_message", "on_close"]
+
+
+@pytest.mark.gen_test
+async def test_a_request_whose_prepare_waits_for_what_nobody_else_has_is_kept() -> None:
+    """A loop has only weak references to its tasks."""
+    waiting: list[weakref.ref[asyncio.Future[None]]] = []
+
+    class Handler(Echo):
+        async def prepare(self) -> None:  # type: ignore[override]
+            future = asyncio.get_running_loop().create_future()
+            waiting.append(weakref.ref(future))
+            await future
+
+    async with serving(Handler) as url:
+        opening = asyncio.ensure_future(websocket_connect(url))
+        await until(lambda: waiting)
+        gc.collect()
+        future = waiting[0]()
+        assert future is not None
+        future.set_result(None)
+        async with await opening as conn:
+            conn.write_message("hello")
+            assert await conn.read_message() == "hello"
