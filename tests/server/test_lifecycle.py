@@ -605,48 +605,6 @@ async def test_a_client_that_nobody_closed_says_so() -> None:
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("way", ["our close", "their close", "RST", "violation", "abort"])
-async def test_handlers_and_connections_can_be_collected(way: str) -> None:
-    references: list[weakref.ref[Any]] = []
-
-    class Handler(Echo):
-        def open(self) -> None:
-            references.append(weakref.ref(self))
-            references.append(weakref.ref(self.ws_connection))
-
-        def on_message(self, message: str | bytes) -> Any:
-            if message == "close":
-                self.close()
-            elif message == "abort":
-                protocol: Any = self.ws_connection
-                protocol._abort()
-            else:
-                return super().on_message(message)
-            return None
-
-    def dead() -> bool:
-        gc.collect()
-        return not any(reference() for reference in references)
-
-    async with serving(Handler, websocket_ping_interval=30) as url, raw_client(url) as client:
-        await client.send_frame(TEXT, b"hello")
-        assert await client.receive() == Frame(TEXT, b"hello")
-        assert len([reference for reference in references if reference()]) == 2
-        if way == "our close":
-            await client.send_frame(TEXT, b"close")
-            await client.answer_close()
-        elif way == "their close":
-            await client.send_frame(CLOSE)
-        elif way == "RST":
-            client.reset()
-        elif way == "violation":
-            await client.send_frame(0x3)
-        else:
-            await client.send_frame(TEXT, b"abort")
-        await until(dead)
-
-
-@pytest.mark.gen_test
 @pytest.mark.parametrize("options", [{}, {"ping_interval": 30, "compression_options": {}}], ids=["plain", "all on"])
 async def test_client_connections_can_be_collected(options: dict[str, Any]) -> None:
     references: list[weakref.ref[Any]] = []

@@ -794,7 +794,7 @@ async def test_a_request_whose_prepare_waits_for_what_nobody_else_has_is_kept() 
     waiting: list[weakref.ref[asyncio.Future[None]]] = []
 
     class Handler(Echo):
-        async def prepare(self) -> None:  # type: ignore[override]
+        async def prepare(self) -> None:
             future = asyncio.get_running_loop().create_future()
             waiting.append(weakref.ref(future))
             await future
