@@ -101,6 +101,7 @@ class Delivery:
     __slots__ = (
         "_closing",
         "_incoming",
+        "_inflating",
         "_options",
         "_owner",
         "_read_ahead",
@@ -136,6 +137,8 @@ class Delivery:
         if incoming is not None:
             incoming.go_on = functools.partial(transport.go_on_later, self.advance)
         self._read_ahead: ReadAhead | None = None
+        #: What a thread has to inflate before the application gets it; it is then what the connection is busy with.
+        self._inflating: asyncio.Future[Any] | None = None
         #: Callbacks that nothing waits for and that are not done.
         self._watched = 0
         #: Code and reason of the close frame that follows when all that was received is handled.
@@ -363,10 +366,10 @@ class Delivery:
                 self._wait_for(self._owner._run_callback(self._incoming.begin, payload))
                 return
             rest, begun = payload
-            self.busy_with = inflating = rest.inflate(
+            self.busy_with = self._inflating = rest.inflate(
                 opcode ^ DEFERRED, begun, decode_text if self._options.decode_text else checked_text
             )
-            inflating.add_done_callback(functools.partial(self._on_inflated, opcode ^ DEFERRED))
+            self._inflating.add_done_callback(functools.partial(self._on_inflated, opcode ^ DEFERRED))
             return
         self.reader.messages += 1
         self.reader.message_bytes += size
@@ -377,7 +380,7 @@ class Delivery:
 
     def _on_inflated(self, opcode: int, inflated: asyncio.Future[tuple[str | bytes, int]]) -> None:
         """A thread has inflated the message whose turn it is."""
-        self.busy_with = None
+        self.busy_with = self._inflating = None
         if self._closing.state.delivers:
             try:
                 self._transport.dispatch(self._deliver, opcode, *inflated.result())
@@ -401,7 +404,7 @@ class Delivery:
                     IOLoop.current().add_callback(self.busy_with.end_turn)
                 else:
                     self.busy_with.hurry()
-        elif self._closing.peer_end_waits:
+        elif self._closing.peer_end_waits and self._inflating is None:
             IOLoop.current().call_later(_BUSY_TIMEOUT, self._end_while_busy, self.busy_with)
 
     def _end_while_busy(self, handling: object) -> None:
