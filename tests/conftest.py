@@ -26,7 +26,7 @@ from tornado_ws.transport import poller
 
 pytest_plugins = ["tornado_ws.testing.plugin"]
 
-# No example has a time limit: other processes may be busy, and the first text of all takes Hypothesis half a second.
+# No example has a time limit: other processes may be busy, and the first text of all takes Hypothesis a while.
 settings.register_profile("usual", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("usual")
 #: ``pytest tests/engine --hypothesis-profile=thorough`` after a change of an engine.

@@ -168,7 +168,8 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 _NAMES = Options._fields
-_SERVER_NAMES = frozenset(_SERVER_PREFIX + name for name in _NAMES)
+_ATTRIBUTES = tuple(_SERVER_PREFIX + name for name in _NAMES)
+_SERVER_NAMES = frozenset(_ATTRIBUTES)
 #: All that is looked up in the settings of an application.
 SETTINGS = _SERVER_NAMES | {
     "websocket_max_connections",
@@ -177,8 +178,6 @@ SETTINGS = _SERVER_NAMES | {
     "websocket_ping_interval",
     "websocket_ping_timeout",
 }
-_ATTRIBUTES = tuple(_SERVER_PREFIX + name for name in _NAMES)
-_DEFAULTS = tuple(Options._field_defaults[name] for name in _NAMES)
 
 
 def _make_options(prefix: str, *values: Any) -> Options:
@@ -269,13 +268,13 @@ def log_near_misses(kind: str, names: Iterable[str]) -> None:
 def handler_options(handler: object, settings: Mapping[str, Any]) -> Options:
     """Return the options of a handler in an application. Raises ValueError for a wrong one."""
     # This is done for each connection, most of which have no option of their own.
-    defaults: Iterable[Any] = _DEFAULTS
+    defaults: Iterable[Any] = DEFAULT_OPTIONS
     if not _SERVER_NAMES.isdisjoint(settings):
-        defaults = map(settings.get, _ATTRIBUTES, _DEFAULTS)
+        defaults = map(settings.get, _ATTRIBUTES, DEFAULT_OPTIONS)
     values = tuple(map(getattr, itertools.repeat(handler), _ATTRIBUTES, defaults))
     if all(map(operator.is_, values, DEFAULT_OPTIONS)):
         return DEFAULT_OPTIONS
-    for name, default, value in zip(_ATTRIBUTES, _DEFAULTS, values, strict=True):
+    for name, default, value in zip(_ATTRIBUTES, DEFAULT_OPTIONS, values, strict=True):
         if value is not default:
             value_of(handler, name, value)
     return _make_options(_SERVER_PREFIX, *values)

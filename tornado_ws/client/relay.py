@@ -12,6 +12,7 @@ import socket
 
 from tornado.iostream import IOStream, StreamClosedError
 
+from tornado_ws.coroutines import run_in_task
 from tornado_ws.transport.sockets import detach, linger
 from tornado_ws.transport.stream import send_close_notify, stop_watching
 
@@ -21,9 +22,6 @@ _CHUNK = 65536
 #: Seconds that the far end has to close, once the near end has.
 _LINGER = 5.0
 
-#: A loop has only weak references to its tasks.
-_running: set[asyncio.Task[None]] = set()
-
 
 def relay(far: IOStream) -> IOStream:
     """Return a stream over a socket of its own; what is written to it goes to ``far``, and the other way round.
@@ -31,9 +29,7 @@ def relay(far: IOStream) -> IOStream:
     When one end closes, the other one gets what was on its way, and is closed.
     """
     near, ours = (IOStream(end) for end in socket.socketpair())
-    task = asyncio.ensure_future(_carry_both(ours, far))
-    _running.add(task)
-    task.add_done_callback(_running.discard)
+    run_in_task(_carry_both(ours, far))
     return near
 
 

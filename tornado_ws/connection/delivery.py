@@ -352,10 +352,7 @@ class Delivery:
         outcome = read_ahead.deliver(self.reader, self.handler, self._transport.task is not None)
         if outcome is None:
             return
-        if outcome[0] == SUSPENDED:
-            # As `_handle_outcome`, with a call for each message less.
-            self._wait_for(self._owner._go_on(*outcome[1]))
-        elif outcome[0] >= DEFERRED:
+        if outcome[0] >= DEFERRED:
             self._deliver(*outcome)
         else:
             self._handle_outcome(*outcome)

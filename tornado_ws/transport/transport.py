@@ -313,10 +313,10 @@ class Transport(Channel):
             self._await_last_write(futures)
             return
         for future in futures:
-            if self.fd < 0:
+            if self.fd >= 0:
+                succeed(future)
+            else:
                 fail(future, WebSocketClosedError())
-            elif not future.done():
-                future.set_result(None)
 
     def _flush(self) -> None:
         queue = self._write_queue
