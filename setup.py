@@ -61,7 +61,16 @@ build.sub_commands = [*build.sub_commands, ("build_pth", None)]
 
 
 #: The sizes of arrays, and other constants, that the native engine's compiler has to know.
-COMPILED_IN = ["BUSY", "CORK_SIZE", "LARGE", "MESSAGES_PER_TURN", "READ_SIZE", "SEND_SIZE", "SOCKETS_PER_TURN"]
+COMPILED_IN = [
+    "BUSY",
+    "CORK_SIZE",
+    "ENOUGH_AHEAD",
+    "LARGE",
+    "MESSAGES_PER_TURN",
+    "READ_SIZE",
+    "SEND_SIZE",
+    "SOCKETS_PER_TURN",
+]
 
 
 def constants_of(module: str) -> dict[str, int]:

@@ -50,6 +50,27 @@ def _burst_row(burst: int, connections: int, *targets: Target) -> Row:
     )
 
 
+def _churn_rows(row_id: str, label: str, width: int) -> tuple[Row, Row]:
+    return (
+        Row(
+            row_id,
+            f"connections opened and closed, {label}",
+            "churn",
+            connections=width,
+            needs=frozenset({"churn"}),
+            targets=(Target(0.8, TORNADO),),
+        ),
+        Row(
+            f"{row_id}-http-server",
+            f"connections opened and closed, {label}, tornado_ws.HTTPServer",
+            "churn",
+            connections=width,
+            needs=frozenset({"churn", "http-server"}),
+            targets=(Target(0.45, TORNADO),),
+        ),
+    )
+
+
 ROWS = (
     Row(
         "text-32-x100-1",
@@ -259,22 +280,8 @@ ROWS = (
     ),
     Row("idle-1000", "idle memory, 1,000 connections", "idle", connections=1000, needs=frozenset({"idle"})),
     Row("idle-10000", "idle memory, 10,000 connections", "idle", connections=10_000, needs=frozenset({"idle"})),
-    Row(
-        "churn",
-        "connections opened and closed, 32 at a time",
-        "churn",
-        connections=32,
-        needs=frozenset({"churn"}),
-        targets=(Target(0.8, TORNADO),),
-    ),
-    Row(
-        "churn-http-server",
-        "connections opened and closed, 32 at a time, tornado_ws.HTTPServer",
-        "churn",
-        connections=32,
-        needs=frozenset({"churn", "http-server"}),
-        targets=(Target(0.45, TORNADO),),
-    ),
+    *_churn_rows("churn", "32 at a time", 32),
+    *_churn_rows("churn-1", "one after the other", 1),
     Row("import", "import of what a server's program needs", "importing", targets=(Target(1, TORNADO),)),
     Row(
         "client-32-await",

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 #: Seconds that an end of the connection waits for the application to be done with a message before it.
 _BUSY_TIMEOUT = 0.05
+#: Seconds that reading rests at most, while messages wait: so late may a ping be answered, and an end be seen.
+_REST = 0.01
 #: Coroutines ``on_ping`` and ``on_pong`` of one connection that may be under way; then reading stops.
 _MOST_WATCHED = 1000
 
@@ -105,6 +107,7 @@ class Delivery:
         "_options",
         "_owner",
         "_read_ahead",
+        "_rest",
         "_transport",
         "_watched",
         "busy_with",
@@ -137,6 +140,8 @@ class Delivery:
         if incoming is not None:
             incoming.go_on = functools.partial(transport.go_on_later, self.advance)
         self._read_ahead: ReadAhead | None = None
+        #: Until when reading rests, while enough messages wait.
+        self._rest: asyncio.TimerHandle | None = None
         #: What a thread has to inflate before the application gets it; it is then what the connection is busy with.
         self._inflating: asyncio.Future[Any] | None = None
         #: Callbacks that nothing waits for and that are not done.
@@ -167,7 +172,7 @@ class Delivery:
 
     def advance(self, outcome: Outcome | None = None) -> None:
         """Handle what has arrived, as far as the application and the loop allow."""
-        self._transport.direct = False
+        self._transport.direct = self._transport.ahead = False
         until = 0.0
         is_large = False
         for count in range(MESSAGES_PER_TURN):
@@ -217,12 +222,14 @@ class Delivery:
             return None
         if self._is_behind() and not self._drops_messages:
             transport.pause_reading()
+            transport.ahead = self._is_ahead()
             return None
         limit = self._owner._rate_limit
         outcome = self.read(MESSAGES_PER_TURN) if limit is None else self._read_within(limit)
         if outcome is None:
             if self._is_behind() and not self._drops_messages:
                 transport.pause_reading()
+                transport.ahead = self._is_ahead()
                 return None
             if self.close_when_drained is not None and self._closing.state.sends:
                 transport.pause_reading()
@@ -232,11 +239,29 @@ class Delivery:
                     return None
                 self._owner.close(*self.close_when_drained)
             transport.direct = self.is_direct()
+            transport.ahead = self._is_ahead()
             if limit is not None and limit.pauses:
                 transport.pause_reading()
+            elif transport.ahead and self._has_enough():
+                self._rest_from_reading()
             elif not transport.reading:
                 transport.resume_reading()
         return outcome
+
+    def _has_enough(self) -> bool:
+        """Whether reading rests: from when enough messages wait until there is one."""
+        assert self._read_ahead is not None
+        return self._read_ahead.has_enough() or (self._rest is not None and len(self._read_ahead) > 1)
+
+    def _rest_from_reading(self) -> None:
+        self._transport.pause_reading()
+        if self._rest is None:
+            self._rest = asyncio.get_running_loop().call_later(_REST, self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._rest = None
+        if self._closing.state.receives and not self._is_behind():
+            self._transport.resume_reading()
 
     def _is_behind(self) -> bool:
         """Whether the application has so much under way that reading stops."""
@@ -271,6 +296,17 @@ class Delivery:
             and not self._drops_messages
         )
 
+    def _is_ahead(self) -> bool:
+        """Whether messages may go straight from the reader to where they wait, without asking here."""
+        transport = self._transport
+        return (
+            transport.read_ahead is not None
+            and transport.task is not None
+            and self._owner._rate_limit is None
+            and not self._owner._steps_replaced
+            and self._reads_ahead()
+        )
+
     def _fill_read_ahead(self, most: int) -> Outcome | None:
         read_ahead = self._made_read_ahead()
         try:
@@ -283,6 +319,8 @@ class Delivery:
     def _made_read_ahead(self) -> ReadAhead:
         if self._read_ahead is None:
             self._read_ahead = ReadAhead(self._options.read_ahead_messages, self._options.read_ahead_bytes)
+            if self._incoming is None:
+                self._transport.read_ahead = self._read_ahead
         return self._read_ahead
 
     def read_event(self) -> Outcome | None:
@@ -363,10 +401,10 @@ class Delivery:
                 self._wait_for(self._owner._run_callback(self._incoming.begin, payload))
                 return
             rest, begun = payload
-            self.busy_with = self._inflating = rest.inflate(
+            self._inflating = rest.inflate(
                 opcode ^ DEFERRED, begun, decode_text if self._options.decode_text else checked_text
             )
-            self._inflating.add_done_callback(functools.partial(self._on_inflated, opcode ^ DEFERRED))
+            self._be_busy(self._inflating, functools.partial(self._on_inflated, opcode ^ DEFERRED))
             return
         self.reader.messages += 1
         self.reader.message_bytes += size
@@ -414,10 +452,15 @@ class Delivery:
 
     def _wait_for(self, handled: Any) -> None:
         if handled is not None:
-            self.busy_with = handled
-            handled.add_done_callback(self._on_handled)
+            self._be_busy(handled, self.on_handled)
 
-    def _on_handled(self, handled: Any) -> None:
+    def _be_busy(self, handled: Any, on_done: Callable[[Any], object]) -> None:
+        self.busy_with = handled
+        # A loop that the callback has run may have left it so.
+        self._transport.direct = False
+        handled.add_done_callback(on_done)
+
+    def on_handled(self, handled: Any) -> None:
         self._check_handled(handled)
         self.busy_with = None
         self._transport.dispatch(self._deliver_next)
@@ -436,6 +479,8 @@ class Delivery:
         """Let go of what refers to this: the connection has ended."""
         if self._incoming is not None:
             self._incoming.release()
+        if self._rest is not None:
+            self._rest.cancel()
 
     def watch_over(self, handled: Any) -> None:
         """Let a callback that nothing waits for go on by itself."""

@@ -516,7 +516,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         self._steps_replaced = True
         self._out = None
         if self._transport is not None:
-            self._transport.direct = False
+            self._transport.direct = self._transport.ahead = False
 
     def _attach(self) -> Transport:
         if self._transport is None:

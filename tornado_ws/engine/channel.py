@@ -44,6 +44,7 @@ from tornado_ws.engine.contract import (
     is_plain,
 )
 from tornado_ws.engine.encoding import encode_frame_parts, encode_message
+from tornado_ws.engine.read_ahead import ReadAhead
 from tornado_ws.engine.reader import FrameReader
 from tornado_ws.engine.tasks import enter_task, leave_task
 from tornado_ws.engine.turn import GatheredWrite, TurnWrites, turn_of
@@ -64,6 +65,7 @@ class Channel:
         "_turn",
         "_turn_writes",
         "_write_queue",
+        "ahead",
         "compressing",
         "compressor",
         "context",
@@ -74,6 +76,7 @@ class Channel:
         "message_bytes",
         "messages",
         "more_waits",
+        "read_ahead",
         "reader",
         "reading",
         "receiver",
@@ -106,6 +109,10 @@ class Channel:
         self.reading = False
         #: Whether messages may go from the reader to the application without asking the receiver.
         self.direct = False
+        #: Whether messages may go from the reader to ``read_ahead`` without asking the receiver, since the application
+        #: is busy. The native engine does so; this one asks.
+        self.ahead = False
+        self.read_ahead: ReadAhead | None = None
         #: What compresses messages, None where that was not negotiated.
         self.compressor: Compressor | None = None
         #: Whether it is at work on a message whose frame is not written yet. Another one, which a finalizer writes

@@ -54,6 +54,8 @@ NO_STEP, IN_STEP, WRITTEN_IN_STEP = 0, 1, 2
 
 #: Messages delivered before the rest of the loop gets its turn.
 MESSAGES_PER_TURN = 256
+#: Messages that wait for a busy application, behind which reading rests: one read then brings many.
+ENOUGH_AHEAD = 8
 #: Sockets served before the rest of the loop gets its turn.
 SOCKETS_PER_TURN = 256
 #: Sockets ready at once that make a loop a busy one.
@@ -93,9 +95,14 @@ class Receiver(Protocol):
 
     #: Whose ``on_message`` gets messages.
     handler: Any
+    #: What the application is busy with, None where it is with nothing.
+    busy_with: Any
 
     def advance(self, outcome: Outcome | None = None) -> None:
         """Go on with ``outcome`` of the reader's `FrameReader.deliver`, or with what it has unread."""
+
+    def on_handled(self, handled: Any) -> None:
+        """The application is no longer busy with ``handled``."""
 
 
 class Tap(Protocol):

@@ -14,6 +14,7 @@ from tornado_ws.engine.contract import (
     CLOCK_STRIDE,
     CLOSE,
     DEFERRED,
+    ENOUGH_AHEAD,
     PENDING,
     RAISED,
     SUSPENDED,
@@ -50,6 +51,10 @@ class ReadAhead:
 
     def is_full(self) -> bool:
         return len(self._events) >= self._most_messages or self._bytes >= self._most_bytes
+
+    def has_enough(self) -> bool:
+        """Whether the next messages need not be read before these are delivered."""
+        return len(self._events) >= ENOUGH_AHEAD or self.is_full()
 
     def fill(self, reader: FrameReader, limit: int) -> Outcome | None:
         """Take messages that ``reader`` has until this is full.

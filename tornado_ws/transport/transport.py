@@ -125,7 +125,7 @@ class Transport(Channel):
             return
         early, self._early = self._early, b""
         self.dispatch(self._take, early)
-        if self.direct:
+        if self.direct or self.ahead:
             # All is delivered. Where it is not, the receiver has decided about reading.
             self.resume_reading()
 
@@ -492,7 +492,7 @@ class Transport(Channel):
     def close_fd(self) -> None:
         """Called in the place of the stream's own ``close_fd``: the stream is about to close its descriptor."""
         del self._stream.close_fd, self._stream.write
-        self.reading = self.direct = False
+        self.reading = self.direct = self.ahead = False
         try:
             # Tornado expects that this works, also where there is no memory.
             try:  # noqa: SIM105 - a context manager is three calls

@@ -28,6 +28,10 @@ cdef class Channel:
     cdef public int fd
     cdef public bint reading
     cdef public bint direct
+    cdef public bint ahead
+    cdef public ReadAhead read_ahead
+    # Where a coroutine of `on_message` that has to wait goes on, None where there is no task for that.
+    cdef object _connection_task
     cdef public bint masked
     cdef public unsigned long thread
     cdef public long long messages
@@ -280,9 +284,27 @@ cdef class Channel:
             outcome = self._reader.deliver_to(self.receiver.handler, MESSAGES_PER_TURN, True, self.task is not None)
             if outcome is None:
                 return 0
+            if <int>outcome[0] == SUSPENDED and self.read_ahead is not None:
+                self._connection_task.hold(outcome[1])
+                outcome = None
+        if outcome is None and self.ahead and not self._reader._stopped and self.receiver.busy_with is not None:
+            outcome = self.fill_read_ahead()
+            if outcome is None and not self.read_ahead.has_enough():
+                return 0
         if self.receiver is not None:
             self.receiver.advance(outcome)
         return 0
+
+    cdef object fill_read_ahead(self):
+        """Let messages wait while the application is busy; returns what else has come, None if nothing has."""
+        cdef object outcome = None
+        try:
+            outcome = self.read_ahead.fill(self._reader, MESSAGES_PER_TURN)
+        except ProtocolError as error:
+            outcome = VIOLATION, error, 0
+        finally:
+            self.more_waits = len(self.read_ahead) > 0
+        return outcome
 
     cdef object begin(self):
         """Enter the connection's context and task, and hold back what is written; returns what `finish` is given."""

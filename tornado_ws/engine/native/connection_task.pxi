@@ -20,14 +20,19 @@ cdef class Handling:
     cdef public object other_task
 
     def __init__(self, coroutine, context, yielded):
+        self.begin(coroutine, context, yielded)
+
+    cdef int begin(self, coroutine, context, yielded) except -1:
         self._coroutine = coroutine
         self._context = context
         self.yielded = yielded
         self._is_new = True
+        self._blocks = False
         # Most wait for a turn of the loop, or for a Future of asyncio.
         if yielded is not None and getattr(yielded, "_asyncio_future_blocking", False):
             self._blocks = True
             yielded._asyncio_future_blocking = False
+        return 0
 
     def add_done_callback(self, callback):
         self._callback = callback
@@ -99,6 +104,7 @@ cdef class ConnectionTask:
         self._owner = owner
         self._channel = channel
         channel.task = _tasks["current_task"]()
+        channel._connection_task = self
 
     # What callbacks return
 
@@ -125,6 +131,72 @@ cdef class ConnectionTask:
                 self._handling = None
                 handling.other_task = asyncio.ensure_future(_finish(handling))
         return handling
+
+    def hold(self, tuple suspended):
+        """Go on with a message's coroutine that has to wait; those that come meanwhile wait behind it."""
+        cdef Channel channel = self._channel
+        cdef Handling handling
+        receiver = channel.receiver
+        handling = self.go_on(suspended[0], suspended[1], suspended[2])
+        receiver.busy_with = handling
+        handling.add_done_callback(receiver.on_handled)
+        # Until then the callback may have done anything.
+        channel.ahead = channel.direct
+        channel.direct = False
+
+    cdef bint deliver_next(self, Handling handling) except -1:
+        """Give the application the message that waits behind the one of ``handling``, which is done.
+
+        Returns False where the receiver has to see to it.
+        """
+        cdef Channel channel = self._channel
+        cdef ReadAhead read_ahead = channel.read_ahead
+        if (
+            not channel.ahead
+            or (not channel.reading and len(read_ahead) <= 1)
+            or channel._dispatching
+            or channel._reader._stopped
+            or handling._error is not None
+        ):
+            return False
+        if not len(read_ahead):
+            channel.receiver.busy_with = None
+            channel.ahead = False
+            channel.direct = True
+            return True
+        try:
+            context = channel.begin()
+            try:
+                self.deliver_first(handling)
+            finally:
+                channel.finish(context)
+        except BaseException as error:
+            channel._handling_failed(error)
+            if not isinstance(error, Exception):
+                raise
+        return True
+
+    cdef int deliver_first(self, Handling handling) except -1:
+        """Deliver the message that waits first; if its coroutine has to wait, ``handling`` goes on with that."""
+        cdef Channel channel = self._channel
+        cdef ReadAhead read_ahead = channel.read_ahead
+        receiver = channel.receiver
+        # In a loop that the callback runs, the next message is to be delivered.
+        receiver.busy_with = None
+        channel.more_waits = len(read_ahead) > 1
+        cdef tuple outcome = read_ahead.deliver(channel._reader, receiver.handler, True)
+        if (
+            outcome is None
+            or <int>outcome[0] != SUSPENDED
+            # A loop that the callback has run may have read anything.
+            or not channel.ahead
+            or receiver.busy_with is not None
+        ):
+            receiver.advance(outcome)
+        else:
+            handling.begin(outcome[1][0], outcome[1][1], outcome[1][2])
+            receiver.busy_with = self._handling = handling
+        return 0
 
     cdef bint wake_now(self, task, Handling handling) except -1:
         """Let the task take a step, with ``handling``; returns False where it has ended before that."""
@@ -212,7 +284,8 @@ cdef class ConnectionTask:
                 if handling.step(error):
                     return handling.yielded
                 self._handling = error = None
-                handling.end()
+                if not self.deliver_next(handling):
+                    handling.end()
             if not self._is_over:
                 self._asyncio_future_blocking = True
                 return self
@@ -226,7 +299,7 @@ cdef class ConnectionTask:
 
     cdef void leave(self) noexcept:
         self._is_awaited = False
-        self._channel.task = None
+        self._channel.task = self._channel._connection_task = None
 
     # What a task asks of a Future
 

@@ -31,7 +31,10 @@ cdef class ReadAhead:
     cpdef bint is_full(self) except -1:
         return len(self._events) >= self._most_messages or self._bytes >= self._most_bytes
 
-    def fill(self, FrameReader reader not None, int limit):
+    cpdef bint has_enough(self) except -1:
+        return len(self._events) >= ENOUGH_AHEAD or self.is_full()
+
+    cpdef object fill(self, FrameReader reader, int limit):
         """Take messages until this is full; see `tornado_ws.engine.read_ahead.ReadAhead.fill`."""
         global _enough
         cdef double until = 0
@@ -58,7 +61,7 @@ cdef class ReadAhead:
                 return _BUDGET_SPENT
         return None
 
-    def deliver(self, FrameReader reader not None, handler, bint steps):
+    cpdef object deliver(self, FrameReader reader, handler, bint steps):
         """Give a message to ``handler.on_message``; see `tornado_ws.engine.read_ahead.ReadAhead.deliver`."""
         cdef tuple event = self.get()
         cdef object result
