@@ -251,7 +251,11 @@ class Delivery:
     def _has_enough(self) -> bool:
         """Whether reading rests: from when enough messages wait until there is one."""
         assert self._read_ahead is not None
-        return self._read_ahead.has_enough() or (self._rest is not None and len(self._read_ahead) > 1)
+        return self._read_ahead.has_enough() or self._rests
+
+    @property
+    def _rests(self) -> bool:
+        return self._rest is not None and self._read_ahead is not None and len(self._read_ahead) > 1
 
     def _rest_from_reading(self) -> None:
         self._transport.pause_reading()
@@ -470,7 +474,7 @@ class Delivery:
         read_ahead = self._read_ahead
         if read_ahead and self._closing.state.delivers:
             self._deliver_first(read_ahead)
-            if self.busy_with is not None and self._transport.reading:
+            if self.busy_with is not None and (self._transport.reading or self._rests):
                 # While we read the reader has nothing that was not asked for: it need not be asked again.
                 return
         self.advance()
