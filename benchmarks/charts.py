@@ -13,7 +13,10 @@ from benchmarks.peers import FLOOR, OURS, SERVERS
 from benchmarks.results import Results
 from benchmarks.rows import ROWS
 
-_OURS_COLOR, _PEER_COLOR, _REFERENCE_COLOR = "#2456a5", "#b9bfc7", "#e3e6ea"
+_OURS_COLOR, _PEER_COLOR, _REFERENCE_COLOR = "#3b78d8", "#a3abb5", "#d3d8de"
+#: Of text and lines: it can be read on a white page and on a dark one.
+_INK = "#737b85"
+_INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 
 
 class Chart(NamedTuple):
@@ -45,6 +48,7 @@ def draw_charts(results: Results, directory: Path) -> list[str]:
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
+    pyplot.rcParams.update(dict.fromkeys(_INKED, _INK))
     names = [server.name for server in SERVERS]
     measured = {row.id for row in results.rows() if any(results.cost(row, name) for name in names)}
     drawn = []
@@ -64,7 +68,7 @@ def _draw(pyplot: Any, results: Results, chart: Chart, rows: Sequence[Row], dire
     figure.suptitle(f"{chart.title} (less is better)", fontsize=12)
     for number, (axis, row) in enumerate(zip(axes[0], rows, strict=True)):
         _draw_row(axis, results, row, names, labelled=number == 0)
-    figure.savefig(directory / chart.file, dpi=110, metadata={"Software": None})
+    figure.savefig(directory / chart.file, dpi=110, transparent=True, metadata={"Software": None})
     pyplot.close(figure)
 
 

@@ -15,8 +15,9 @@ from tests.peer import RawPeer, Recording, raw_client
 from tests.support import FOREVER, PATIENCE, connected, serving, until
 from tests.wire import CLOSE, PING, PONG, TEXT, Frame, close_payload
 from tornado_ws import WebSocketClosedError
-from tornado_ws.connection import delivery
+from tornado_ws.connection import rest
 from tornado_ws.engine.contract import ENOUGH_AHEAD
+from tornado_ws.transport.stream import unread
 
 #: More than reading rests behind.
 MANY = 3 * ENOUGH_AHEAD
@@ -113,7 +114,7 @@ async def test_reading_rests_and_goes_on() -> None:
 @pytest.mark.gen_test
 async def test_one_read_brings_what_has_come_while_it_rested(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client has many messages under way, and sends another one for each answer."""
-    monkeypatch.setattr(delivery, "_REST", FOREVER)
+    monkeypatch.setattr(rest, "MOST_SECONDS", FOREVER)
     rests: list[bool] = []
 
     class Noting(Waiting):
@@ -137,6 +138,32 @@ async def test_an_end_that_comes_while_reading_rests_is_seen() -> None:
         await until(lambda: len(calls) == MANY + 2)
     assert received == [*(Frame(TEXT, text.encode()) for text in numbers(MANY)), Frame(CLOSE, close_payload(1000))]
     assert calls == ["open", *numbers(MANY), ("close", 1000, None)]
+
+
+@pytest.mark.gen_test
+async def test_what_has_come_while_reading_rested_is_delivered_before_a_close_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rest, "MOST_SECONDS", FOREVER)
+    go_on = asyncio.Event()
+    protocols: list[Any] = []
+
+    class Held(Recording):
+        async def on_message(self, message: str | bytes) -> None:
+            protocols.append(self.ws_connection)
+            self.calls.append(message)
+            await go_on.wait()
+
+    async with talking_to(Held) as (client, calls):
+        await until(lambda: protocols and not protocols[0]._transport.reading)
+        await client.send_frame(TEXT, b"late")
+        await until(lambda: unread(protocols[0].stream))
+        protocols[0].close_when_handled(1001, None)
+        go_on.set()
+        assert await client.receive() == Frame(CLOSE, close_payload(1001))
+        await client.send_frame(CLOSE, close_payload(1001))
+        await until(lambda: calls[-1][0] == "close")
+    assert calls[:-1] == ["open", *numbers(MANY), "late"]
 
 
 @pytest.mark.gen_test

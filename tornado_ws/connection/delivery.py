@@ -21,6 +21,8 @@ from tornado_ws.connection.closing import Closing, End, Event, State
 from tornado_ws.connection.interfaces import Turn, WebSocketDelegate
 from tornado_ws.connection.limited_reading import read_within
 from tornado_ws.connection.rate_limit import RateLimit
+from tornado_ws.connection.rest import Rest
+from tornado_ws.connection.watched import Watched, check_handled
 from tornado_ws.engine import FrameReader, ReadAhead
 from tornado_ws.engine.contract import (
     BUDGET_SPENT,
@@ -48,10 +50,6 @@ if TYPE_CHECKING:
 
 #: Seconds that an end of the connection waits for the application to be done with a message before it.
 _BUSY_TIMEOUT = 0.05
-#: Seconds that reading rests at most, while messages wait: so late may a ping be answered, and an end be seen.
-_REST = 0.01
-#: Coroutines ``on_ping`` and ``on_pong`` of one connection that may be under way; then reading stops.
-_MOST_WATCHED = 1000
 
 
 class Recipient(Protocol):
@@ -140,12 +138,11 @@ class Delivery:
         if incoming is not None:
             incoming.go_on = functools.partial(transport.go_on_later, self.advance)
         self._read_ahead: ReadAhead | None = None
-        #: Until when reading rests, while enough messages wait.
-        self._rest: asyncio.TimerHandle | None = None
+        self._rest: Rest | None = None
         #: What a thread has to inflate before the application gets it; it is then what the connection is busy with.
         self._inflating: asyncio.Future[Any] | None = None
-        #: Callbacks that nothing waits for and that are not done.
-        self._watched = 0
+        #: Coroutines ``on_ping`` and ``on_pong``.
+        self._watched: Watched | None = None
         #: Code and reason of the close frame that follows when all that was received is handled.
         self.close_when_drained: tuple[int | None, str | None] | None = None
 
@@ -243,7 +240,7 @@ class Delivery:
             if limit is not None and limit.pauses:
                 transport.pause_reading()
             elif transport.ahead and self._has_enough():
-                self._rest_from_reading()
+                self._begin_rest()
             elif not transport.reading:
                 transport.resume_reading()
         return outcome
@@ -255,22 +252,25 @@ class Delivery:
 
     @property
     def _rests(self) -> bool:
-        return self._rest is not None and self._read_ahead is not None and len(self._read_ahead) > 1
+        return self._rest is not None and self._read_ahead is not None and self._rest.goes_on(len(self._read_ahead))
 
-    def _rest_from_reading(self) -> None:
-        self._transport.pause_reading()
+    def _begin_rest(self) -> None:
         if self._rest is None:
-            self._rest = asyncio.get_running_loop().call_later(_REST, self._end_rest)
+            self._rest = Rest(self._transport, self._may_read)
+        self._rest.begin()
 
-    def _end_rest(self) -> None:
-        self._rest = None
-        if self._closing.state.receives and not self._is_behind():
-            self._transport.resume_reading()
+    def end_rest(self) -> None:
+        """Read what has come while reading rested."""
+        if self._rest is not None:
+            self._rest.end()
+
+    def _may_read(self) -> bool:
+        return self._closing.state.receives and not self._is_behind()
 
     def _is_behind(self) -> bool:
         """Whether the application has so much under way that reading stops."""
         return (
-            self._watched >= _MOST_WATCHED
+            (self._watched is not None and self._watched.are_too_many())
             or (self._read_ahead is not None and self._read_ahead.is_full())
             or (self._incoming is not None and self._incoming.holds_back())
         )
@@ -465,7 +465,7 @@ class Delivery:
         handled.add_done_callback(on_done)
 
     def on_handled(self, handled: Any) -> None:
-        self._check_handled(handled)
+        check_handled(self._owner, handled)
         self.busy_with = None
         self._transport.dispatch(self._deliver_next)
 
@@ -484,29 +484,12 @@ class Delivery:
         if self._incoming is not None:
             self._incoming.release()
         if self._rest is not None:
-            self._rest.cancel()
+            self._rest.stop()
+        self._rest = self._watched = None
 
     def watch_over(self, handled: Any) -> None:
         """Let a callback that nothing waits for go on by itself."""
         if handled is not None:
-            self._watched += 1
-            handled.add_done_callback(self._on_watched)
-
-    def _on_watched(self, handled: Any) -> None:
-        self._check_handled(handled)
-        self._watched -= 1
-        if self._watched == _MOST_WATCHED - 1:
-            self._transport.dispatch(self.advance)
-
-    def _check_handled(self, handled: Any) -> None:
-        if not isinstance(handled, Turn):
-            try:
-                handled.result()
-            except (Exception, asyncio.CancelledError) as error:
-                self._owner._log_and_abort(error)
-            except BaseException:
-                # Its task has raised it already.
-                self._owner._abort()
-            finally:
-                # The error has a traceback, that has this frame, and a Future keeps its error.
-                del handled
+            if self._watched is None:
+                self._watched = Watched(self._owner, functools.partial(self._transport.dispatch, self.advance))
+            self._watched.add(handled)

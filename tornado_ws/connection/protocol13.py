@@ -722,6 +722,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         if self._delivery.close_when_drained is None:
             # A last look at what has arrived and is not read.
             transport.begin()
+            self._delivery.end_rest()
             transport.handle_events()
         self._delivery.close_when_drained = code, reason
         transport.dispatch(self._delivery.advance)
