@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import importlib
 import itertools
 from collections.abc import AsyncIterator, Callable
+from ssl import SSLContext
 from typing import Any
 
 import pytest
+from tornado.httpclient import HTTPRequest
 
+from tests.conftest import Tls
 from tests.peer import RawPeer, Recording, raw_client
 from tests.support import FOREVER, PATIENCE, connected, serving, until
 from tests.wire import CLOSE, PING, PONG, TEXT, Frame, close_payload
@@ -128,6 +132,27 @@ async def test_one_read_brings_what_has_come_while_it_rested(monkeypatch: pytest
             await client.send_frame(TEXT, b"%d" % (MANY + number))
     begun = sum(rests and not before for before, rests in itertools.pairwise(rests))
     assert 0 < begun < len(rests) / 4
+
+
+async def keep_many_under_way(server: SSLContext | None, client: SSLContext | None) -> None:
+    """Send a message for each answer, while `MANY` are not answered."""
+    async with (
+        serving(Waiting, calls=[], ssl_options=server) as url,
+        connected(HTTPRequest(url if client is None else url.replace("ws", "wss", 1), ssl_options=client)) as conn,
+    ):
+        for number in range(MANY):
+            conn.write_message(str(number))
+        for number in range(20 * MANY):
+            assert await conn.read_message() == str(number)
+            conn.write_message(str(MANY + number))
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_messages_that_come_while_others_wait_are_all_answered(kind: str, over_tls: bool, tls: Tls) -> None:
+    # A record of TLS may hold several, which give no readiness of their own.
+    run: Any = importlib.import_module(kind).run
+    run(keep_many_under_way(tls.server, tls.client) if over_tls else keep_many_under_way(None, None))
 
 
 @pytest.mark.gen_test

@@ -5,9 +5,11 @@ The native engine has a class of the same name; this one says what both do.
 
 The way in: `handle_events` reads a chunk, feeds it to the reader and, while ``direct`` is true, lets the reader
 deliver its messages. What that ends with goes to ``advance`` of the receiver, which is also asked for everything while
-``direct`` is false. The way out: `write_message` and `write_frame` make a frame. Inside `dispatch` frames are held back
-(corked) while more messages were read than are delivered, and go to the kernel together. Outside they are gathered
-from the second one of a turn of the loop on (`engine.turn`).
+``direct`` is false. While the application is busy with a coroutine, the native engine lets messages wait in
+``read_ahead``, and the connection's task take the next one from there, as long as ``ahead`` is true. The way out:
+`write_message` and `write_frame` make a frame. Inside `dispatch` frames are held back (corked) while more messages were
+read than are delivered, and go to the kernel together. Outside they are gathered from the second one of a turn of the
+loop on (`engine.turn`).
 
 One class, and a long one: a call from one to another costs what the hot path is to save.
 """
@@ -109,8 +111,8 @@ class Channel:
         self.reading = False
         #: Whether messages may go from the reader to the application without asking the receiver.
         self.direct = False
-        #: Whether messages may go from the reader to ``read_ahead`` without asking the receiver, since the application
-        #: is busy. The native engine does so; this one asks.
+        #: Whether messages may go from the reader to ``read_ahead``, and from there to the application, without asking
+        #: the receiver. The native engine does so; this one asks.
         self.ahead = False
         self.read_ahead: ReadAhead | None = None
         #: What compresses messages, None where that was not negotiated.
