@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -130,3 +131,22 @@ def is_finished(reader: FrameReader) -> bool:
         return False
     reader.feed(Frame(PING).encode(None) + Frame(PING).encode(MASK))
     return next(iter(reader), finished) is finished
+
+
+class _OtherFuture(asyncio.Future[None]):
+    """One that may do something when it is asked."""
+
+
+def future_that(state: str) -> asyncio.Future[None]:
+    """Return a Future that "is done", "has failed", "was cancelled", "is pending" or "is of another class"."""
+    loop = asyncio.new_event_loop()
+    future = _OtherFuture(loop=loop) if state == "is of another class" else loop.create_future()
+    if state in ("is done", "is of another class"):
+        future.set_result(None)
+    elif state == "has failed":
+        future.set_exception(ValueError())
+        assert future.exception() is not None
+    elif state == "was cancelled":
+        future.cancel()
+    loop.close()
+    return future

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.engine.reading import Peer
+from tests.engine.reading import Peer, future_that
 from tests.engine.test_properties import Conversation, any_kind, chunks_of, cuts, quietly
 from tests.wire import BINARY, CLOSE, CONTINUATION, MESSAGES, PING, RSV1, TEXT, Frame, each_byte
 from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
@@ -97,6 +97,21 @@ def test_a_control_frame_ends_it_and_is_told_as_an_event(peer: Peer, opcode: int
     assert handler.messages == ["before"]
     assert reader.deliver(handler, ANY_NUMBER) is None
     assert handler.messages == ["before", "Hello"]
+
+
+def test_a_future_that_has_ended_well_is_done_with(peer: Peer) -> None:
+    result = future_that("is done")
+    handler = Handler(lambda message: result)
+    reader = fed(peer, Frame(TEXT, b"a"), Frame(TEXT, b"b"))
+    assert reader.deliver(handler, ANY_NUMBER) is None
+    assert handler.messages == ["a", "b"]
+
+
+@pytest.mark.parametrize("state", ["has failed", "was cancelled", "is pending", "is of another class"])
+def test_another_future_ends_it(peer: Peer, state: str) -> None:
+    result = future_that(state)
+    reader = fed(peer, Frame(TEXT, b"a"), Frame(TEXT, b"b"))
+    assert reader.deliver(Handler(lambda message: result), ANY_NUMBER) == (PENDING, result, 0)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.reading import Engine, Peer
+from tests.engine.reading import Engine, Peer, future_that
 from tests.wire import BINARY, CLOSE, PING, TEXT, Frame
 from tornado_ws.engine.contract import (
     BUDGET_SPENT,
@@ -117,6 +117,16 @@ def test_a_message_to_be_inflated_is_handed_on(engine: Engine) -> None:
 
 def test_what_on_message_returns_is_handed_on(engine: Engine) -> None:
     future = object()
+    assert outcome_of(engine, future) == (PENDING, future, 0)
+
+
+def test_a_future_that_has_ended_well_is_done_with(engine: Engine) -> None:
+    assert outcome_of(engine, future_that("is done")) is None
+
+
+@pytest.mark.parametrize("state", ["has failed", "was cancelled", "is pending", "is of another class"])
+def test_another_future_is_handed_on(engine: Engine, state: str) -> None:
+    future = future_that(state)
     assert outcome_of(engine, future) == (PENDING, future, 0)
 
 

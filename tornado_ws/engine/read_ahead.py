@@ -23,7 +23,7 @@ from tornado_ws.engine.contract import (
     Outcome,
 )
 from tornado_ws.engine.reader import FrameReader
-from tornado_ws.engine.tasks import step_coroutine
+from tornado_ws.engine.tasks import is_done, step_coroutine
 
 
 class ReadAhead:
@@ -98,6 +98,8 @@ class ReadAhead:
                 result = step_coroutine(result)
                 if result is not None:
                     return SUSPENDED, result, 0
+            elif result is not None and is_done(result):
+                result = None
         except (Exception, asyncio.CancelledError) as error:
             return RAISED, [error], 0
         return None if result is None else (PENDING, result, 0)

@@ -31,7 +31,7 @@ from tornado_ws.engine.contract import (
 )
 from tornado_ws.engine.encoding import apply_mask
 from tornado_ws.engine.message import Message
-from tornado_ws.engine.tasks import step_coroutine
+from tornado_ws.engine.tasks import is_done, step_coroutine
 from tornado_ws.engine.validation import check_extended_length, check_header, check_size, checked_text, decode_text
 from tornado_ws.errors import ProtocolError
 
@@ -118,7 +118,7 @@ class FrameReader:
         out of its list: callers that keep the outcome are frames of its traceback.
 
         With ``steps`` a coroutine that on_message returns takes its first step. One that returns in it counts as None,
-        another one is (SUSPENDED, what `step_coroutine` returns, 0).
+        another one is (SUSPENDED, what `step_coroutine` returns, 0). A Future that has ended well counts as None too.
         """
         until = 0.0
         while not self._stopped:
@@ -139,6 +139,8 @@ class FrameReader:
                     suspended = step_coroutine(result)
                     if suspended is not None:
                         return SUSPENDED, suspended, 0
+                    result = None
+                elif result is not None and is_done(result):
                     result = None
             except (Exception, asyncio.CancelledError) as error:
                 return RAISED, [error], 0

@@ -68,6 +68,11 @@ def call_outside(task: asyncio.Task[Any], callback: Callable[[Any], object], arg
             pass
 
 
+def is_done(result: Any) -> bool:
+    """Whether ``result`` is a Future that has ended well, as that of most writes: nothing is left to wait for."""
+    return type(result) is asyncio.Future and result.done() and not result.cancelled() and result.exception() is None
+
+
 def step_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Suspended | None:
     """Let ``coroutine`` take its first step, in a copy of the context, as a task would; return None if it is done."""
     context = contextvars.copy_context()

@@ -76,6 +76,8 @@ cdef class ReadAhead:
                 result = step_coroutine(result)
                 if result is not None:
                     failed = SUSPENDED, result, 0
+            elif result is not None and is_done(result):
+                result = None
         except _FAILURES as error:
             failed = result = RAISED, [error], 0
         if result is None:

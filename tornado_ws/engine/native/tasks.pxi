@@ -19,6 +19,16 @@ cdef object step_coroutine(coroutine):
     return None if status == PYGEN_RETURN else (coroutine, context, yielded)
 
 
+cdef object _Future = asyncio.Future
+
+
+cdef bint is_done(result) except -1:
+    """Whether ``result`` is a Future that has ended well; see `tornado_ws.engine.tasks.is_done`."""
+    return (
+        type(result) is _Future and result.done() and not result.cancelled() and result.exception() is None
+    )
+
+
 cdef object enter_task(task, loop):
     """Make ``task`` the current one; returns which one was that before, or None.
 
