@@ -137,9 +137,11 @@ cdef class ConnectionTask:
         cdef Channel channel = self._channel
         cdef Handling handling
         receiver = channel.receiver
+        # First: the receiver waits for what it is busy with, and without memory nobody would tell it of the end.
+        on_handled = receiver.on_handled
         handling = self.go_on(suspended[0], suspended[1], suspended[2])
+        handling.add_done_callback(on_handled)
         receiver.busy_with = handling
-        handling.add_done_callback(receiver.on_handled)
         # Until then the callback may have done anything.
         channel.ahead = channel.direct
         channel.direct = False
