@@ -217,16 +217,12 @@ class Delivery:
             if self._closing.pending or self._incoming is not None:
                 self.hurry()
             return None
-        if self._is_behind() and not self._drops_messages:
-            transport.pause_reading()
-            transport.ahead = self._is_ahead()
+        if self._pauses_behind():
             return None
         limit = self._owner._rate_limit
         outcome = self.read(MESSAGES_PER_TURN) if limit is None else self._read_within(limit)
         if outcome is None:
-            if self._is_behind() and not self._drops_messages:
-                transport.pause_reading()
-                transport.ahead = self._is_ahead()
+            if self._pauses_behind():
                 return None
             if self.close_when_drained is not None and self._closing.state.sends:
                 transport.pause_reading()
@@ -266,6 +262,14 @@ class Delivery:
 
     def _may_read(self) -> bool:
         return self._closing.state.receives and not self._is_behind()
+
+    def _pauses_behind(self) -> bool:
+        """Stop reading if the application is behind; return whether it is."""
+        if not self._is_behind() or self._drops_messages:
+            return False
+        self._transport.pause_reading()
+        self._transport.ahead = self._is_ahead()
+        return True
 
     def _is_behind(self) -> bool:
         """Whether the application has so much under way that reading stops."""

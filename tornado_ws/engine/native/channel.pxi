@@ -299,7 +299,7 @@ cdef class Channel:
         """Let messages wait while the application is busy; returns what else has come, None if nothing has."""
         cdef object outcome = None
         try:
-            outcome = self.read_ahead.fill(self._reader, MESSAGES_PER_TURN)
+            outcome = self.read_ahead.fill_from(self._reader, MESSAGES_PER_TURN)
         except ProtocolError as error:
             outcome = VIOLATION, error, 0
         finally:

@@ -186,7 +186,7 @@ cdef class ConnectionTask:
         # In a loop that the callback runs, the next message is to be delivered.
         receiver.busy_with = None
         channel.more_waits = len(read_ahead) > 1
-        cdef tuple outcome = read_ahead.deliver(channel._reader, receiver.handler, True)
+        cdef tuple outcome = read_ahead.deliver_to(channel._reader, receiver.handler, True)
         if (
             outcome is None
             or <int>outcome[0] != SUSPENDED

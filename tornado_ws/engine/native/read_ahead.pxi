@@ -34,8 +34,11 @@ cdef class ReadAhead:
     cpdef bint has_enough(self) except -1:
         return len(self._events) >= ENOUGH_AHEAD or self.is_full()
 
-    cpdef object fill(self, FrameReader reader, int limit):
+    def fill(self, FrameReader reader not None, int limit):
         """Take messages until this is full; see `tornado_ws.engine.read_ahead.ReadAhead.fill`."""
+        return self.fill_from(reader, limit)
+
+    cdef object fill_from(self, FrameReader reader, int limit):
         global _enough
         cdef double until = 0
         cdef object payload
@@ -61,8 +64,11 @@ cdef class ReadAhead:
                 return _BUDGET_SPENT
         return None
 
-    cpdef object deliver(self, FrameReader reader, handler, bint steps):
+    def deliver(self, FrameReader reader not None, handler, bint steps):
         """Give a message to ``handler.on_message``; see `tornado_ws.engine.read_ahead.ReadAhead.deliver`."""
+        return self.deliver_to(reader, handler, steps)
+
+    cdef object deliver_to(self, FrameReader reader, handler, bint steps):
         cdef tuple event = self.get()
         cdef object result
         cdef object failed = None
