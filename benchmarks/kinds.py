@@ -21,6 +21,8 @@ class Target:
     wire_of: str | None = None
     #: One of `OTHER_FIGURES`; "" for the figure that counts in the row.
     figure: str = ""
+    #: The id of the row in which ``against`` has its figure; "" for the target's own row.
+    in_row: str = ""
     #: The target as whoever set it said it, where that differs from the figure: "200 iterations a second".
     words: str = ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.fan_out_rows import FAN_OUT_ROWS
 from benchmarks.kinds import BEST_PEER, Row, Target
-from benchmarks.peers import AIOHTTP, FAST, FLOOR, PICOWS, PICOWS_WEBSOCKETS, PURE, TORNADO
+from benchmarks.peers import AIOHTTP, FAST, FLOOR, OURS, PICOWS, PICOWS_WEBSOCKETS, PURE, TORNADO
 
 _SHAPES = frozenset({"shapes"})
 _TLS = frozenset({"tls"})
@@ -97,8 +97,8 @@ ROWS = (
     *_shape_rows(
         "awaiting",
         "a coroutine that awaits its write",
-        (Target(0.6, PICOWS_WEBSOCKETS),),
-        (Target(0.2, PICOWS_WEBSOCKETS), Target(1 / 30, TORNADO)),
+        (Target(1.15, OURS, in_row="text-32-x100-1"), Target(0.6, PICOWS_WEBSOCKETS)),
+        (Target(2, OURS, in_row="text-32-x1-64"), Target(0.2, PICOWS_WEBSOCKETS), Target(1 / 30, TORNADO)),
     ),
     *(
         Row(

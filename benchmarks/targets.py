@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from benchmarks.kinds import BEST_PEER, FIGURES, OTHER_FIGURES, Row, Target
 from benchmarks.peers import SERVERS
 from benchmarks.results import Results
+from benchmarks.rows import ROWS
 
 #: Messages are not all of one size, and two servers are not cut off at the same one.
 _SAME_WIRE_SIZE = 1.01
@@ -46,8 +47,11 @@ def _judge(results: Results, row: Row, target: Target) -> Verdict:
         unit = OTHER_FIGURES[target.figure] if target.figure else FIGURES[row.kind][1]
         return Verdict(row, target, unit, subject, "not measured" if subject is None else "")
     against = best_peer(results, row) if target.against == BEST_PEER else target.against
-    other = _figure(results, row, target, against) if against else None
+    compared = next(other for other in ROWS if other.id == target.in_row) if target.in_row else row
+    other = _figure(results, compared, target, against) if against else None
     label = f"{BEST_PEER}, {against}" if target.against == BEST_PEER and against else target.against
+    if target.in_row:
+        label = f'{label} in "{compared.label}"'
     if subject is None or not other:
         return Verdict(row, target, label, None, "not measured")
     return Verdict(row, target, label, subject / other, _wire_note(results, row, target))

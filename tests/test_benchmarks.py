@@ -26,12 +26,13 @@ TOOLS = Tools(Path(), None, None, Path(), "redis-server", ())
 ROW = {row.id: row for row in ROWS}
 
 
-def verdicts(row: Row, figures: dict[str, dict[str, float]]) -> list[Verdict]:
-    """Return what is said of a row in which peers had these figures."""
+def verdicts(measured: dict[Row, dict[str, dict[str, float]]]) -> list[Verdict]:
+    """Return what is said of rows in which peers had these figures."""
     results = Results({})
-    results.begin_row(row, {"rounds": 1, "seconds": 1, "when": "", "commit": ""})
-    for peer, measured in figures.items():
-        results.add(row, peer, measured, {})
+    for row, figures in measured.items():
+        results.begin_row(row, {"rounds": 1, "seconds": 1, "when": "", "commit": ""})
+        for peer, figure in figures.items():
+            results.add(row, peer, figure, {})
     return judge(results)
 
 
@@ -51,6 +52,7 @@ def test_whoever_a_target_names_takes_part_in_the_row(row: Row) -> None:
         named = {target.subject, target.against, target.wire_of} - {None, BEST_PEER}
         assert named <= there
         assert target.figure in {"", *OTHER_FIGURES}
+        assert target.in_row in {"", *ROW}
     assert all(not isinstance(peer, Server) or peer.name in there for peer in peers_of(row, tools, ""))
 
 
@@ -89,7 +91,7 @@ def test_a_target_of_iterations_is_judged_by_the_time_of_one() -> None:
         OURS: {"cpu_us": 9.0, "iteration_ms": 4.0},
         SOCKETIFY: {"cpu_us": 1.0, "iteration_ms": 10.0},
     }
-    each, ratio = verdicts(ROW["all-to-all"], figures)
+    each, ratio = verdicts({ROW["all-to-all"]: figures})
     assert (each.met, each.measured) == (True, 4.0)
     assert (ratio.met, ratio.measured) == (False, 0.4)
     assert (
@@ -101,9 +103,9 @@ def test_a_target_of_iterations_is_judged_by_the_time_of_one() -> None:
 
 
 def test_a_target_of_none_at_all_is_met_by_none_at_all() -> None:
-    (met,) = verdicts(ROW["resume"], {OURS: {"cpu_us": 1.0, "broker_reads": 0.0}})
-    (missed,) = verdicts(ROW["resume"], {OURS: {"cpu_us": 1.0, "broker_reads": 1.0}})
-    (unknown,) = verdicts(ROW["resume"], {OURS: {"cpu_us": 1.0}})
+    (met,) = verdicts({ROW["resume"]: {OURS: {"cpu_us": 1.0, "broker_reads": 0.0}}})
+    (missed,) = verdicts({ROW["resume"]: {OURS: {"cpu_us": 1.0, "broker_reads": 1.0}}})
+    (unknown,) = verdicts({ROW["resume"]: {OURS: {"cpu_us": 1.0}}})
     assert [verdict.met for verdict in (met, missed, unknown)] == [True, False, False]
     words = "tornado_ws, at most 0 reads of the broker on a process that is up (0 reads of the broker)"
     assert say_verdict(met) == f"{words}: 0.00, met"
@@ -112,10 +114,24 @@ def test_a_target_of_none_at_all_is_met_by_none_at_all() -> None:
 
 
 def test_a_ratio_to_whom_nobody_measured_is_not_judged() -> None:
-    _, ratio = verdicts(ROW["all-to-all"], {OURS: {"cpu_us": 1.0, "iteration_ms": 1.0}})
+    _, ratio = verdicts({ROW["all-to-all"]: {OURS: {"cpu_us": 1.0, "iteration_ms": 1.0}}})
     assert not ratio.met
     assert ratio.note == "not measured"
     assert ratio.target == Target(1 / 3, SOCKETIFY, figure="iteration_ms", words="3 x socketify's iterations a second")
+
+
+def test_a_row_may_be_judged_by_what_another_one_takes() -> None:
+    plain, awaiting = ROW["text-32-x1-64"], ROW["awaiting-x1-64"]
+    alone, *_ = verdicts({awaiting: {OURS: {"cpu_us": 3.0}}})
+    beside, *_ = [
+        each
+        for each in verdicts({plain: {OURS: {"cpu_us": 2.0}}, awaiting: {OURS: {"cpu_us": 3.0}}})
+        if each.row is awaiting
+    ]
+    assert alone.note == "not measured"
+    assert (beside.met, beside.measured) == (True, 1.5)
+    words = 'tornado_ws, at most 2 x tornado_ws in "32 B text, 1 connection, 64 in flight"'
+    assert say_verdict(beside) == f"{words}: 1.500, met, 25% to spare"
 
 
 @pytest.mark.parametrize(
