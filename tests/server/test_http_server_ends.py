@@ -298,3 +298,59 @@ async def test_a_server_may_close_the_stream_itself(base: Any, when: str) -> Non
                 assert await everything(peer) == b""
                 await until(lambda: not site.server._connections)
             streams.clear()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("when", ["at once", "later"])
+@pytest.mark.parametrize("base", CLASSES)
+async def test_a_server_may_read_before_the_request(base: Any, when: str) -> None:
+    """As one does that is told of the client's address by a proxy, in a line of its own."""
+
+    class Proxied(base):  # type: ignore[misc]
+        async def handle_stream(self, stream: IOStream, address: Any) -> None:
+            reading = stream.read_until(b"\r\n")
+            began.set()
+            line = await reading
+            super().handle_stream(stream, (line.split()[1].decode(), 1))
+
+    began = asyncio.Event()
+    async with site_of(Proxied) as site, site.peer() as peer:
+        if when == "later":
+            await began.wait()
+        await peer.send(b"PROXY 9.9.9.9\r\n" + request() + GOODBYE)
+        assert b" 101 " in await everything(peer)
+        assert site.seen[0]["from"][0] == "9.9.9.9"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("base", CLASSES)
+async def test_a_server_may_watch_the_stream_itself(base: Any) -> None:
+    class Watching(base):  # type: ignore[misc]
+        def handle_stream(self, stream: IOStream, address: Any) -> None:
+            stream.set_close_callback(lambda: None)
+            super().handle_stream(stream, address)
+
+    async with site_of(Watching) as site, site.peer() as peer:
+        await until(lambda: site.server._connections)
+        await peer.send(request() + GOODBYE)
+        assert b" 101 " in await everything(peer)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_handler_that_closes_the_stream_is_told(steps: int, http_log: Callable[[], list[str]]) -> None:
+    class Closing(Telling):
+        async def prepare(self) -> None:
+            super().prepare()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            self.request.connection.stream.close()  # type: ignore[union-attr]
+            await until(lambda: "told" in self.site.seen)
+
+        def on_connection_close(self) -> None:
+            self.site.seen.append("told")
+            super().on_connection_close()
+
+    answer, seen = await compare(lambda site: site.talk(request()), http_log, short=True, handler=Closing)
+    assert answer == b""
+    assert seen[1:] == ["told"]

@@ -78,7 +78,7 @@ class _ServerConnection(HTTP1ServerConnection):
 
     #: What is left of the first request when `start_serving` is called.
     _first: Coroutine[Any, Any, bool] | None = None
-    #: The first request while nothing watches over it.
+    #: The first request until it is known whether its handler takes the stream.
     _answering: Any = None
     #: Since when the first byte is waited for, in the loop's time; None if it was there.
     _began: float | None = None
@@ -105,6 +105,10 @@ class _ServerConnection(HTTP1ServerConnection):
     def _look(self) -> None:
         """Take what has arrived; wait for it where nothing has."""
         if self._serving_future is not None:
+            return
+        if self.stream._state is not None or self.stream._read_buffer_size:
+            # A server has used it before, to read what a proxy puts in front of the request for example.
+            self._serve()
             return
         data = None if self.stream.closed() else self._receive()
         if data is not None:
@@ -195,10 +199,12 @@ class _ServerConnection(HTTP1ServerConnection):
             return
         if not is_finished:
             self._serve(_receive_headers(http, delegate, received))
-            return
-        self._answering = http
-        # Behind the first step of the handler's task, in which it accepts the handshake.
-        self._loop.call_soon(self._look_after)
+        elif _watch(http):
+            self._answering = http
+            # Behind the first step of the handler's task, in which it accepts the handshake.
+            self._loop.call_soon(self._look_after)
+        else:
+            self._serve(_await_answer(http, False))
 
     def _look_after(self) -> None:
         """End if the handler has taken the stream; otherwise go on as Tornado does."""
@@ -209,7 +215,7 @@ class _ServerConnection(HTTP1ServerConnection):
             self._is_over = True
             self._server.on_close(self)
         else:
-            self._serve(_await_answer(http))
+            self._serve(_await_answer(http, True))
 
     async def _read_first(self) -> bool:
         """Read the first request as Tornado does, in the time that is left for it."""
@@ -252,11 +258,8 @@ class _ServerConnection(HTTP1ServerConnection):
 
     async def close(self) -> None:
         self._stop_waiting()
-        http, self._answering = self._answering, None
-        if http is not None and http.stream is not None:
-            # Tornado watches over a request from the moment when the application has got it.
-            http.stream.set_close_callback(http._on_connection_close)
         self.stream.close()
+        self._look_after()
         if self._serving_future is None and not self._is_over:
             self._serve()
         if self._serving_future is not None:
@@ -300,17 +303,27 @@ async def _receive_headers(http: Any, delegate: HTTPMessageDelegate, received: A
             delegate.finish()
     except (Exception, asyncio.CancelledError) as error:
         return await _fail(http, delegate, error)
-    return await _await_answer(http, delegate if is_answered else None)
+    return await _await_answer(http, _watch(http), delegate if is_answered else None)
 
 
-async def _await_answer(http: HTTP1Connection, unfinished: HTTPMessageDelegate | None = None) -> bool:
+def _watch(http: Any) -> bool:
+    """Have ``http`` told of the end of the connection while there is an answer to wait for; return whether there is."""
+    if http._finish_future.done() or http.stream is None or http.stream.closed():
+        return False
+    # Who closes the stream itself is heard of from here on. The socket is watched when that pays.
+    http.stream._close_callback = http._on_connection_close
+    return True
+
+
+async def _await_answer(http: Any, is_watched: bool, unfinished: HTTPMessageDelegate | None = None) -> bool:
     """Wait for the answer to a request that was read; return whether there may be another request.
 
-    ``unfinished`` is a delegate whose ``finish`` was not called.
+    ``is_watched`` is what `_watch` has returned, ``unfinished`` a delegate whose ``finish`` was not called.
     """
     try:
-        if not http._finish_future.done() and http.stream is not None and not http.stream.closed():
-            http.stream.set_close_callback(http._on_connection_close)
+        if is_watched:
+            if http.stream is not None:
+                http.stream._maybe_add_error_listener()
             await http._finish_future
         return http.stream is not None
     finally:
