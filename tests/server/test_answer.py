@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,12 @@ from tornado_ws.transport import http_answer
 
 
 async def both_ways(
-    monkeypatch: pytest.MonkeyPatch, handler: type[Telling], *, end: bytes = GOODBYE, **options: Any
+    monkeypatch: pytest.MonkeyPatch,
+    handler: type[Telling],
+    *,
+    end: bytes = GOODBYE,
+    leaves: bool = False,
+    **options: Any,
 ) -> tuple[bytes, list[Any]]:
     """Accept one handshake the short way and one by `RequestHandler.finish`; return what was the same."""
     outcomes = []
@@ -28,7 +34,11 @@ async def both_ways(
                 patches.setattr(opening, "send_101", lambda handler, accept: False)
                 patches.setattr("tornado_ws.server.handler.clear_answer", lambda handler: False)
             async with site_of(tornado_ws.HTTPServer, handler, **options) as site:
-                answer = await site.talk(request() + end)
+                async with site.peer() as peer:
+                    await peer.send(request() + end)
+                    if leaves:
+                        peer.sock.shutdown(socket.SHUT_WR)
+                    answer = await everything(peer)
                 await until(lambda site=site: not site.server._connections)  # type: ignore[misc]
             outcomes.append((answer, site.seen))
     assert outcomes[0] == outcomes[1]
@@ -165,6 +175,25 @@ async def test_what_cannot_be_sent_fails_as_it_does_in_tornado(
     # Tornado 6.2 looks for LF alone.
     assert name == "Content-Length" or value == "a\rb" or not answer.startswith(b"HTTP/1.1 101")
     assert ways == [False]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("where", ["_log", "on_finish", "detach"])
+@pytest.mark.parametrize("end", [GOODBYE, LAST_REQUEST], ids=["frames", "a request"])
+async def test_the_connection_goes_on_if_what_is_called_last_raises(
+    where: str, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(Telling):
+        pass
+
+    def fail(handler: Any) -> None:
+        raise OSError("broken")
+
+    setattr(Failing, where, fail)
+
+    answer, _ = await both_ways(monkeypatch, Failing, end=end, leaves=True)
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    assert answer.endswith(b"plain") is (end == LAST_REQUEST)
 
 
 @pytest.mark.gen_test

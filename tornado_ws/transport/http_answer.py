@@ -81,6 +81,9 @@ def send_101(handler: Any, accept: str) -> bool:
     connection._response_start_line = _START_LINE
     _write(connection.stream, data)
     connection._write_finished = True
+    # HTTP goes on if one of these raises, as it does behind any other answer.
+    if not connection._finish_future.done():
+        connection._finish_future.set_result(None)
     handler._log()
     handler._finished = True
     handler.on_finish()
