@@ -256,6 +256,7 @@ def test_the_connection_is_one_of_tornados() -> None:
     for name in ("_can_keep_alive", "_on_connection_close", "_clear_callbacks", "read_response"):
         assert callable(getattr(HTTP1Connection, name))
     assert callable(HTTP1ServerConnection._server_request_loop)
+    assert callable(IOStream._maybe_add_error_listener)
 
 
 @pytest.mark.gen_test
