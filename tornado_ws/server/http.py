@@ -29,7 +29,7 @@ from tornado.web import Application
 
 from tornado_ws.server.settings import check_settings
 from tornado_ws.server.upgrade_request import parse_upgrade_request
-from tornado_ws.transport.stream import give_back, stop_watching
+from tornado_ws.transport.stream import give_back, is_used, stop_watching, tell_of_end, watch_as, watch_for_end
 
 #: Bytes that are read at first. A browser's request has about 500, and up to 4 KiB of cookies.
 _FIRST_READ = 8192
@@ -106,7 +106,7 @@ class _ServerConnection(HTTP1ServerConnection):
         """Take what has arrived; wait for it where nothing has."""
         if self._serving_future is not None:
             return
-        if self.stream._state is not None or self.stream._read_buffer_size:
+        if is_used(self.stream):
             # A server has used it before, to read what a proxy puts in front of the request for example.
             self._serve()
             return
@@ -138,9 +138,7 @@ class _ServerConnection(HTTP1ServerConnection):
             self.stream.close(exc_info=error.with_traceback(None))
             self._serve()
             return
-        # As if it were the stream's own: whoever closes the stream, takes it off the loop, and is heard of here.
-        self.stream._state = IOLoop.READ
-        self.stream._close_callback = self._on_close
+        watch_as(self.stream, self._on_close)
         self._is_waiting = True
         self._began = self._loop.time()
         if self.params.header_timeout is not None:
@@ -149,7 +147,7 @@ class _ServerConnection(HTTP1ServerConnection):
     def _stop_waiting(self) -> None:
         if self._is_waiting:
             self._is_waiting = False
-            self.stream._close_callback = None
+            tell_of_end(self.stream, None)
             stop_watching(self.stream)
         if self._timeout is not None:
             self.stream.io_loop.remove_timeout(self._timeout)
@@ -311,7 +309,7 @@ def _watch(http: Any) -> bool:
     if http._finish_future.done() or http.stream is None or http.stream.closed():
         return False
     # Who closes the stream itself is heard of from here on. The socket is watched when that pays.
-    http.stream._close_callback = http._on_connection_close
+    tell_of_end(http.stream, http._on_connection_close)
     return True
 
 
@@ -323,7 +321,7 @@ async def _await_answer(http: Any, is_watched: bool, unfinished: HTTPMessageDele
     try:
         if is_watched:
             if http.stream is not None:
-                http.stream._maybe_add_error_listener()
+                watch_for_end(http.stream)
             await http._finish_future
         return http.stream is not None
     finally:

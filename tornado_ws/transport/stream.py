@@ -6,10 +6,12 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from tornado import httputil
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
+from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from tornado_ws.engine.contract import SEND_SIZE
@@ -39,6 +41,27 @@ def send_at_once(stream: IOStream) -> None:
     except OSError:
         # A Unix socket has nothing of the kind, and one that is closed needs it no more.
         pass
+
+
+def is_used(stream: IOStream) -> bool:
+    """Whether somebody has read from ``stream``, or it is on its IOLoop already."""
+    return stream._state is not None or stream._read_buffer_size > 0
+
+
+def watch_as(stream: IOStream, on_close: Callable[[], None]) -> None:
+    """Let ``stream`` take the handler of its socket for its own: whoever closes it, takes that off the loop."""
+    stream._state = IOLoop.READ
+    tell_of_end(stream, on_close)
+
+
+def tell_of_end(stream: IOStream, on_close: Callable[[], None] | None) -> None:
+    """Do what ``stream.set_close_callback`` does, but watch for no end that comes from the peer."""
+    stream._close_callback = on_close
+
+
+def watch_for_end(stream: IOStream) -> None:
+    """Watch for an end that comes from the peer, unless nobody is to be told."""
+    stream._maybe_add_error_listener()
 
 
 def stop_watching(stream: IOStream) -> None:
