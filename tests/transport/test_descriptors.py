@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import gc
 import os
 import resource
 import select
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,11 +26,12 @@ from tests.peer import (
     exchange,
     opening_request,
     raw_client,
+    raw_server,
     tls_client,
     unanswered_client,
 )
 from tests.support import Echo, serving, until
-from tests.wire import CLOSE, TEXT, Frame
+from tests.wire import CLOSE, PING, PONG, TEXT, Frame
 from tornado_ws import WebSocketClosedError, WebSocketHandler
 from tornado_ws.transport import transport
 from tornado_ws.transport.poller import poller_of
@@ -301,3 +304,51 @@ async def test_a_forked_child_that_closes_what_it_inherited_takes_nothing_from_i
         for client in clients:
             await end(client)
         await until(lambda: not poller_of(IOLoop.current()).connections(), _PATIENCE)
+
+
+_FORKS = """
+import asyncio, os, sys
+from tornado_ws import websocket_connect
+
+def write_and_fork():
+    for number in range(3):
+        conn.write_message(str(number))
+    if os.fork() == 0:
+        raise SystemExit
+    os.wait()
+
+async def main():
+    global conn
+    conn = await websocket_connect(sys.argv[1], on_message_callback=lambda message: message and write_and_fork())
+    if {inside}:
+        await asyncio.Event().wait()
+    write_and_fork()
+    await asyncio.sleep(0)
+    conn.close()
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@needs_epoll
+@pytest.mark.gen_test(timeout=_PATIENCE)
+@pytest.mark.parametrize("inside", [False, True], ids=["a turn", "a callback"])
+async def test_a_forked_child_that_an_exception_ends_sends_nothing_again(inside: bool) -> None:
+    async with raw_server() as server:
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _FORKS.format(inside=inside), server.url, stderr=asyncio.subprocess.DEVNULL
+        )
+        peer = await server.accept()
+        if inside:
+            await peer.send_frame(TEXT, b"x")
+        for number in range(3):
+            assert await peer.receive() == Frame(TEXT, b"%d" % number)
+        if inside:
+            # What the child has sent is there before the parent goes on.
+            await peer.send_frame(PING, b"x")
+            assert await peer.receive() == Frame(PONG, b"x")
+        else:
+            assert await peer.receive() == Frame(CLOSE)
+        program.kill()
+        await program.wait()

@@ -344,6 +344,24 @@ def _flush() -> None:
                     pollable.flush()
 
 
+def _flush_before_fork() -> None:
+    """Send what the loop of this thread holds back, or a child that is ended by an exception would send it again.
+
+    An exception goes through callbacks, and `asyncio.run` ends the loop in the child: both send what waits.
+    """
+    if asyncio._get_running_loop() is None:
+        return
+    poller: Poller | None = vars(IOLoop.current()).get("_ws_poller")
+    if poller is not None:
+        for pollable in poller.connections():
+            with contextlib.suppress(Exception):
+                pollable.flush()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_flush_before_fork)
+
+
 def poller_of(io_loop: IOLoop, make: Callable[[IOLoop], Poller] | None = None) -> Poller:
     """Return the one poller of ``io_loop``, kept on the loop so that it goes with it.
 
