@@ -47,6 +47,21 @@ async def until(condition: Callable[[], object], timeout: float = PATIENCE) -> N
         await asyncio.sleep(0.001)
 
 
+def run_loop_until(condition: Callable[[], object]) -> None:
+    """Run the loop inside a callback of it, as with nest_asyncio."""
+    loop: Any = asyncio.get_running_loop()
+    task: Any = asyncio.current_task()
+    asyncio.tasks._leave_task(loop, task)
+    try:
+        deadline = loop.time() + PATIENCE
+        while not condition():
+            assert loop.time() < deadline
+            loop.call_later(0.001, int)
+            loop._run_once()
+    finally:
+        asyncio.tasks._enter_task(loop, task)
+
+
 def run_side_by_side(threads: list[threading.Thread]) -> None:
     """Run ``threads`` to their end, with a change between them at nearly every step."""
     interval = sys.getswitchinterval()

@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import importlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from ssl import SSLContext
 from typing import Any
 
@@ -16,7 +16,7 @@ from tornado.httpclient import HTTPRequest
 
 from tests.conftest import Tls
 from tests.peer import RawPeer, Recording, raw_client
-from tests.support import FOREVER, PATIENCE, connected, serving, until
+from tests.support import FOREVER, connected, run_loop_until, serving, until
 from tests.wire import CLOSE, PING, PONG, TEXT, Frame, close_payload
 from tornado_ws import WebSocketClosedError
 from tornado_ws.connection import rest
@@ -295,21 +295,6 @@ async def test_pings_between_them_are_answered(step: str) -> None:
     ]
     texts = [frame for frame in received if frame is not None and frame.opcode == TEXT]
     assert texts == [Frame(TEXT, text.encode()) for text in numbers(MANY + 1)]
-
-
-def run_loop_until(condition: Callable[[], object]) -> None:
-    """Run the loop inside a callback of it, as with nest_asyncio."""
-    loop: Any = asyncio.get_running_loop()
-    task: Any = asyncio.current_task()
-    asyncio.tasks._leave_task(loop, task)
-    try:
-        deadline = loop.time() + PATIENCE
-        while not condition():
-            assert loop.time() < deadline
-            loop.call_later(0.001, int)
-            loop._run_once()
-    finally:
-        asyncio.tasks._enter_task(loop, task)
 
 
 # So few messages that reading does not rest.

@@ -24,7 +24,7 @@ from tests.peer import (
     raw_server,
     unanswered_client,
 )
-from tests.support import Echo, serving, until
+from tests.support import Echo, run_loop_until, serving, until
 from tests.wire import BINARY, CLOSE, TEXT, Frame
 from tornado_ws import WebSocketHandler, websocket_connect
 from tornado_ws.testing import expect
@@ -113,6 +113,30 @@ async def test_a_handler_may_write_to_other_connections() -> None:
         for client in (first, second):
             for number in range(100):
                 assert await client.receive() == Frame(TEXT, b"%d" % number)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("others", [0, 1, 3])
+async def test_a_loop_inside_a_callback_serves_every_connection(others: int) -> None:
+    """And no turn of it logs an error; as with nest_asyncio."""
+    received: list[str | bytes] = []
+
+    class Nested(WebSocketHandler):
+        def on_message(self, message: str | bytes) -> None:
+            received.append(message)
+            if message == "outer":
+                for client in clients:
+                    client.sock.send(client.frame(TEXT, b"inner"))
+                run_loop_until(lambda: len(received) == 2 + others)
+                self.write_message("done")
+
+    async with serving(Nested) as url, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(raw_client(url)) for _ in range(1 + others)]
+        await clients[0].send_frame(TEXT, b"outer")
+        assert await clients[0].receive() == Frame(TEXT, b"done")
+        assert received == ["outer"] + ["inner"] * len(clients)
+        for client in clients:
+            await end(client)
 
 
 @pytest.mark.gen_test

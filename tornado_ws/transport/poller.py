@@ -12,6 +12,7 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import operator
 import os
 import select
 import time
@@ -140,6 +141,8 @@ class LoopPoller(_Poller):
         """Watch for ``events``: READ, WRITE, both or zero. Raises OSError when the kernel has no room for it."""
         if not self.is_inherited:
             self._io_loop.update_handler(pollable, events)
+            if events:
+                _serve_inside_callbacks(self._asyncio_loop, pollable.fd)
 
     def remove(self, pollable: Pollable) -> None:
         self._pollables.discard(pollable)
@@ -231,6 +234,8 @@ class NestedPoller(_Poller, abc.ABC):
                 loop.add_writer(fd, serve)
             else:
                 loop.remove_writer(fd)
+        if events:
+            _serve_inside_callbacks(loop, fd)
 
     def _nest(self) -> None:
         """Put a selector between the loop and its sockets. Raises OSError, with nothing changed, when that fails."""
@@ -240,6 +245,7 @@ class NestedPoller(_Poller, abc.ABC):
                 self._change(fd, 0, events)
             self._io_loop.add_handler(self, _handle_nothing, 0)
             self._asyncio_loop.add_reader(self._selector.fileno(), self._server())
+            _serve_inside_callbacks(self._asyncio_loop, self._selector.fileno())
         except BaseException:
             self._close_selector()
             raise
@@ -270,6 +276,34 @@ class NestedPoller(_Poller, abc.ABC):
         self._events.clear()
         for pollable in pollables:
             pollable.close()
+
+
+class _NoContext:
+    """Stands in the place of a context and enters none: callbacks of the application have their connection's."""
+
+    #: Python 3.10 has no `operator.call`.
+    run = staticmethod(getattr(operator, "call", lambda callback, *args: callback(*args)))
+
+    def copy(self) -> _NoContext:
+        return self
+
+
+_no_context = _NoContext()
+
+
+def _serve_inside_callbacks(loop: Any, fd: int) -> None:
+    """Let a loop that runs inside a callback, as with nest_asyncio, serve the sockets that ``fd`` tells of.
+
+    asyncio enters one context for all events of a descriptor, and it cannot be entered twice: each turn of the inner
+    loop would log an error, and nobody would get a message.
+    """
+    try:
+        handles = [handle for handle in loop._selector.get_key(fd).data if handle is not None]
+    except (AttributeError, KeyError, TypeError):
+        # Not asyncio's own selector: no such loop is known to run inside a callback.
+        return
+    for handle in handles:
+        handle._context = _no_context
 
 
 def _handle_nothing(fd: object, events: int) -> None:
