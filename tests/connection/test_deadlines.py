@@ -192,3 +192,17 @@ async def test_a_periodic_ping_of_the_applications_is_called(calls_ours: bool) -
         assert frame is not None
         assert (frame.opcode, frame.payload) == (PING, b"" if calls_ours else b"own")
     assert began == ["periodic_ping"]
+
+
+@pytest.mark.gen_test
+async def test_a_periodic_ping_in_the_place_of_ours_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = WebSocketProtocol13.periodic_ping
+
+    async def periodic_ping(protocol: WebSocketProtocol13) -> None:
+        protocol.write_ping(b"first")
+        await ours(protocol)
+
+    monkeypatch.setattr(WebSocketProtocol13, "periodic_ping", periodic_ping)
+    async with serving(Echo, websocket_ping_interval=0.05) as url, raw_client(url) as client:
+        frames = [await client.receive(), await client.receive()]
+    assert [frame and (frame.opcode, frame.payload) for frame in frames] == [(PING, b"first"), (PING, b"")]

@@ -862,7 +862,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         """Send pings every ``ping_interval`` seconds, unless it is zero."""
         if self._keepalive is not None or self._ping_coroutine is not None or not self.ping_interval > 0:
             return
-        if type(self).periodic_ping is not WebSocketProtocol13.periodic_ping:
+        if type(self).periodic_ping is not _periodic_ping:
             self._ping_coroutine = asyncio.get_event_loop().create_task(self.periodic_ping())
         else:
             self._keepalive = self._make_keepalive()
@@ -920,6 +920,10 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         self.close(reason=reason)
         if unsent:
             transport.close()
+
+
+#: Before anybody can have put another one in its place, for all connections.
+_periodic_ping = WebSocketProtocol13.periodic_ping
 
 
 def _begun(result: Any) -> Any:
