@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -439,3 +440,20 @@ async def test_a_client_refuses_to_send_them_and_nothing_has_happened(code: int 
             conn.close(code, reason)
         await conn.write_message("still here")
         assert await conn.read_message() == "still here"
+
+
+def test_who_closes_where_the_loop_stands_still_waits_in_that_loop() -> None:
+    """Not in the one that is the current one of the thread."""
+    loop, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    stack = contextlib.AsyncExitStack()
+    try:
+        conn, _ = loop.run_until_complete(stack.enter_async_context(raw_pair(close_timeout=0.05)))
+        asyncio.set_event_loop(other)
+        conn.close()
+        loop.run_until_complete(until(conn.stream.closed))
+        loop.run_until_complete(stack.aclose())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+        other.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import zlib
@@ -16,7 +17,7 @@ from tests.conftest import Log
 from tests.peer import RawPeer, Recording, raw_client
 from tests.support import Echo, connected, serving, until
 from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, close_payload, deflated, inflated
-from tornado_ws import WebSocketClosedError, WriteLimitError, broadcast
+from tornado_ws import WebSocketClientConnection, WebSocketClosedError, WriteLimitError, broadcast
 from tornado_ws.connection import delivery
 from tornado_ws.deflate import backends, offload
 from tornado_ws.deflate.codec import PerMessageDeflateDecompressor
@@ -35,7 +36,9 @@ class Threads:
         self.waiting: list[tuple[asyncio.Future[Any], Callable[[], Any]]] = []
         monkeypatch.setattr(offload, "run_in_thread", self.run_in_thread)
 
-    def run_in_thread(self, work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_thread(
+        self, work: Callable[..., Any], *args: Any, loop: asyncio.AbstractEventLoop | None = None
+    ) -> asyncio.Future[Any]:
         future = asyncio.get_running_loop().create_future()
         self.waiting.append((future, lambda: work(*args)))
         return future
@@ -618,3 +621,26 @@ async def test_where_no_thread_can_be_started_messages_go_on_in_their_order(monk
         assert protocol._inflater.waiting == 0
     executor: Any = offload._executor
     executor.shutdown()
+
+
+def test_messages_that_are_written_where_the_loop_stands_still() -> None:
+    loop = asyncio.new_event_loop()
+    stack = contextlib.AsyncExitStack()
+
+    async def begin() -> WebSocketClientConnection:
+        url = await stack.enter_async_context(serving(Offloading, calls=[]))
+        return await stack.enter_async_context(connected(url, compression_options={"offload_size": 1000}))
+
+    async def end() -> None:
+        assert [await conn.read_message(), await conn.read_message()] == [NOISE, "behind it"]
+        await asyncio.gather(*futures)
+        await stack.aclose()
+
+    try:
+        conn = loop.run_until_complete(begin())
+        futures = [conn.write_message(NOISE, binary=True), conn.write_message("behind it")]
+        assert not any(future.done() for future in futures)
+        loop.run_until_complete(end())
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from tornado_ws.transport.stream import unread
@@ -31,11 +30,12 @@ class CloseTimeout:
 
     def stop(self) -> None:
         """Wait no more."""
-        IOLoop.current().remove_timeout(self._timer)
+        self._stream.io_loop.remove_timeout(self._timer)
 
     def _check(self, before: int | None, deadline: float) -> None:
         """The peer had taken ``before`` bytes the last time; ``deadline`` is in the loop's time."""
-        io_loop = IOLoop.current()
+        # Another loop may be the current one where this one stands still.
+        io_loop = self._stream.io_loop
         now = io_loop.asyncio_loop.time()  # type: ignore[attr-defined]
         taken = self._taken()
         if taken != before:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 from tornado import httputil
 from tornado.concurrent import Future
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.log import gen_log
 from tornado.web import RequestHandler
@@ -700,7 +699,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
                 self._delivery.hurry()
                 if not self._attach().reading:
                     # The peer's close frame may be behind messages that we had stopped reading for.
-                    IOLoop.current().add_callback(self._attach().dispatch, self._delivery.advance)
+                    self.stream.io_loop.add_callback(self._attach().dispatch, self._delivery.advance)
 
     def _write_close(self, payload: bytes) -> None:
         if self.stream is not None and not self.stream.closed():
@@ -787,7 +786,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         self._stop_waiting()
         self._stop_pinging()
         if self._lifetime is not None:
-            deadlines_of(IOLoop.current()).give_up(self._lifetime)
+            deadlines_of(self.stream.io_loop).give_up(self._lifetime)
             self._lifetime = None
         if self._rate_limit is not None:
             self._rate_limit.stop()
@@ -866,7 +865,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             self._ping_coroutine = asyncio.get_event_loop().create_task(self.periodic_ping())
         else:
             self._keepalive = self._make_keepalive()
-            deadlines_of(IOLoop.current()).add(self._keepalive)
+            deadlines_of(self.stream.io_loop).add(self._keepalive)
 
     async def periodic_ping(self) -> None:
         """Do what `start_pinging` begins, in a task; called for who has overridden it."""
@@ -886,7 +885,7 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
             self._ping_coroutine.cancel()
             self._ping_coroutine = None
         if self._keepalive is not None:
-            deadlines_of(IOLoop.current()).give_up(self._keepalive)
+            deadlines_of(self.stream.io_loop).give_up(self._keepalive)
             self._keepalive = None
 
     def _signs_of_life(self) -> keepalive.Signs:

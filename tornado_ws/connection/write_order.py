@@ -20,10 +20,14 @@ from tornado_ws.transport.futures import fail, pass_on
 class OrderedWrites:
     """What waits to be written while a message before it takes its time.
 
-    ``on_error`` is told what an entry has raised that has no Future of its own; those behind it have their turn.
+    ``loop`` is the connection's, which may stand still. ``on_error`` is told what an entry has raised that has no
+    Future of its own; those behind it have their turn.
     """
 
-    def __init__(self, on_empty: Callable[[], None], on_error: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_empty: Callable[[], None], on_error: Callable[[BaseException], None]
+    ) -> None:
+        self._loop = loop
         self._on_empty = on_empty
         self._on_error = on_error
         self._room_future: asyncio.Future[None] | None = None
@@ -37,7 +41,7 @@ class OrderedWrites:
     def room(self) -> asyncio.Future[None]:
         """Return a Future that is done when nothing waits any more: the same for all who ask."""
         if self._room_future is None:
-            self._room_future = asyncio.get_running_loop().create_future()
+            self._room_future = self._loop.create_future()
         return self._room_future
 
     def put(self, finish: Callable[[Any], None], work: Callable[[], asyncio.Future[Any]] | None = None) -> None:
@@ -59,7 +63,7 @@ class OrderedWrites:
 
         ``write`` takes the payload, whether it is deflated, and the message's bytes before that. It may raise.
         """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
         size = len(payload)
         self.size += size
 
@@ -85,7 +89,7 @@ class OrderedWrites:
 
         work = None
         if compressor is not None and compressor.is_offloaded(payload):
-            work = functools.partial(offload.run_in_thread, compressor.compress, payload)
+            work = functools.partial(offload.run_in_thread, compressor.compress, payload, loop=self._loop)
         self.put(finish, work)
         return future
 

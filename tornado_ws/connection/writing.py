@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tornado.escape import json_encode
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_ws.connection.write_order import OrderedWrites
 from tornado_ws.deflate.codec import PerMessageDeflateCompressor
@@ -101,6 +101,7 @@ class SharedMessages:
 class Owner(Protocol):
     """The connection that a `Writing` is a part of."""
 
+    stream: IOStream
     #: What compresses messages, None where that was not agreed on.
     _compressor: PerMessageDeflateCompressor | None
     #: Whether every frame goes to `_write_frame`, which somebody has replaced.
@@ -176,7 +177,8 @@ class Writing:
 
     def _in_order(self) -> OrderedWrites:
         if self._ordered_writes is None:
-            self._ordered_writes = OrderedWrites(self._on_empty, self._owner.handling_failed)
+            loop: asyncio.AbstractEventLoop = self._owner.stream.io_loop.asyncio_loop  # type: ignore[attr-defined]
+            self._ordered_writes = OrderedWrites(loop, self._on_empty, self._owner.handling_failed)
             self._owner._write_in_steps(True)
         return self._ordered_writes
 

@@ -34,8 +34,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
 
 
-def run_in_thread(work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-    """Return a Future of what ``work`` returns. Where no thread can be started it is done at once, in this one."""
+def run_in_thread(
+    work: Callable[..., Any], *args: Any, loop: asyncio.AbstractEventLoop | None = None
+) -> asyncio.Future[Any]:
+    """Return a Future of what ``work`` returns. Where no thread can be started it is done at once, in this one.
+
+    The Future is that of ``loop``, by default the running one.
+    """
     global _executor
     done: Future[Any] = Future()
     # Taken out by the thread that does it: an executor that cannot start a thread keeps what it was given.
@@ -60,7 +65,7 @@ def run_in_thread(work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         _executor.submit(run)
     except Exception:
         run()
-    return asyncio.wrap_future(done)
+    return asyncio.wrap_future(done, loop=loop)
 
 
 class OffloadingInflater:
