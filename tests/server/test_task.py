@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import contextvars
 import gc
@@ -428,6 +429,46 @@ async def test_a_failed_future_is_raised_in_the_coroutine(first: bool) -> None:
         await client.send_frame(TEXT, b"x")
         assert await client.receive() == Frame(TEXT, b"caught")
         await end(client)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_future_of_a_thread_is_waited_for_without_leaving_the_connection_s_own(fails: bool, log: Log) -> None:
+    """It calls who waits for it in the thread that ends it."""
+    calls: list[tuple[str, asyncio.Task[Any] | None]] = []
+    threads: list[int] = []
+    futures: list[concurrent.futures.Future[None]] = []
+
+    class Waiting(Tasks):
+        def on_message(self, message: str | bytes) -> Any:
+            super().on_message(message)
+            threads.append(threading.get_ident())
+            if len(futures) == 1:
+                return None
+            futures.append(concurrent.futures.Future())
+            return futures[0]
+
+        def on_close(self) -> None:
+            super().on_close()
+            threads.append(threading.get_ident())
+
+    async with serving(Waiting, calls=calls) as url, raw_client(url) as client:
+        await client.send(client.frame(TEXT, b"1"), client.frame(TEXT, b"2"), client.frame(PING))
+        assert await client.receive() == Frame(PONG)
+        assert len(futures) == 1
+        tell, told = (futures[0].set_exception, ZeroDivisionError()) if fails else (futures[0].set_result, None)
+        thread = threading.Thread(target=tell, args=(told,))
+        thread.start()
+        thread.join()
+        await until(lambda: len(threads) == 2)
+        if fails:
+            assert await client.receive() is None
+        else:
+            await end(client)
+            await until(lambda: len(threads) == 3)
+    assert len(log.records) == fails
+    assert set(threads) == {threading.get_ident()}
+    assert len({task for _, task in calls}) == 1
 
 
 @pytest.mark.gen_test

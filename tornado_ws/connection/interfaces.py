@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import concurrent.futures
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -197,7 +198,10 @@ class WebSocketProtocol(abc.ABC):
 
     def _begin_result(self, result: Any) -> Any:
         """Let a coroutine begin; return what is still busy. Raises what it raises."""
-        future = gen.convert_yielded(result)
+        future: Any = gen.convert_yielded(result)
+        if isinstance(future, concurrent.futures.Future):
+            # It tells of its end in the thread that has ended it.
+            future = asyncio.wrap_future(future)
         if not future.done():
             return future
         future.result()
