@@ -348,6 +348,34 @@ async def test_a_coroutine_that_cancels_its_own_task_before_it_waits() -> None:
     assert [name for name, _ in calls] == ["open", "cancelled", "on_close"]
 
 
+@pytest.mark.gen_test
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="before, what was cancelled stayed so")
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_coroutine_that_takes_its_cancelling_back_before_it_waits(waits: bool) -> None:
+    """As a TaskGroup does where one of its tasks fails at once, under an eager task factory."""
+    calls: list[Any] = []
+
+    class Own(Tasks):
+        async def on_message(self, message: str | bytes) -> None:
+            self.note("begin")
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            task.uncancel()  # type: ignore[attr-defined]
+            if waits:
+                await asyncio.sleep(0)
+            await self.write_message(message)
+
+    async with serving(Own, calls=calls) as url, raw_client(url) as client:
+        for number in range(2):
+            await client.send_frame(TEXT, b"%d" % number)
+            assert await client.receive() == Frame(TEXT, b"%d" % number)
+        await end(client)
+        await until(calls[0][1].done)
+    assert [name for name, _ in calls] == ["open", "begin", "begin", "on_close"]
+    assert len({task for _, task in calls}) == 1
+
+
 def test_the_end_of_the_loop_closes_connections_in_their_tasks() -> None:
     calls: list[Any] = []
 

@@ -215,6 +215,10 @@ class ConnectionTask:
     def cancel(self, msg: Any = None) -> bool:
         if self._wakeup is None:
             return False
+        if self.is_task(asyncio.current_task(self.get_loop())):
+            # A callback cancels its own task, which is as good as in a step: it is for the task to keep that in mind.
+            self._wake()
+            return False
         cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         self._wake()
         self._thrown = cancelled

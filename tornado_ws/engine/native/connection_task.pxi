@@ -321,6 +321,10 @@ cdef class ConnectionTask:
     def cancel(self, msg=None):
         if self._wakeup is None:
             return False
+        if self.is_task(_tasks["current_task"](self._channel._buffers.loop)):
+            # A callback cancels its own task, which is as good as in a step: it is for the task to keep that in mind.
+            self.wake()
+            return False
         cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         self.wake()
         self._thrown = cancelled
