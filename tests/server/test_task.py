@@ -16,6 +16,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from tornado import gen
 
 from tests.conftest import Log
 from tests.peer import RawPeer, end, raw_client
@@ -388,6 +389,82 @@ def test_the_end_of_the_loop_closes_connections_in_their_tasks() -> None:
         asyncio.run(serve())
     assert [name for name, _ in calls] == ["open", "on_close"]
     assert calls[0][1] is calls[1][1]
+    assert calls[0][1].done()
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["Future", "gen.coroutine"])
+def test_the_end_of_the_loop_waits_for_nothing_that_it_does_not_end(old: bool) -> None:
+    calls: list[Any] = []
+
+    class Waiting(Tasks):
+        def on_message(self, message: str | bytes) -> Any:
+            super().on_message(message)
+            return self.wait() if old else asyncio.get_running_loop().create_future()
+
+        @gen.coroutine
+        def wait(self) -> Generator[Any, Any, None]:
+            yield asyncio.get_running_loop().create_future()
+
+    async def serve() -> None:
+        async with serving(Waiting, calls=calls) as url, raw_client(url) as client:
+            await client.send(client.frame(TEXT, b"1"), client.frame(TEXT, b"2"))
+            await until(lambda: len(calls) == 2)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(serve())
+    assert [name for name, _ in calls] == ["open", "on_message", "on_close"]
+    assert len({task for _, task in calls}) == 1
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_future_that_ends_when_its_connection_was_cancelled_and_has_ended(fails: bool, log: Log) -> None:
+    calls: list[Any] = []
+    futures: list[asyncio.Future[None]] = []
+
+    class Waiting(Tasks):
+        def on_message(self, message: str | bytes) -> Any:
+            super().on_message(message)
+            futures.append(asyncio.get_running_loop().create_future())
+            return futures[0]
+
+    async with serving(Waiting, calls=calls) as url, raw_client(url) as client:
+        await client.send(client.frame(TEXT, b"1"), client.frame(TEXT, b"2"))
+        await until(lambda: len(calls) == 2)
+        task = calls[0][1]
+        task.cancel()
+        assert await client.receive() is None
+        await until(task.done)
+        if fails:
+            futures[0].set_exception(ZeroDivisionError())
+        else:
+            futures[0].set_result(None)
+        await until(lambda: len(log.records) == fails)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert [name for name, _ in calls] == ["open", "on_message", "on_close"]
+    assert len(log.records) == fails
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_on_close_that_ends_the_program(error: type[BaseException]) -> None:
+    """The loop waits for its tasks, the connection's among them."""
+    calls: list[Any] = []
+
+    class Exiting(Tasks):
+        def on_close(self) -> None:
+            super().on_close()
+            raise error
+
+    async def serve() -> None:
+        async with serving(Exiting, calls=calls) as url, raw_client(url) as client:
+            await end(client)
+            await asyncio.Event().wait()
+
+    with pytest.raises(error):
+        asyncio.run(serve())
+    assert [name for name, _ in calls] == ["open", "on_close"]
     assert calls[0][1].done()
 
 

@@ -458,6 +458,19 @@ class Delivery:
         if self._closing.peer_end_waits and self.busy_with is handling:
             self._owner._handle_end()
 
+    def hurry_cancelled(self) -> None:
+        """The connection's task was cancelled: what runs elsewhere has a moment to end.
+
+        It may never do so where the loop is about to end, and the loop waits for the task.
+        """
+        if self.busy_with is not None:
+            IOLoop.current().call_later(_BUSY_TIMEOUT, self._leave, self.busy_with)
+
+    def _leave(self, handling: object) -> None:
+        if self.busy_with is handling:
+            self.busy_with = None
+            self._transport.dispatch(self.advance)
+
     def _wait_for(self, handled: Any) -> None:
         if handled is not None:
             self._be_busy(handled, self.on_handled)

@@ -328,6 +328,11 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         assert self._delivery is not None
         self._delivery.begin()
 
+    def _cancelled(self) -> None:
+        self._abort()
+        if self._delivery is not None:
+            self._delivery.hurry_cancelled()
+
     # Opening, on a client
 
     def _process_server_headers(self, key: str | bytes, headers: httputil.HTTPHeaders) -> None:
@@ -808,7 +813,9 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
                     self._run_to_end("on_ws_connection_close", result)
             except Exception as error:
                 log_error(self.handler, error)
-            self._finish()
+            finally:
+                # The loop that an exit or an interrupt ends waits for the task.
+                self._finish()
 
     def on_connection_close(self) -> None:
         # The handler calls it at every end. When this connection has told it of its own, nothing is left to abort.

@@ -33,8 +33,8 @@ class Owner(Protocol):
     def _begin(self) -> None:
         """``open`` has returned, and the task waits: begin to deliver messages."""
 
-    def _abort(self) -> None:
-        """The task was cancelled: close the socket at once."""
+    def _cancelled(self) -> None:
+        """The task was cancelled: close the socket at once, and soon end."""
 
 
 class ConnectionTask:
@@ -165,7 +165,7 @@ class ConnectionTask:
                     self._leave()
                     raise error
                 self._is_aborted = True
-                self._owner._abort()
+                self._owner._cancelled()
             # What asyncio had no memory for is of no coroutine: the task waits again.
             error = None
         return self._step(error)

@@ -269,7 +269,7 @@ cdef class ConnectionTask:
                     self.leave()
                     raise error
                 self._is_aborted = True
-                self._owner._abort()
+                self._owner._cancelled()
             # What asyncio had no memory for is of no coroutine: the task waits again.
             error = None
         return self.step(error)
