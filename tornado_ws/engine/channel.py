@@ -295,10 +295,11 @@ class Channel:
             self._corked_size += len(data)
             if self._corked_size < CORK_SIZE:
                 reader = self.reader
-                if self.more_waits or (reader is not None and reader._pos < len(reader._buffer)):
-                    self._first_sent = False
-                    return self._done
-                if self._first_sent:
+                more_waits = self.more_waits or (reader is not None and reader._pos < len(reader._buffer))
+                if more_waits or self._first_sent:
+                    self._first_sent = not more_waits
+                    if self._corked_size == len(data):
+                        self._turn.end_inside(self)
                     return self._done
                 self._first_sent = True
             data = self._take_corked()

@@ -32,6 +32,11 @@ class Channel(Protocol):
         """Let ``futures`` end as what was offered last."""
 
 
+def runs_inside_callbacks() -> bool:
+    """Whether a loop may run inside a callback of it: nest_asyncio lets it, and says so."""
+    return "_nest_patched" in vars(asyncio)
+
+
 class Turn:
     """The turn of a loop that is under way."""
 
@@ -55,13 +60,25 @@ class Turn:
             # No turn would end.
             return False
         if not self._is_open:
-            self._loop.call_soon(self._end)
-            self._is_open = True
-            self._number += 1
+            self._open()
         elif channel.turn == self._number:
             return True
         channel.turn = self._number
         return False
+
+    def end_inside(self, channel: Channel) -> None:
+        """``channel`` holds back what a callback writes: have that sent if the callback runs the loop, and waits."""
+        if not runs_inside_callbacks():
+            return
+        if not self._is_open:
+            self._open()
+        if channel not in self.waiting:
+            self.waiting.append(channel)
+
+    def _open(self) -> None:
+        self._loop.call_soon(self._end)
+        self._is_open = True
+        self._number += 1
 
     def _end(self) -> None:
         self._is_open = False

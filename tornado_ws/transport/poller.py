@@ -12,7 +12,6 @@ import asyncio
 import atexit
 import contextlib
 import functools
-import operator
 import os
 import select
 import time
@@ -27,6 +26,7 @@ from tornado_ws.engine import serve_ready
 from tornado_ws.engine.contract import SOCKETS_PER_TURN, TURN_TIME, Servable
 from tornado_ws.engine.serving import serve_until
 from tornado_ws.observing import sums
+from tornado_ws.transport.nesting import serve_inside_callbacks
 
 if TYPE_CHECKING:
     from tornado_ws.observing.counters import Counters
@@ -142,7 +142,7 @@ class LoopPoller(_Poller):
         if not self.is_inherited:
             self._io_loop.update_handler(pollable, events)
             if events:
-                _serve_inside_callbacks(self._asyncio_loop, pollable.fd)
+                serve_inside_callbacks(self._asyncio_loop, pollable.fd)
 
     def remove(self, pollable: Pollable) -> None:
         self._pollables.discard(pollable)
@@ -235,7 +235,7 @@ class NestedPoller(_Poller, abc.ABC):
             else:
                 loop.remove_writer(fd)
         if events:
-            _serve_inside_callbacks(loop, fd)
+            serve_inside_callbacks(loop, fd)
 
     def _nest(self) -> None:
         """Put a selector between the loop and its sockets. Raises OSError, with nothing changed, when that fails."""
@@ -245,7 +245,7 @@ class NestedPoller(_Poller, abc.ABC):
                 self._change(fd, 0, events)
             self._io_loop.add_handler(self, _handle_nothing, 0)
             self._asyncio_loop.add_reader(self._selector.fileno(), self._server())
-            _serve_inside_callbacks(self._asyncio_loop, self._selector.fileno())
+            serve_inside_callbacks(self._asyncio_loop, self._selector.fileno())
         except BaseException:
             self._close_selector()
             raise
@@ -276,34 +276,6 @@ class NestedPoller(_Poller, abc.ABC):
         self._events.clear()
         for pollable in pollables:
             pollable.close()
-
-
-class _NoContext:
-    """Stands in the place of a context and enters none: callbacks of the application have their connection's."""
-
-    #: Python 3.10 has no `operator.call`.
-    run = staticmethod(getattr(operator, "call", lambda callback, *args: callback(*args)))
-
-    def copy(self) -> _NoContext:
-        return self
-
-
-_no_context = _NoContext()
-
-
-def _serve_inside_callbacks(loop: Any, fd: int) -> None:
-    """Let a loop that runs inside a callback, as with nest_asyncio, serve the sockets that ``fd`` tells of.
-
-    asyncio enters one context for all events of a descriptor, and it cannot be entered twice: each turn of the inner
-    loop would log an error, and nobody would get a message.
-    """
-    try:
-        handles = [handle for handle in loop._selector.get_key(fd).data if handle is not None]
-    except (AttributeError, KeyError, TypeError):
-        # Not asyncio's own selector: no such loop is known to run inside a callback.
-        return
-    for handle in handles:
-        handle._context = _no_context
 
 
 def _handle_nothing(fd: object, events: int) -> None:

@@ -283,16 +283,15 @@ class Transport(Channel):
     def end_turn(self) -> None:
         """Send what waits for the end of the turn, which is now. Raises what is to end the loop, nothing else."""
         writes = self._turn_writes
-        if writes is None:
-            return
         try:
-            writes.send()
+            self.flush()
         except BaseException as error:
             self._handling_failed(error)
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._turn_writes = writes.channel = None
+            if writes is not None:
+                self._turn_writes = writes.channel = None
 
     def _future_of_last_write(self) -> asyncio.Future[None]:
         assert self._write_queue is not None

@@ -1,5 +1,8 @@
 # What the channels of one loop share.
 
+cdef dict _asyncio = vars(asyncio)
+
+
 @cython.final
 cdef class _Buffers:
     """What the channels of one loop share: memory to receive into, and to gather frames in."""
@@ -36,13 +39,27 @@ cdef class _Buffers:
         if not self.loop.is_running():
             return False
         if not self.turn_is_open:
-            self.loop.call_soon(self._end_turn)
-            self.turn_is_open = True
-            self.turn += 1
+            self.open_turn()
         elif channel.turn == self.turn:
             return True
         channel.turn = self.turn
         return False
+
+    cdef int end_inside(self, Channel channel) except -1:
+        """Have what a callback writes sent if it runs the loop; see `tornado_ws.engine.turn.Turn.end_inside`."""
+        if "_nest_patched" not in _asyncio:
+            return 0
+        if not self.turn_is_open:
+            self.open_turn()
+        if channel not in self.waiting:
+            self.waiting.append(channel)
+        return 0
+
+    cdef int open_turn(self) except -1:
+        self.loop.call_soon(self._end_turn)
+        self.turn_is_open = True
+        self.turn += 1
+        return 0
 
     def _end_turn(self):
         cdef Py_ssize_t i = 0

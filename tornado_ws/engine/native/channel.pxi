@@ -470,7 +470,7 @@ cdef class Channel:
                         frame = put_frame(buffers.corked + buffers.corked_size, first_byte, payload, size, self.masked)
                         buffers.corked_size += frame
                         self.wire_bytes += frame
-                        return self._done if self.gathers() else self.send_corked()
+                        return self.hold(frame) if self.gathers() else self.send_corked()
                 elif first_byte & CONTROL or not self.waits_for_turn():
                     frame = put_frame(small, first_byte, payload, size, self.masked)
                     self.wire_bytes += frame
@@ -527,7 +527,7 @@ cdef class Channel:
             if buffers.corked_size + size <= CORK_SIZE:
                 memcpy(buffers.corked + buffers.corked_size, PyBytes_AS_STRING(data), size)
                 buffers.corked_size += size
-                return self._done if self.gathers() else self.send_corked()
+                return self.hold(size) if self.gathers() else self.send_corked()
             self.uncork()
         return self._offer(data)
 
@@ -695,6 +695,12 @@ cdef class Channel:
             return True
         self._buffers.first_sent = True
         return False
+
+    cdef object hold(self, Py_ssize_t frame):
+        """Let what is corked wait for what follows; the last one has ``frame`` bytes."""
+        if self._buffers.corked_size == frame:
+            self._buffers.end_inside(self)
+        return self._done
 
     cdef object send_corked(self):
         """Send what is corked; returns the Future of it."""
