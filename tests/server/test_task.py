@@ -350,10 +350,11 @@ async def test_a_coroutine_that_cancels_its_own_task_before_it_waits() -> None:
 
 
 @pytest.mark.gen_test
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="before, what was cancelled stayed so")
 @pytest.mark.parametrize("waits", [False, True])
 async def test_a_coroutine_that_takes_its_cancelling_back_before_it_waits(waits: bool) -> None:
     """As a TaskGroup does where one of its tasks fails at once, under an eager task factory."""
+    # Before, what was cancelled stayed so.
+    messages = 2 if sys.version_info >= (3, 13) else 0
     calls: list[Any] = []
 
     class Own(Tasks):
@@ -362,18 +363,22 @@ async def test_a_coroutine_that_takes_its_cancelling_back_before_it_waits(waits:
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
-            task.uncancel()  # type: ignore[attr-defined]
+            if messages:
+                task.uncancel()  # type: ignore[attr-defined]
             if waits:
                 await asyncio.sleep(0)
             await self.write_message(message)
 
     async with serving(Own, calls=calls) as url, raw_client(url) as client:
-        for number in range(2):
+        for number in range(messages):
             await client.send_frame(TEXT, b"%d" % number)
             assert await client.receive() == Frame(TEXT, b"%d" % number)
-        await end(client)
+        if messages:
+            await end(client)
+        else:
+            await client.send_frame(TEXT, b"0")
         await until(calls[0][1].done)
-    assert [name for name, _ in calls] == ["open", "begin", "begin", "on_close"]
+    assert [name for name, _ in calls] == ["open", *["begin"] * max(messages, 1), "on_close"]
     assert len({task for _, task in calls}) == 1
 
 
@@ -390,6 +395,57 @@ def test_the_end_of_the_loop_closes_connections_in_their_tasks() -> None:
     assert [name for name, _ in calls] == ["open", "on_close"]
     assert calls[0][1] is calls[1][1]
     assert calls[0][1].done()
+
+
+@pytest.mark.parametrize("cleans_up", [False, True])
+def test_the_end_of_the_loop_ends_a_connection_whose_coroutine_swallows_the_cancelling(cleans_up: bool) -> None:
+    """In Tornado the coroutine has a task of its own, and the connection's is cancelled as well."""
+    calls: list[Any] = []
+
+    class Swallowing(Tasks):
+        async def on_message(self, message: str | bytes) -> None:
+            self.note(str(message))
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            if cleans_up:
+                await asyncio.sleep(0)
+            self.note("swallowed")
+
+    async def serve() -> None:
+        async with serving(Swallowing, calls=calls) as url, raw_client(url) as client:
+            for text in (b"1", b"2"):
+                await client.send_frame(TEXT, text)
+            await until(lambda: len(calls) == 2)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(serve())
+    assert [name for name, _ in calls] == ["open", "1", "swallowed", "on_close"]
+
+
+@pytest.mark.gen_test
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout came with Python 3.11")
+async def test_a_timeout_inside_a_coroutine_ends_no_connection_that_somebody_gathers() -> None:
+    tasks_of_connections: list[Any] = []
+
+    class TimingOut(WebSocketHandler):
+        async def on_message(self, message: str | bytes) -> None:
+            tasks_of_connections.append(asyncio.current_task())
+            with contextlib.suppress(asyncio.TimeoutError):
+                async with asyncio.timeout(0.001):  # type: ignore[attr-defined]
+                    await asyncio.Event().wait()
+            await self.write_message(message)
+
+    async with serving(TimingOut) as url, raw_client(url) as client:
+        await client.send_frame(TEXT, b"1")
+        await until(lambda: tasks_of_connections)
+        gathered = asyncio.gather(*tasks_of_connections)
+        for text in (b"1", b"2"):
+            assert await client.receive() == Frame(TEXT, text)
+            if text == b"1":
+                await client.send_frame(TEXT, b"2")
+        await end(client)
+        await gathered
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["Future", "gen.coroutine"])

@@ -71,6 +71,7 @@ from tornado_ws.engine.contract import (
 )
 from tornado_ws.engine.encoding import Sendable
 from tornado_ws.engine.handling import run_in
+from tornado_ws.engine.tasks import is_ended_by_loop
 from tornado_ws.errors import ProtocolError, WebSocketClosedError, WriteLimitError
 from tornado_ws.escaping import plain
 from tornado_ws.observing.latency import UNKNOWN, Latency, RoundTrips
@@ -332,6 +333,12 @@ class WebSocketProtocol13(Sender, WebSocketProtocol):
         self._abort()
         if self._delivery is not None:
             self._delivery.hurry_cancelled()
+
+    def _cancel_swallowed(self) -> None:
+        # The coroutine has a task of its own in Tornado, and where the loop ends both are cancelled.
+        task = asyncio.current_task()
+        if task is not None and is_ended_by_loop(task):
+            self._cancelled()
 
     # Opening, on a client
 

@@ -36,6 +36,9 @@ class Owner(Protocol):
     def _cancelled(self) -> None:
         """The task was cancelled: close the socket at once, and soon end."""
 
+    def _cancel_swallowed(self) -> None:
+        """The task was cancelled while a coroutine was under way in it, which has returned all the same."""
+
 
 class ConnectionTask:
     """What the task of one connection awaits, and what goes on with coroutines in it."""
@@ -47,6 +50,7 @@ class ConnectionTask:
         "_handling",
         "_is_aborted",
         "_is_awaited",
+        "_is_cancelled",
         "_is_over",
         "_owner",
         "_thrown",
@@ -64,6 +68,8 @@ class ConnectionTask:
         self._context: contextvars.Context | None = None
         self._handling: Handling | None = None
         self._is_awaited = self._is_aborted = self._is_over = False
+        #: Whether the coroutine that is under way was told that the task is cancelled.
+        self._is_cancelled = False
         #: What the task is to raise where it waits.
         self._thrown: BaseException | None = None
         channel.task = asyncio.current_task()
@@ -168,6 +174,8 @@ class ConnectionTask:
                 self._owner._cancelled()
             # What asyncio had no memory for is of no coroutine: the task waits again.
             error = None
+        else:
+            self._is_cancelled = self._is_cancelled or isinstance(error, asyncio.CancelledError)
         return self._step(error)
 
     def _step(self, error: BaseException | None) -> Any:
@@ -181,6 +189,10 @@ class ConnectionTask:
                 if handling.step(error):
                     return handling.yielded
                 self._handling = error = None
+                if self._is_cancelled:
+                    self._is_cancelled = False
+                    if handling._error is None:
+                        self._owner._cancel_swallowed()
                 handling.end()
             if not self._is_over:
                 self._asyncio_future_blocking = True

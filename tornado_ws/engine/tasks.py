@@ -68,6 +68,15 @@ def call_outside(task: asyncio.Task[Any], callback: Callable[[Any], object], arg
             pass
 
 
+def is_ended_by_loop(task: asyncio.Task[Any]) -> bool:
+    """Whether ``task`` is cancelled and gathered: ``asyncio.run`` does that at its end with all that are left."""
+    # Python 3.10 does not tell whether it is cancelled.
+    if not getattr(task, "cancelling", lambda: 1)():
+        return False
+    callbacks: Any = getattr(task, "_callbacks", None)
+    return any(getattr(callback, "__qualname__", "").startswith("gather.") for callback, _ in callbacks or ())
+
+
 def is_done(result: Any) -> bool:
     """Whether ``result`` is a Future that has ended well, as that of most writes: nothing is left to wait for."""
     return type(result) is asyncio.Future and result.done() and not result.cancelled() and result.exception() is None

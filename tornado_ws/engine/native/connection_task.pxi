@@ -97,6 +97,8 @@ cdef class ConnectionTask:
     cdef Handling _handling
     cdef bint _is_awaited
     cdef bint _is_aborted
+    # Whether the coroutine that is under way was told that the task is cancelled.
+    cdef bint _is_cancelled
     cdef bint _is_over
     cdef object _thrown
 
@@ -272,6 +274,8 @@ cdef class ConnectionTask:
                 self._owner._cancelled()
             # What asyncio had no memory for is of no coroutine: the task waits again.
             error = None
+        elif isinstance(error, asyncio.CancelledError):
+            self._is_cancelled = True
         return self.step(error)
 
     cdef object step(self, error):
@@ -286,6 +290,10 @@ cdef class ConnectionTask:
                 if handling.step(error):
                     return handling.yielded
                 self._handling = error = None
+                if self._is_cancelled:
+                    self._is_cancelled = False
+                    if handling._error is None:
+                        self._owner._cancel_swallowed()
                 if not self.deliver_next(handling):
                     handling.end()
             if not self._is_over:
