@@ -32,11 +32,6 @@ class Channel(Protocol):
         """Let ``futures`` end as what was offered last."""
 
 
-def runs_inside_callbacks() -> bool:
-    """Whether a loop may run inside a callback of it: nest_asyncio lets it, and says so."""
-    return "_nest_patched" in vars(asyncio)
-
-
 class Turn:
     """The turn of a loop that is under way."""
 
@@ -68,7 +63,8 @@ class Turn:
 
     def end_inside(self, channel: Channel) -> None:
         """``channel`` holds back what a callback writes: have that sent if the callback runs the loop, and waits."""
-        if not runs_inside_callbacks():
+        # nest_asyncio, which lets a loop do so, says that it is there.
+        if "_nest_patched" not in vars(asyncio):
             return
         if not self._is_open:
             self._open()
