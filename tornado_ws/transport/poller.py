@@ -340,14 +340,18 @@ _make_poller: type[NestedPoller] | type[LoopPoller] = (
 _pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
 
 
+def _flush(poller: Poller) -> None:
+    for pollable in poller.connections():
+        with contextlib.suppress(Exception):
+            pollable.flush()
+
+
 @atexit.register
-def _flush() -> None:
+def _flush_at_exit() -> None:
     """Send what was written in a turn whose end does not come: a SystemExit has ended the loop."""
     for poller in _pollers:
         if not poller.is_inherited:
-            for pollable in poller.connections():
-                with contextlib.suppress(Exception):
-                    pollable.flush()
+            _flush(poller)
 
 
 def _flush_before_fork() -> None:
@@ -355,13 +359,10 @@ def _flush_before_fork() -> None:
 
     An exception goes through callbacks, and `asyncio.run` ends the loop in the child: both send what waits.
     """
-    if asyncio._get_running_loop() is None:
-        return
-    poller: Poller | None = vars(IOLoop.current()).get("_ws_poller")
-    if poller is not None:
-        for pollable in poller.connections():
-            with contextlib.suppress(Exception):
-                pollable.flush()
+    running = asyncio._get_running_loop()
+    for poller in list(_pollers):
+        if poller._asyncio_loop is running:
+            _flush(poller)
 
 
 if hasattr(os, "register_at_fork"):
