@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import tornado.httpserver
@@ -45,6 +45,17 @@ async def until(condition: Callable[[], object], timeout: float = PATIENCE) -> N
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "waited in vain"
         await asyncio.sleep(0.001)
+
+
+@contextlib.contextmanager
+def standing_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Give a loop that stands still where the test does not run it, and end it with the generators begun in it."""
+    loop = asyncio.new_event_loop()
+    try:
+        yield loop
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
 def run_loop_until(condition: Callable[[], object]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Log
 from tests.peer import Recording, Sockets, raw_client, raw_pair
-from tests.support import Echo, connected, serving, until
+from tests.support import Echo, connected, serving, standing_loop, until
 from tests.wire import CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close_payload
 from tornado_ws import WebSocketClosedError
 
@@ -444,16 +444,13 @@ async def test_a_client_refuses_to_send_them_and_nothing_has_happened(code: int 
 
 def test_who_closes_where_the_loop_stands_still_waits_in_that_loop() -> None:
     """Not in the one that is the current one of the thread."""
-    loop, other = asyncio.new_event_loop(), asyncio.new_event_loop()
     stack = contextlib.AsyncExitStack()
-    try:
+    with standing_loop() as loop, standing_loop() as other:
         conn, _ = loop.run_until_complete(stack.enter_async_context(raw_pair(close_timeout=0.05)))
         asyncio.set_event_loop(other)
-        conn.close()
+        try:
+            conn.close()
+        finally:
+            asyncio.set_event_loop(None)
         loop.run_until_complete(until(conn.stream.closed))
         loop.run_until_complete(stack.aclose())
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
-        other.close()

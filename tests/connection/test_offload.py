@@ -15,7 +15,7 @@ from tornado.iostream import StreamBufferFullError
 
 from tests.conftest import Log
 from tests.peer import RawPeer, Recording, raw_client
-from tests.support import Echo, connected, serving, until
+from tests.support import Echo, connected, serving, standing_loop, until
 from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, close_payload, deflated, inflated
 from tornado_ws import WebSocketClientConnection, WebSocketClosedError, WriteLimitError, broadcast
 from tornado_ws.connection import delivery
@@ -624,7 +624,6 @@ async def test_where_no_thread_can_be_started_messages_go_on_in_their_order(monk
 
 
 def test_messages_that_are_written_where_the_loop_stands_still() -> None:
-    loop = asyncio.new_event_loop()
     stack = contextlib.AsyncExitStack()
 
     async def begin() -> WebSocketClientConnection:
@@ -636,11 +635,8 @@ def test_messages_that_are_written_where_the_loop_stands_still() -> None:
         await asyncio.gather(*futures)
         await stack.aclose()
 
-    try:
+    with standing_loop() as loop:
         conn = loop.run_until_complete(begin())
         futures = [conn.write_message(NOISE, binary=True), conn.write_message("behind it")]
         assert not any(future.done() for future in futures)
         loop.run_until_complete(end())
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import Log, Tls
 from tests.peer import RawPeer, raw_client, raw_pair, raw_server, tls_client
-from tests.support import PATIENCE, Echo, run_side_by_side, serving, until
+from tests.support import PATIENCE, Echo, run_side_by_side, serving, standing_loop, until
 from tests.wire import BINARY, CLOSE, PING, TEXT, Frame
 from tornado_ws import WebSocketClosedError, WebSocketHandler, broadcast, websocket_connect
 from tornado_ws.pubsub.fan_out import protocol_of
@@ -381,15 +381,11 @@ def test_a_failure_at_the_end_of_the_turn_ends_that_connection_alone(
     failing: list[Any] = []
     received: list[list[str]] = []
     monkeypatch.setattr(Transport, "_settle", fail_one)
-    loop = asyncio.new_event_loop()
-    try:
+    with standing_loop() as loop:
         failed = loop.create_task(fail())
         with contextlib.nullcontext() if isinstance(error, Exception) else pytest.raises(type(error)):
             loop.run_until_complete(failed)
         loop.run_until_complete(ends())
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    finally:
-        loop.close()
     assert received == [["0", "1", "2"]] * 2
 
 
@@ -425,8 +421,6 @@ async def test_the_end_of_the_process_loses_nothing(end: str) -> None:
 
 
 def test_where_the_loop_stands_still_everything_goes_at_once() -> None:
-    loop = asyncio.new_event_loop()
-
     async def begin() -> tuple[Any, Any, contextlib.AsyncExitStack]:
         stack = contextlib.AsyncExitStack()
         conn, peer = await stack.enter_async_context(raw_pair())
@@ -439,12 +433,9 @@ def test_where_the_loop_stands_still_everything_goes_at_once() -> None:
     async def write_in_the_last_turn() -> None:
         write(conn, 3, 4, 5)
 
-    try:
+    with standing_loop() as loop:
         conn, peer, stack = loop.run_until_complete(begin())
         assert all(future.done() for future in write(conn, 0, 1, 2))
         loop.run_until_complete(write_in_the_last_turn())
         assert conn.buffered_amount == 0
         loop.run_until_complete(end())
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()

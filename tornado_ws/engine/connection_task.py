@@ -174,8 +174,8 @@ class ConnectionTask:
                 self._owner._cancelled()
             # What asyncio had no memory for is of no coroutine: the task waits again.
             error = None
-        else:
-            self._is_cancelled = self._is_cancelled or isinstance(error, asyncio.CancelledError)
+        elif isinstance(error, asyncio.CancelledError):
+            self._is_cancelled = True
         return self._step(error)
 
     def _step(self, error: BaseException | None) -> Any:

@@ -13,9 +13,6 @@ class _NoContext:
     def run(callback: Callable[..., Any], *args: Any) -> Any:
         return callback(*args)
 
-    def copy(self) -> _NoContext:
-        return self
-
 
 _no_context = _NoContext()
 
